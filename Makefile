@@ -1,0 +1,56 @@
+# `make help` lists the targets.  Each makes .venv itself, from constraints.txt: the versions that were tested.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CODE   := llmrec tests scripts
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install --constraint constraints.txt
+DOCS   := docs/reference.md
+
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: help demo test test-gpu format lint docs clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/assets  ## real users, the shipped adapter, the whole catalog; 3 minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+test: $(VENV)/assets  ## every test that needs no GPU and no network
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: $(VENV)/assets  ## the tests that need a GPU
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
+
+format: $(VENV)/ready  ## rewrite the code the way ruff likes it
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+lint: $(VENV)/ready  ## ruff, mypy, and docs that match the code
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/cog --check -P -I . $(DOCS)
+
+docs: $(VENV)/ready  ## rewrite the parts of the docs that come from code
+	@$(BIN)/cog -r -P -I . $(DOCS)
+
+clean:  ## remove .venv and caches (downloads in ~/.cache/llmrec stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis llmrec.egg-info
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; name one: make PYTHON=python3.12 …" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "error: $(PYTHON) cannot make $(VENV) (Debian: apt install python3-venv)" >&2; exit 2; }
+	@echo "installing the tested versions into $(VENV): some minutes the first time …"
+	@$(PIP) setuptools && $(PIP) --no-build-isolation --editable '.[dev]' || \
+		{ echo "error: installation failed (above); it needs a package index that pip can reach: check the network," \
+		  "or pip's index-url or find-links setting, and repeat" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/assets: $(VENV)/ready adapters/movies/recipe.yaml
+	@$(BIN)/llmrec prepare movies
+	@touch $@

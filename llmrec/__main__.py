@@ -1,0 +1,5 @@
+"""`python -m llmrec` is `llmrec`."""
+
+from llmrec.cli import main
+
+main()

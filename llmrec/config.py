@@ -1,0 +1,325 @@
+"""Settings: each is written once, here, with its default, unit and meaning; help texts and docs are derived.
+
+Precedence, everywhere the same: default < recipe file < `key=value` on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmrec.errors import RecipeError, did_you_mean
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_RECIPE_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSource(Section):
+    """Where a domain's interactions come from."""
+
+    format: Literal["recbole", "movielens", "table"] = "table"
+    """`recbole`: atomic files (.inter .item .user); `movielens`: ratings.csv and movies.csv; `table`: CSV, JSON lines
+    or Parquet with a column map."""
+    path: str
+    """Folder or file of the interactions; `asset:NAME` is a named download."""
+    items: str | None = None
+    """`table` only: the file with one row per item (item_id, title, …)."""
+    users: str | None = None
+    """`table` only: the file with one row per user."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column name → the file's column name, where they differ (e.g. `user_id: reviewerID`)."""
+    min_rating: float | None = None
+    """Interactions rated below this are left out."""
+    k_core: int = Field(0, ge=0, le=1000)
+    """Users and items with fewer training interactions than this are left out; 0 keeps all."""
+
+
+class Split(Section):
+    """Which interactions are learned from and which are asked for."""
+
+    method: Literal["time", "leave_one_out"] = "time"
+    """`time`: one global cut, histories roll forward; `leave_one_out`: each user's last two interactions."""
+    valid: float = Field(0.1, gt=0, lt=0.5)
+    """`time` only: share of interactions for validation."""
+    test: float = Field(0.1, gt=0, lt=0.5)
+    """`time` only: share of interactions for testing."""
+    baskets: bool = True
+    """Interactions of a user with equal time are no context for each other."""
+    max_targets: int = Field(20, ge=1)
+    """Targets asked per user and split."""
+    repeats: Literal["exclude", "allow"] = "exclude"
+    """Whether an item of the history may be recommended again."""
+
+
+class Identifier(Section):
+    """How a title becomes the text that names an item to the model."""
+
+    max_tokens: int = Field(12, ge=2, le=64)
+    """Longer titles are clipped at a word boundary."""
+
+
+class Lora(Section):
+    """The adapter's shape."""
+
+    rank: Literal[1, 8, 16, 32, 64, 128, 256] = 64
+    """Rank of the update; the ranks vLLM serves.  vLLM needs max_lora_rank at least this large."""
+    alpha: int = Field(64, ge=1)
+    """Scale numerator: the update is (alpha / rank) * B A x."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's inputs dropped while training."""
+    first_layer: int = Field(0, ge=0)
+    """Layers below this stay frozen.  With a positive value their activations can be cached (`fit.cache`)."""
+    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Linear layers that get an update."""
+
+
+class Fit(Section):
+    """How the adapter is trained."""
+
+    supervision: Literal["dense", "last"] = "dense"
+    """`dense`: every line of a list is a target; `last`: one target per row, the field's usual fine-tuning."""
+    window_tokens: int = Field(320, ge=32)
+    """Longest row, in tokens; longer histories become several rows."""
+    overlap: float = Field(0.0, ge=0, lt=1)
+    """Share of a row that repeats the row before as context only; a line is a target once."""
+    variants: int = Field(1, ge=1, le=32)
+    """Different cuts of every history into rows (with equal times reshuffled); epoch e uses variant e mod variants."""
+    batch_tokens: int = Field(4096, ge=32)
+    """Tokens per optimiser step over all processes, padding included."""
+    micro_batch_tokens: int = Field(4096, ge=32)
+    """Tokens per forward pass; smaller needs less memory and gives the same step."""
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training rows."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak of the schedule (linear warm-up, cosine decay to a tenth)."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps spent warming up."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients above this norm are scaled down."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """`auto`: bf16 where the hardware multiplies it (GPU, AVX-512 or AMX processors), else float32."""
+    quantize: Literal["none", "4bit"] = "none"
+    """`4bit`: NF4 base weights through bitsandbytes, on a GPU (extra `qlora`)."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Where activations below `lora.first_layer` are kept, computed once."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, far less memory."""
+    valid_users: int = Field(128, ge=0)
+    """Users ranked at each validation; 0 validates never."""
+    valid_every: float = Field(0.5, gt=0)
+    """Epochs between validations."""
+    patience: int = Field(4, ge=1)
+    """Validations without a better ndcg@10 before training stops."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """Minutes between checkpoints; training resumes from the last one."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+class Prior(Section):
+    """Item-item transitions added to the model's log p as a bonus; weight fitted on validation users."""
+
+    last: int = Field(10, ge=1)
+    """How many of the latest items of a history vote."""
+    decay: float = Field(0.8, gt=0, le=1)
+    """Weight of an event relative to the one after it."""
+    window: int = Field(10, ge=1)
+    """Longest distance between two events of a history that counts as a transition."""
+    smoothing: float = Field(10.0, ge=0)
+    """Transitions drawn from popularity that are added to each item's own, so that rarely seen items say little."""
+    floor: float = Field(0.1, gt=0, lt=1)
+    """Share of popularity mixed in, so that no item gets -inf."""
+
+
+class Recipe(Section):
+    """What to train for one domain: `adapters/<domain>/recipe.yaml`."""
+
+    domain: str
+    """Name of the domain: the folder's name."""
+    noun: str = "items"
+    """What the catalog holds, in the plural: films, products, songs."""
+    unit: str = "item"
+    """One of them."""
+    base_model: str = "smollm2-135m"
+    """Hub id, local folder, GGUF file, or named asset."""
+    licence: str = ""
+    """Terms of the data, copied to the card."""
+    tasks: tuple[str, ...] = ("next_item",)
+    """Names of prompt files to train on."""
+    data: DataSource
+    split: Split = Split()
+    identifier: Identifier = Identifier()
+    lora: Lora = Lora()
+    fit: Fit = Fit()
+    prior: Prior = Prior()
+
+
+class SASRec(Section):
+    """The self-attentive baseline that stands beside the language model."""
+
+    dimension: int = Field(64, ge=2)
+    """Size of an item's vector."""
+    blocks: int = Field(2, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(2, ge=1)
+    """Attention heads; they share the dimension evenly."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of activations dropped while training."""
+    length: int = Field(100, ge=1)
+    """Latest items of a history that are looked at."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Adam's step size, constant."""
+    batch: int = Field(64, ge=1)
+    """Histories, or windows of long ones, per step."""
+    epochs: int = Field(100, ge=1)
+    """Most passes over the training histories."""
+    valid_every: int = Field(2, ge=1)
+    """Epochs between validations."""
+    valid_queries: int = Field(1000, ge=1)
+    """Validation queries ranked each time, a random sample."""
+    patience: int = Field(6, ge=1)
+    """Validations without a better ndcg@10 before training stops; the best weights are kept."""
+
+
+class Asked(Section):
+    """One protocol of a suite: how a domain is split, and what a query may see."""
+
+    method: Literal["time", "leave_one_out"] = "time"
+    """See `Split.method`; the adapter must have been trained under the same."""
+    baskets: bool = True
+    """See `Split.baskets`."""
+    split: Literal["valid", "test"] = "test"
+    """Which interactions are asked for."""
+    adapter: str | None = None
+    """Folder name under `adapters/` of the adapter that the llm rankers use; by default the domain's."""
+
+    @property
+    def label(self) -> str:
+        """The protocol's name in tables, records and file names."""
+        return f"{self.split}-{self.method}{'' if self.baskets else '-no_baskets'}"
+
+
+class Suite(Section):
+    """What `llmrec evaluate` measures: `eval/<suite>.yaml`."""
+
+    domain: str
+    """Domain, or path of a recipe, that says where the data comes from."""
+    splits: tuple[Asked, ...] = Field((Asked(),), min_length=1)
+    """Protocols, each with all rankers."""
+    rankers: tuple[str, ...] = Field(("popular", "transitions", "sasrec", "llm", "llm+prior"), min_length=1)
+    """What is measured; all of them rank the same queries."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs (a, b) of rankers whose difference a - b is reported with its interval."""
+    users: int = Field(0, ge=0)
+    """Users asked, a random sample; 0 asks all."""
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10, 20), min_length=1)
+    """Where lists are cut: the @k of every metric."""
+    samples: int = Field(2000, ge=1)
+    """Bootstrap samples of users."""
+    seed: int = 0
+    """Seed of everything random."""
+    sasrec: SASRec = SASRec()
+
+
+S = TypeVar("S", bound=Section)
+
+
+def home() -> Path:
+    """Folder of downloads, prepared data and runs: `LLMREC_HOME`, else `~/.cache/llmrec`."""
+    return Path(os.environ.get("LLMREC_HOME") or Path.home() / ".cache" / "llmrec")
+
+
+def project() -> Path:
+    """Folder that holds `prompts/`, `adapters/` and `eval/`: `LLMREC_PROJECT`, else the working directory where it
+    has them, else the folder this package was installed from."""
+    if root := os.environ.get("LLMREC_PROJECT"):
+        return Path(root)
+    here = Path.cwd()
+    return here if (here / "adapters").is_dir() and (here / "prompts").is_dir() else Path(__file__).parent.parent
+
+
+def checked_name(name: str, what: str = "name") -> str:
+    """`name` itself if it is safe as a folder's name: names never become paths."""
+    if not NAME.fullmatch(name):
+        raise RecipeError(f"{what} {name!r}: use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit")
+    return name
+
+
+def adapter_folder(name: str) -> Path:
+    """Folder of a domain's recipe and adapter; it exists."""
+    folder = project() / "adapters" / checked_name(name, "domain")
+    if not folder.is_dir():
+        known = [p.parent.name for p in (project() / "adapters").glob("*/recipe.yaml")]
+        raise RecipeError(f"no domain '{name}' in {project() / 'adapters'}{did_you_mean(name, known)}")
+    return folder
+
+
+def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of `domain` (or of a YAML file at that path), with `key=value` overrides such as `lora.rank=32`.
+
+    Raises: RecipeError naming the file, the key and the nearest known key.
+    """
+    path = Path(domain) if domain.endswith((".yaml", ".yml")) else adapter_folder(domain) / "recipe.yaml"
+    return load_section(Recipe, path, overrides)
+
+
+def load_section(kind: type[S], path: Path, overrides: tuple[str, ...] = ()) -> S:
+    """Any settings file, strictly."""
+    values = read_yaml(path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise RecipeError(f"{override}: write overrides as key=value, e.g. lora.rank=32")
+        *parents, leaf = key.split(".")
+        place: Any = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"{override}: '{parent}' is a value, not a section")
+        place[leaf] = yaml.safe_load(text)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("; ".join(_explain(path, kind, problem) for problem in error.errors())) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, read safely.  Raises: RecipeError."""
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a mapping of settings is expected, not {type(values).__name__}")
+    return values
+
+
+def _explain(path: Path, kind: type[Section], problem: Any) -> str:
+    *parents, leaf = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        return f"{path}: {'.'.join([*parents, leaf])}: {problem['msg']}"
+    section: Any = kind
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    return f"{path}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"

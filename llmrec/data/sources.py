@@ -1,0 +1,584 @@
+"""Readers: from files as people have them to one Dataset.
+
+Each reader makes raw tables with our column names; what follows (ids, times, ratings, titles) is the same for all.
+A table's index holds row numbers as an editor shows them, for error messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmrec import config
+from llmrec.data.dataset import Dataset
+from llmrec.data.records import (
+    COLUMNS,
+    ITEM_COLUMNS,
+    MAX_COLUMNS,
+    MAX_FILE_BYTES,
+    MAX_ID_CHARS,
+    MAX_INTERACTIONS,
+    one_line,
+    paragraphs,
+    shown,
+)
+from llmrec.errors import DataError, did_you_mean
+
+# Of RecBole's item files: which columns are titles, years and categories.  First match wins.
+RECBOLE_ITEM_COLUMNS = {
+    "title": ("title", "movie_title", "item_name", "name", "text"),
+    "year": ("year", "release_year"),
+    "categories": ("categories", "class", "genre", "genres"),
+}
+NO_CATEGORY = {"", "unknown", "(no genres listed)"}
+YEAR_AT_END = re.compile(r"\s*\((\d{4})(?:[-–]\d{0,4})?\)\s*$")
+# 'Matrix, The', also inside 'Horseman on the Roof, The (Hussard sur le toit, Le)'
+ARTICLE_AT_END = re.compile(
+    r"(^|\((?:a\.k\.a\. )?)([^()]+), (The|An?|L[aeo]s?|L'|Il|Gli|El|D(?:er|ie|as|en|et)|Une?|Una)(?=\s*(?:\(|\)|$))"
+)
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file (or of several alike), everything still as written there."""
+
+    path: Path
+    rows: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if (again := self.rows.columns.duplicated()).any():
+            raise DataError(f"{self.path}: row 1: column {shown(self.rows.columns[again][0])} appears twice")
+
+
+def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
+    """The source's dataset, not yet split.  `resolve` turns a path of the recipe into one of this machine.
+
+    Raises: DataError naming file, row, column and value, and the way out.
+    """
+    for name in source.columns:
+        if name not in COLUMNS:
+            raise DataError(f"data.columns: unknown name '{name}'{did_you_mean(name, COLUMNS)}")
+    for name in ("items", "users"):
+        if source.format != "table" and getattr(source, name):
+            raise DataError(f"data.{name}: only for format `table`; `{source.format}` finds its own files")
+    return READERS[source.format](source, resolve)
+
+
+def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:
+    """Size in bytes and time of change of the source's files, to notice edits; nothing for assets (pinned already)
+    and for files out of reach."""
+    stamps = {}
+    for path in (source.path, source.items, source.users):
+        if path is None or path.startswith(asset_prefix):
+            continue
+        place = Path(path).expanduser()
+        with contextlib.suppress(OSError):  # the reader complains, if it comes to that
+            for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+                if file.is_file():
+                    stamps[str(file)] = [file.stat().st_size, file.stat().st_mtime_ns]
+    return stamps
+
+
+# ── RecBole atomic files ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recbole(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
+    """One .inter file, or several alike (train, valid, test).  Files of the sequential kind (`item_id_list`) repeat a
+    user's events row after row: the longest row holds them all, in order."""
+    folder = _existing(resolve(source.path))
+    if folder.is_file():
+        paths, folder = [folder], folder.parent
+    else:
+        rank = {"train": 0, "valid": 1, "test": 2}
+        paths = sorted(folder.glob("*.inter"), key=lambda p: (rank.get(p.stem.split(".")[-1], 3), p.name))
+    if not paths:
+        raise DataError(f"{folder}: no .inter file; format `recbole` needs one")
+    events, *more = (_atomic(path) for path in paths)
+    if more:
+        parts = [t.rows.set_axis(t.rows.index.map(f"{{}} of {t.path.name}".format)) for t in (events, *more)]
+        events = Table(folder, pd.concat(parts))
+    if "item_id_list" in events.rows:
+        events = _longest(events)
+    events = _raw_ids(events, folder)
+
+    # Beside a folder's only .item and .user files; beside a file, those of the same name.
+    stem = paths[0].name.split(".")[0]
+    items = _beside(folder, stem, (".item", ".text"))
+    users = _beside(folder, stem, (".user",))
+    return _dataset(
+        source,
+        events,
+        _recbole_items(source, _atomic(items)) if items else None,
+        _atomic(users) if users else None,
+        between_categories=" ",
+    )
+
+
+def _atomic(path: Path) -> Table:
+    rows = _delimited(path, "\t", quoted=False)
+    if untyped := [name for name in rows if ":" not in name]:
+        raise DataError(
+            f"{path}: row 1: column {shown(untyped[0])} has no type; a RecBole header reads like "
+            "`user_id:token<tab>item_id:token`; is this format `table`?"
+        )
+    rows.columns = [name.rsplit(":", 1)[0] for name in rows]
+    return Table(path, rows)
+
+
+def _longest(table: Table) -> Table:
+    """One row per user and event from rows of (user, events before, next event)."""
+    before = _pick(table, "item_id_list").fillna("")
+    rows = pd.DataFrame({
+        "user_id": _pick(table, "user_id"), "item_id": (before + " " + _pick(table, "item_id").fillna("")).str.split(),
+    })  # fmt: skip
+    shortest_first = rows.iloc[np.argsort(rows["item_id"].str.len(), kind="stable")]
+    longest = shortest_first.drop_duplicates("user_id", keep="last")
+    order = pd.Series(range(longest.shape[0]), rows["user_id"].drop_duplicates())
+    longest = longest.iloc[np.argsort(longest["user_id"].map(order).to_numpy(), kind="stable")]
+    return Table(table.path, longest.explode("item_id").astype("str"))
+
+
+def _raw_ids(table: Table, folder: Path) -> Table:
+    """Undoes a numbering of ids that lies beside the interactions (two columns: raw id, number)."""
+    rows = table.rows
+    for column, suffix in (("user_id", "*.user2index"), ("item_id", "*.item2index")):
+        for path in sorted(folder.glob(suffix))[:1]:
+            if column not in rows:
+                continue
+            pairs = _delimited(path, "\t", quoted=False, names=["raw", "number"])
+            _complain(Table(path, pairs), pairs["number"], pairs["number"].duplicated(), "number", "appears twice")
+            raw = rows[column].map(pairs.set_index("number")["raw"])
+            _complain(table, rows[column], raw.isna() & rows[column].notna(), column, f"is not in {path.name}")
+            rows = rows.assign(**{column: raw})
+    return Table(table.path, rows)
+
+
+def _beside(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
+    for suffix in suffixes:
+        found = sorted(folder.glob(f"*{suffix}"))
+        same = [path for path in found if path.name.split(".")[0] == stem]
+        if same or len(found) == 1:
+            return (same or found)[0]
+    return None
+
+
+def _recbole_items(source: config.DataSource, table: Table) -> Table:
+    rows = table.rows
+    for ours, names in RECBOLE_ITEM_COLUMNS.items():
+        name = next((name for name in names if name in rows), None)
+        if ours in source.columns or name is None:
+            continue
+        if name == "movie_title":
+            rows = _films(rows, name)
+        rows = rows.rename(columns={name: ours})
+    return Table(table.path, rows)
+
+
+# ── MovieLens ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _movielens(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
+    folder = _existing(resolve(source.path))
+    folder = folder.parent if folder.is_file() else folder
+    ours = {"userId": "user_id", "movieId": "item_id", "genres": "categories"}
+    events, items = (
+        Table(path, _delimited(path, ",").rename(columns=ours))
+        for path in (folder / "ratings.csv", folder / "movies.csv")
+    )
+    _pick(items, "title")
+    return _dataset(source, events, Table(items.path, _films(items.rows, "title")), None)
+
+
+def _films(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """'Matrix, The (1999)' in `column` becomes 'The Matrix' there, and 1999 in `year` where no year is known yet."""
+    films = [film(title) if isinstance(title, str) else (title, None) for title in rows[column]]
+    written = pd.Series([year for _, year in films], rows.index, dtype="str")
+    known = next((name for name in RECBOLE_ITEM_COLUMNS["year"] if name in rows), "year")
+    year = rows[known].where(rows[known].map(_year).notna(), written) if known in rows else written
+    return rows.assign(**{column: pd.Series([title for title, _ in films], rows.index, dtype="str"), known: year})
+
+
+def film(text: str) -> tuple[str, str | None]:
+    """Title and year as MovieLens writes them: 'Boot, Das (Boat, The) (1981)' is 'Das Boot (The Boat)' of '1981'."""
+    year = YEAR_AT_END.search(text)
+    title = text[: year.start()] if year else text
+
+    def in_front(match: re.Match[str]) -> str:
+        bracket, name, article = match.groups()
+        return f"{bracket}{article}{'' if article.endswith(chr(39)) else ' '}{name}"
+
+    return ARTICLE_AT_END.sub(in_front, title.strip()), year[1] if year else None
+
+
+# ── any table ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _table(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
+    def rows(path: str) -> Table:
+        found = _only_table(_existing(resolve(path)))
+        return Table(found, _rows(found))
+
+    return _dataset(
+        source,
+        rows(source.path),
+        rows(source.items) if source.items else None,
+        rows(source.users) if source.users else None,
+    )
+
+
+def _only_table(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = [p for p in sorted(path.iterdir()) if p.is_file() and _suffix(p)]
+    if len(found) != 1:
+        raise DataError(f"{path}: a folder with {len(found)} tables ({', '.join(TABLE_SUFFIXES)}); name the file")
+    return found[0]
+
+
+def _suffix(path: Path) -> str | None:
+    """`.parquet` of 'reviews.parquet.brotli', `.csv` of 'a.csv.gz'."""
+    return next((s for s in reversed(path.suffixes) if s.lower() in TABLE_SUFFIXES), None)
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    suffix = (_suffix(path) or "").lower()
+    if suffix == ".parquet":
+        return _parquet(path)
+    if suffix in (".csv", ".tsv"):
+        return _delimited(path, "," if suffix == ".csv" else "\t")
+    if suffix:
+        return _json_lines(path)
+    raise DataError(f"{path}: unknown kind of table; use {', '.join(TABLE_SUFFIXES)} (text may be .gz)")
+
+
+# ── from raw tables to a dataset ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dataset(
+    source: config.DataSource, events: Table, items: Table | None, users: Table | None, between_categories: str = "|"
+) -> Dataset:
+    columns = source.columns
+    titled = events if items is None else items
+    for name in ("title", "year", "categories"):
+        if name in columns:
+            _pick(titled, name, columns)  # a mapped column that is missing is a mistake, not a missing option
+
+    interactions = pd.DataFrame({name: _ids(events, name, columns) for name in ("user_id", "item_id")})
+    timed = _optional(events, "timestamp", columns) is not None
+    interactions["timestamp"] = (
+        _times(events, columns) if timed else interactions.groupby("user_id", sort=False).cumcount().astype("int64")
+    )
+    if _optional(events, "rating", columns) is not None:
+        interactions["rating"] = _numbers(events, "rating", columns).astype("float32")
+    if (review := _optional(events, "review", columns)) is not None:
+        interactions["review"] = _text(review, paragraphs)
+
+    catalog = None
+    if items is not None:
+        catalog = _items(items, columns, between_categories, extras=True)
+        if not interactions["item_id"].isin(catalog["item_id"]).any():
+            raise DataError(
+                f"{events.path}: no item_id is in {items.path} ({shown(interactions['item_id'].iloc[0])} against "
+                f"{shown(catalog['item_id'].iloc[0])}); map data.columns.item_id to the column that both share"
+            )
+    elif any(_optional(events, name, columns) is not None for name in ITEM_COLUMNS[1:]):
+        catalog = _items(events, columns, between_categories, extras=False)
+    return Dataset.of(interactions, catalog, None if users is None else _users(users, columns), timed)
+
+
+def _items(table: Table, columns: dict[str, str], between: str, extras: bool) -> pd.DataFrame:
+    """One row per item; of several rows the first with a title counts, unless titles contradict in an items file."""
+    item_id = _ids(table, "item_id", columns, own_name_too=True)
+    items = pd.DataFrame({"item_id": item_id})
+    title = _optional(table, "title", columns)
+    items["title"] = pd.Series(None, items.index, dtype="str") if title is None else _text(title, one_line)
+    if (year := _optional(table, "year", columns)) is not None:
+        items["year"] = year.map(_year).astype("Int64")
+    if (categories := _optional(table, "categories", columns)) is not None:
+        items["categories"] = [_names(value, between) for value in categories]
+    if extras:
+        used = {columns.get(name, name) for name in ITEM_COLUMNS} | set(items)
+        items = items.assign(**{name: _plain(table.rows[name]) for name in table.rows if name not in used})
+        named = items[items["title"].notna()]
+        distinct = named.drop_duplicates(["item_id", "title"])
+        again = distinct["item_id"].duplicated()
+        _complain(table, distinct["item_id"], again, "item_id", "has a second title; keep one row per item")
+    items = items.assign(untitled=items["title"].isna())
+    order = items.groupby("item_id", sort=False).ngroup().to_numpy()
+    items = items.iloc[np.lexsort((items["untitled"].to_numpy(), order))]
+    items = items.drop_duplicates("item_id").drop(columns="untitled").reset_index(drop=True)
+    return items.assign(title=items["title"].fillna(items["item_id"].map(one_line)))
+
+
+def _users(table: Table, columns: dict[str, str]) -> pd.DataFrame:
+    users = pd.DataFrame({"user_id": _ids(table, "user_id", columns, own_name_too=True)})
+    used = {columns.get("user_id", "user_id"), "user_id"}
+    users = users.assign(**{name: _plain(table.rows[name]) for name in table.rows if name not in used})
+    return users.drop_duplicates("user_id").reset_index(drop=True)
+
+
+def _optional(table: Table, name: str, columns: dict[str, str]) -> pd.Series | None:
+    """The column; None where the file has none and the recipe maps none."""
+    if name not in columns and name not in table.rows:
+        return None
+    if name in ("title", "year", "categories") and columns.get(name, name) not in table.rows:
+        return None  # mapped for the items file: checked there
+    return _pick(table, name, columns)
+
+
+def _pick(table: Table, name: str, columns: dict[str, str] | None = None, own_name_too: bool = False) -> pd.Series:
+    wanted = (columns or {}).get(name, name)
+    if own_name_too and wanted not in table.rows:
+        wanted = name
+    if wanted not in table.rows:
+        raise DataError(
+            f"{table.path}: no column '{wanted}'{did_you_mean(wanted, map(str, table.rows))}; "
+            f"data.columns.{name} names the file's column"
+        )
+    return table.rows[wanted]
+
+
+def _ids(table: Table, name: str, columns: dict[str, str], own_name_too: bool = False) -> pd.Series:
+    """Ids as text, otherwise untouched; whole numbers lose their '.0'."""
+    raw = _pick(table, name, columns, own_name_too)
+    if not len(raw):
+        raise DataError(f"{table.path}: no rows")
+    if not isinstance(raw.dtype, pd.StringDtype):
+        _complain(table, raw, ~raw.map(_is_id), name, "is no id: text or a whole number is expected")
+        try:
+            raw = raw.map(_id_text).astype("str")
+        except UnicodeEncodeError:
+            _complain(table, raw, raw.map(_not_unicode), name, "is not valid Unicode")
+            raise
+    _complain(table, raw, raw.isna() | (raw == ""), name, "is empty; give the row an id or delete it")
+    _complain(table, raw, raw.str.len() > MAX_ID_CHARS, name, f"is longer than {MAX_ID_CHARS} characters")
+    return raw
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool) or _whole(value) or _missing(value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and float(value).is_integer()
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or isinstance(value, (float, np.floating)) and np.isnan(value)
+
+
+def _id_text(value: Any) -> str | None:
+    return None if _missing(value) else str(int(value)) if _whole(value) else str(value)
+
+
+def _not_unicode(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _numbers(table: Table, name: str, columns: dict[str, str]) -> pd.Series:
+    """float64, NaN where empty."""
+    raw = _pick(table, name, columns)
+    values = pd.to_numeric(raw, errors="coerce").astype("float64")
+    _complain(table, raw, values.isna() & raw.notna() | np.isinf(values), name, "is not a number")
+    return values
+
+
+def _times(table: Table, columns: dict[str, str]) -> pd.Series:
+    """UTC seconds, int64, from seconds (or milli-, micro-, nanoseconds, told by their size) or ISO 8601 dates; a date
+    without a zone is UTC."""
+    raw = _pick(table, "timestamp", columns)
+    dates = isinstance(raw.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_any_dtype(raw)
+    values = pd.Series(np.nan, raw.index) if dates else pd.to_numeric(raw, errors="coerce").astype("float64")
+    if dates or values.isna().mean() > 0.5:
+        try:
+            moments = pd.to_datetime(raw, errors="coerce", utc=True, format=None if dates else "ISO8601")
+        except (ValueError, TypeError, OverflowError):
+            moments = pd.Series(pd.NaT, raw.index)
+        if dates or moments.notna().any():
+            expected = "is no date; dates read like 2024-05-31 or 2024-05-31T18:00:00Z"
+            _complain(table, raw, moments.isna(), "timestamp", expected)
+            return moments.dt.as_unit("s").astype("int64")
+    size = float(np.nanmedian(values.abs())) if values.notna().any() else 0.0
+    values = values / next((unit for limit, unit in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if size > limit), 1)
+    bad = ~(values.abs() < 1e11)  # also NaN and infinity; 1e11 s is the year 5138
+    _complain(table, raw, bad, "timestamp", "is no time; give seconds since 1970 or ISO 8601 dates")
+    return np.floor(values).astype("int64")
+
+
+def _complain(table: Table, raw: pd.Series, bad: pd.Series, name: str, problem: str) -> None:
+    """Raises for the first bad row, if any."""
+    bad = bad.to_numpy(dtype=bool, na_value=False) if isinstance(bad, pd.Series) else bad
+    if bad.any():
+        first = int(np.argmax(bad))
+        value = "" if _missing(raw.iloc[first]) else f" {shown(raw.iloc[first])}"
+        more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
+        column = name if raw.name in (name, None) else f"{name} (column '{raw.name}')"
+        raise DataError(f"{table.path}: row {raw.index[first]}: {column}{value} {problem}{more}")
+
+
+def _text(raw: pd.Series, clean: Callable[[str], str]) -> pd.Series:
+    """Cleaned text; missing where nothing is left."""
+    cleaned = [None if _missing(value) else clean(str(value)) or None for value in raw]
+    return pd.Series(cleaned, raw.index, dtype="str")
+
+
+def _plain(raw: pd.Series) -> pd.Series:
+    """A further column in a form that Parquet holds: numbers stay, the rest becomes text (lists as JSON)."""
+    if pd.api.types.is_numeric_dtype(raw) or pd.api.types.is_datetime64_any_dtype(raw):
+        return raw
+    if raw.dtype == object:
+        raw = raw.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+        raw = raw.map(lambda value: json.dumps(value, default=str) if isinstance(value, (list, dict)) else value)
+    return _text(raw, paragraphs)
+
+
+def _names(value: Any, between: str) -> list[str]:
+    """Categories: a list (nested or not) or text with `between` between names ('|' wins); each once, in order."""
+    if isinstance(value, str):
+        value = value.split("|" if "|" in value else between)
+    flat = [one_line(name) for name in _flat(value)]
+    return list(dict.fromkeys(name for name in flat if name not in NO_CATEGORY))
+
+
+def _flat(value: Any) -> Iterable[str]:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        for part in value:
+            yield from _flat(part)
+    elif not _missing(value):
+        yield str(value)
+
+
+def _year(value: Any) -> int | None:
+    """The first four-digit number; metadata is often untidy, so anything else is just no year."""
+    found = None if _missing(value) else re.search(r"(?<!\d)\d{4}(?!\d)", str(value))
+    return int(found[0]) if found else None
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _existing(path: Path) -> Path:
+    """`path`, if it can be opened as a file or listed as a folder."""
+    try:
+        if not path.exists():
+            near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise DataError(f"{path}: no such file or folder{did_you_mean(path.name, near[:20])}")
+        if path.is_dir():
+            next(path.iterdir(), None)
+        else:
+            path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return path
+
+
+def _checked_file(path: Path) -> Path:
+    size = _existing(path).stat().st_size
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, where a file is expected")
+    if size == 0:
+        raise DataError(f"{path}: empty file")
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{path}: {size:,} bytes; the limit is {MAX_FILE_BYTES:,}: sample it first")
+    return path
+
+
+def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[str] | None = None) -> pd.DataFrame:
+    """All columns as text, empty cells missing; index = line number (a quoted newline shifts it)."""
+    _checked_file(path)
+    try:
+        rows = pd.read_csv(
+            path, sep=separator, dtype="str", keep_default_na=False, na_values=[""], encoding="utf-8-sig", names=names,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, skip_blank_lines=False, low_memory=False,
+        )  # fmt: skip
+    except UnicodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({_one(error)}); convert it, e.g. `iconv -f latin1 -t utf-8`") from None
+    except pd.errors.ParserError as error:
+        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        what = f"row {found[2]}: {found[3]} fields, the header has {found[1]}" if found else _one(error)
+        raise DataError(f"{path}: {what}; quote text that holds the separator") from None
+    except (pd.errors.EmptyDataError, ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {_one(error)}") from None
+    if not isinstance(rows.index, pd.RangeIndex):
+        raise DataError(f"{path}: row 2 has more fields than the header; quote text that holds the separator")
+    rows.index = rows.index + (1 if names else 2)
+    return _named(path, rows.dropna(how="all"))
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    """Values as Python objects, index = line number."""
+    _checked_file(path)
+    records, numbers = [], []
+    try:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}: row {number}: not UTF-8 ({_one(error)})") from None
+                except (ValueError, RecursionError) as error:
+                    what = f"not JSON ({_one(error)}): {shown(line[:80].decode('utf-8', 'replace').strip())}"
+                    raise DataError(f"{path}: row {number}: {what}; one object a line") from None
+                if not isinstance(record, dict):
+                    raise DataError(f"{path}: row {number}: {shown(record)} is not an object; one object a line")
+                records.append(record)
+                numbers.append(number)
+                if len(records) > MAX_INTERACTIONS:
+                    raise DataError(f"{path}: more than {MAX_INTERACTIONS:,} rows; sample it first")
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {_one(error)}") from None
+    return _named(path, pd.DataFrame(records, index=numbers, dtype=object))
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """Typed columns, index = row number from 1."""
+    _checked_file(path)
+    try:
+        count = pq.read_metadata(path).num_rows
+        if count > MAX_INTERACTIONS:
+            raise DataError(f"{path}: {count:,} rows; the limit is {MAX_INTERACTIONS:,}: sample it first")
+        rows = pq.read_table(path).to_pandas(ignore_metadata=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {_one(error)}") from None
+    rows = rows[[name for name in rows if not str(name).startswith("__index_level_")]]  # pandas' own row labels
+    rows.index = rows.index + 1
+    coded = rows.select_dtypes("category")
+    return _named(path, rows.astype({name: coded[name].cat.categories.dtype for name in coded}))
+
+
+def _named(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.shape[1] > MAX_COLUMNS:
+        raise DataError(f"{path}: {rows.shape[1]:,} columns; the limit is {MAX_COLUMNS:,}")
+    if not len(rows):
+        raise DataError(f"{path}: no rows")
+    if len(rows) > MAX_INTERACTIONS:
+        raise DataError(f"{path}: {len(rows):,} rows; the limit is {MAX_INTERACTIONS:,}: sample it first")
+    rows.columns = [str(name).strip() for name in rows]
+    return rows
+
+
+def _one(error: Exception) -> str:
+    """An error of a library, on one line."""
+    return " ".join(str(error).split())[:200]
+
+
+READERS: dict[str, Callable[[config.DataSource, Callable[[str], Path]], Dataset]] = {
+    "recbole": _recbole,
+    "movielens": _movielens,
+    "table": _table,
+}

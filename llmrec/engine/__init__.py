@@ -1,0 +1,46 @@
+"""The waist: an engine knows prompts, adapters and token ids, and nothing about recommendation.
+
+Anything that answers `branch` and `generate` can rank and chat; `tests/test_engine.py` holds the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before the answer, and the adapter that answers (`None`: the base model)."""
+
+    tokens: tuple[int, ...]
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A place where the model chooses: after `prompt` and the tokens of `path`, one of `children` comes next."""
+
+    prompt: Prompt
+    path: tuple[int, ...]
+    children: np.ndarray  # (children,) int32 token ids, two or more, distinct
+
+
+class Engine(Protocol):
+    """Answers must not depend on what was asked before or on what is asked together."""
+
+    exact: bool
+    """Whether `branch` is computed in float32 throughout, so that rankings are exact to rounding."""
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
+        """Indexes of `prompts`, each once, in groups that the engine likes to have in flight together."""
+
+    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        """log p of every child of each node, float32 nats, in the order of `children`; each array sums to 1 after
+        exp.  Children are scored against each other only: the rest of the vocabulary has no share."""
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """One reply per prompt, greedy, cut before the first of `stop`."""

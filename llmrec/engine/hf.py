@@ -1,0 +1,279 @@
+"""The reference engine: transformers and PEFT, on a CPU or a GPU.
+
+The histories of a group of prompts are computed once.  Every `branch` then computes, for all of them together, the
+tokens between an expanded node and its nearest known ancestor: each new token sees its prompt and its own ancestors
+only (a tree attention mask), so one pass expands any set of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from llmrec.engine import Node, Prompt
+from llmrec.errors import LlmrecError
+
+WIDE = 64  # children from which nodes that share them are scored in one matrix product
+GROW = 32  # columns by which the store of keys and values grows
+
+
+class HFEngine:
+    """Engine over a loaded model.
+
+    Args:
+        model: a causal decoder, or a PEFT model around one.
+        tokenizer: for `generate`.
+        batch_tokens: padded prompt tokens in flight together: bounds memory.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        self.peft = hasattr(model, "peft_config")
+        causal = model.get_base_model() if self.peft else model
+        self.decoder = causal.get_decoder()
+        self.head = causal.get_output_embeddings()
+        self.device = self.head.weight.device
+        self.exact = self.head.weight.dtype == torch.float32
+        self.max_tokens: int = causal.config.max_position_embeddings
+        self._flight: _Flight | None = None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that a prompt may ask for."""
+        return tuple(self.model.peft_config) if self.peft else ()
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
+        """Prompts of one adapter and similar length together, longest first, so that memory runs out at once or never."""
+        order = sorted(range(len(prompts)), key=lambda i: (prompts[i].adapter or "", -len(prompts[i].tokens)))
+        group: list[int] = []
+        for i in order:
+            if group:
+                first = prompts[group[0]]
+                full = (len(group) + 1) * len(first.tokens) > self.batch_tokens
+                if full or prompts[i].adapter != first.adapter:
+                    yield group
+                    group = []
+            group.append(i)
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        """log p of the children of each node; prompts that are not in flight take the place of those that are."""
+        result: list[np.ndarray | None] = [None] * len(nodes)
+        for adapter in dict.fromkeys(node.prompt.adapter for node in nodes):
+            mine = [i for i, node in enumerate(nodes) if node.prompt.adapter == adapter]
+            with self._active(adapter):
+                prompts = list(dict.fromkeys(nodes[i].prompt for i in mine))
+                if self._flight and all(prompt in self._flight.rows for prompt in prompts):
+                    groups = [prompts]
+                else:
+                    groups = [[prompts[i] for i in group] for group in self.batches(prompts)]
+                of = {prompt: g for g, group in enumerate(groups) for prompt in group}
+                for g, group in enumerate(groups):
+                    part = [i for i in mine if of[nodes[i].prompt] == g]
+                    if not (self._flight and all(prompt in self._flight.rows for prompt in group)):
+                        self._flight = self._prefill(group)
+                    self._extend(self._flight, [nodes[i] for i in part])
+                    hidden = torch.stack([self._flight.hidden[nodes[i].prompt, nodes[i].path] for i in part])
+                    for i, log_p in zip(part, self._scores(hidden, [nodes[i].children for i in part]), strict=True):
+                        result[i] = log_p
+        return result  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Greedy replies; prompts are padded on the left in groups of one adapter."""
+        self._check(prompts, room=max_tokens)
+        replies = [""] * len(prompts)
+        options: dict[str, Any] = {"do_sample": False, "max_new_tokens": max_tokens, "use_cache": True}
+        options["pad_token_id"] = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        if stop:
+            options |= {"stop_strings": list(stop), "tokenizer": self.tokenizer}
+        for group in self.batches(prompts):
+            longest = max(len(prompts[i].tokens) for i in group)
+            ids = torch.full((len(group), longest), options["pad_token_id"])
+            for row, i in enumerate(group):
+                ids[row, longest - len(prompts[i].tokens) :] = torch.tensor(prompts[i].tokens)
+            seen = torch.arange(longest) >= longest - torch.tensor([[len(prompts[i].tokens)] for i in group])
+            with self._active(prompts[group[0]].adapter):
+                out = self.model.generate(
+                    input_ids=ids.to(self.device), attention_mask=seen.long().to(self.device), **options
+                )
+            for row, i in enumerate(group):
+                reply = self.tokenizer.decode(out[row, longest:], skip_special_tokens=True)
+                replies[i] = reply[: min((at for s in stop if (at := reply.find(s)) >= 0), default=len(reply))]
+        return replies
+
+    def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:
+        for prompt in prompts:
+            if not 0 < len(prompt.tokens) <= self.max_tokens - room:
+                raise LlmrecError(f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {self.max_tokens - room}")
+
+    @contextmanager
+    def _active(self, adapter: str | None) -> Any:
+        """PEFT keeps the last adapter active; here no prompt gets another one's, nor one it did not ask for."""
+        if adapter is not None and adapter not in self.adapters:
+            raise LlmrecError(f"adapter '{adapter}' is not loaded (loaded: {', '.join(self.adapters) or 'none'})")
+        if not self.peft:
+            yield
+        elif adapter is None:
+            with self.model.disable_adapter():
+                yield
+        else:
+            self.model.set_adapter(adapter, inference_mode=not self.model.training)
+            yield
+
+    def forget(self) -> None:
+        """Drop what is computed; needed where the model's weights have changed."""
+        self._flight = None
+
+    def _prefill(self, prompts: Sequence[Prompt]) -> _Flight:
+        self._check(prompts)
+        self._flight = None  # frees the previous group first
+        lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
+        longest = int(lengths.max())
+        ids = torch.zeros((len(prompts), longest), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt.tokens)] = torch.tensor(prompt.tokens)
+        store = Cache(layers=[_Columns() for _ in self.decoder.layers])
+        out = self.decoder(input_ids=ids.to(self.device), past_key_values=store, use_cache=True)
+        last = out.last_hidden_state[torch.arange(len(prompts)), lengths - 1].float()
+        return _Flight(
+            rows={prompt: row for row, prompt in enumerate(prompts)},
+            lengths=lengths,
+            store=store,
+            width=longest,
+            hidden={(prompt, ()): last[row] for row, prompt in enumerate(prompts)},
+            ancestors={(prompt, ()): () for prompt in prompts},
+        )
+
+    def _extend(self, flight: _Flight, nodes: Sequence[Node]) -> None:
+        """Compute the hidden states after the paths of `nodes` that are not known yet."""
+        new: dict[Prompt, list[tuple[int, ...]]] = {}
+        for node in nodes:
+            known = len(node.path)
+            while (node.prompt, node.path[:known]) not in flight.ancestors:
+                known -= 1
+            for end in range(known + 1, len(node.path) + 1):
+                paths = new.setdefault(node.prompt, [])
+                parent = flight.ancestors[node.prompt, node.path[: end - 1]]
+                flight.ancestors[node.prompt, node.path[:end]] = (*parent, flight.width + len(paths))
+                paths.append(node.path[:end])
+        if not new:
+            return
+        longest = max(len(paths) for paths in new.values())
+        rows = torch.tensor([flight.rows[prompt] for prompt in new])
+        ids = torch.zeros((len(new), longest), dtype=torch.long)
+        positions = torch.zeros((len(new), longest), dtype=torch.long)
+        sees = torch.zeros((len(new), longest, flight.width + longest), dtype=torch.bool)
+        columns = torch.arange(flight.width + longest)
+        sees |= (columns < flight.lengths[rows, None])[:, None]
+        sees |= columns == flight.width + torch.arange(longest)[:, None]  # padding sees itself, else softmax is NaN
+        for i, (prompt, paths) in enumerate(new.items()):
+            for j, path in enumerate(paths):
+                ids[i, j] = path[-1]
+                positions[i, j] = len(prompt.tokens) + len(path) - 1
+                sees[i, j, list(flight.ancestors[prompt, path])] = True
+        everyone = len(rows) == len(flight.rows) and bool((rows == torch.arange(len(rows))).all())
+        for layer in flight.store.layers:
+            layer.select(None if everyone else rows.to(self.device), flight.width)
+        out = self.decoder(
+            input_ids=ids.to(self.device),
+            attention_mask=sees[:, None].to(self.device),
+            position_ids=positions.to(self.device),
+            past_key_values=flight.store,
+            use_cache=True,
+        )
+        hidden = out.last_hidden_state.float()
+        for i, (prompt, paths) in enumerate(new.items()):
+            for j, path in enumerate(paths):
+                flight.hidden[prompt, path] = hidden[i, j]
+        flight.width += longest
+
+    def _scores(self, hidden: Tensor, children: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """log p of each array of children under its row of `hidden`, all in float32."""
+        result: list[np.ndarray] = [np.empty(0, np.float32)] * len(children)
+        together: dict[bytes, list[int]] = {}
+        for i, tokens in enumerate(children):
+            together.setdefault(tokens.tobytes() if len(tokens) >= WIDE else b"", []).append(i)
+        for rows in (rows for key, rows in together.items() if key):
+            weight = self._weight(children[rows[0]])
+            log_p = torch.log_softmax(hidden[rows] @ weight.T, dim=-1).cpu().numpy()
+            for i, row in zip(rows, log_p, strict=True):
+                result[i] = row
+        narrow = together.get(b"", [])
+        if narrow:
+            counts = torch.tensor([len(children[i]) for i in narrow])
+            which = torch.repeat_interleave(torch.tensor(narrow), counts).to(self.device)
+            weight = self._weight(np.concatenate([children[i] for i in narrow]))
+            flat = (hidden[which] * weight).sum(-1).cpu().split(counts.tolist())
+            for i, scores in zip(narrow, flat, strict=True):
+                result[i] = torch.log_softmax(scores, dim=0).numpy()
+        return result
+
+    def _weight(self, tokens: np.ndarray) -> Tensor:
+        return self.head.weight[torch.from_numpy(np.asarray(tokens, np.int64)).to(self.device)].float()
+
+
+@dataclass
+class _Flight:
+    """Prompts whose keys and values are held, and the tree that has been grown behind each."""
+
+    rows: dict[Prompt, int]
+    lengths: Tensor  # (rows,) prompt tokens
+    store: Cache
+    width: int  # columns in use: prompts, padded, then the tree tokens of all waves
+    hidden: dict[tuple[Prompt, tuple[int, ...]], Tensor] = field(default_factory=dict)
+    """(prompt, path) → (width of the model,) float32 state that decides the next token."""
+    ancestors: dict[tuple[Prompt, tuple[int, ...]], tuple[int, ...]] = field(default_factory=dict)
+    """(prompt, path) → columns of the path's tokens."""
+
+
+class _Columns(CacheLayerMixin):
+    """One layer's keys and values, (rows, heads, columns, width): new columns are written for some rows in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Tensor | None = None
+        self.used = 0
+
+    def select(self, rows: Tensor | None, used: int) -> None:
+        """The rows that the next update writes to and reads from (`None`: all), after `used` columns."""
+        self.rows, self.used = rows, used
+
+    def update(self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.used + key.shape[2]
+        if self.keys is None:
+            self.lazy_initialization(key, value)
+        elif end > self.keys.shape[2]:
+            room = key.new_zeros(*self.keys.shape[:2], end - self.keys.shape[2] + GROW, self.keys.shape[3])
+            self.keys, self.values = torch.cat([self.keys, room], 2), torch.cat([self.values, room], 2)
+        if self.rows is None:
+            self.keys[:, :, self.used : end] = key
+            self.values[:, :, self.used : end] = value
+            return self.keys[:, :, :end], self.values[:, :, :end]
+        self.keys[self.rows, :, self.used : end] = key
+        self.values[self.rows, :, self.used : end] = value
+        return self.keys[self.rows, :, :end], self.values[self.rows, :, :end]
+
+    def lazy_initialization(self, key: Tensor, value: Tensor) -> None:
+        self.keys, self.values = torch.empty_like(key), torch.empty_like(value)
+        self.is_initialized = True
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.used + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+    def get_max_length(self) -> int:
+        return -1

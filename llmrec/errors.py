@@ -1,0 +1,47 @@
+"""Errors that a user reads.
+
+An `LlmrecError` is somebody's mistake or missing resource, not a bug: the command line prints it as one line and
+exits with status 2.  Its text says where, what, and the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rapidfuzz import process
+
+
+class LlmrecError(Exception):
+    """Base of every error that is shown to the user as one line."""
+
+
+class RecipeError(LlmrecError):
+    """A recipe, suite or override that cannot be used as written."""
+
+
+class AssetError(LlmrecError):
+    """A base model or data set that cannot be fetched or does not match its digest."""
+
+
+class DataError(LlmrecError):
+    """Input data that cannot be read as asked: names file, row, column and value."""
+
+
+class PromptError(LlmrecError):
+    """A prompt file that cannot be rendered."""
+
+
+class ChoiceError(LlmrecError):
+    """A closed set of replies that cannot be told apart or is out of limits."""
+
+
+class AdapterError(LlmrecError):
+    """An adapter that is missing, incomplete, or was trained on something else."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list."""
+    options = sorted(options)
+    near = process.extractOne(name, options, score_cutoff=60)
+    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    return f"{hint} ({', '.join(options)})" if options else ""

@@ -1,0 +1,436 @@
+"""evaluate: every ranker of a suite on the same queries of the whole catalog, with intervals over users.
+
+A finished folder holds records.parquet (one row per query and ranker), table.md, chart.png and, written last,
+results.json.  Each ranker's records are first a part of their own, so that an interrupted or extended run repeats
+nothing that is already there under the same settings, data and adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from llmrec import config, prepare
+from llmrec.baselines import Ranker, ScoreRanker
+from llmrec.baselines.popular import Popular
+from llmrec.baselines.transitions import Transitions
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset, read_manifest
+from llmrec.data.split import Query, histories, queries
+from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
+from llmrec.metrics import ranking
+from llmrec.metrics.report import chart, markdown
+from llmrec.metrics.significance import Interval, bootstrap, paired
+
+FORMAT = 1
+RESULTS = "results.json"
+RECORDS = "records.parquet"
+BLOCK = 64  # queries ranked between two looks at the clock
+
+Tick = Callable[[int, int], None]
+"""Called with what is done and the total; either may grow."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a ranker may know: one protocol's data, never its answers."""
+
+    recipe: config.Recipe
+    """The domain's, with the protocol's split settings."""
+    suite: config.Suite
+    dataset: Dataset
+    catalog: Catalog
+    valid: list[Query]
+    """Queries for choosing settings and for early stopping."""
+    adapter: Path | None
+    """Folder of the trained adapter; None where there is none."""
+    tick: Tick
+
+    @property
+    def trained(self) -> Path:
+        if self.adapter is None:
+            raise AdapterError(f"{self.recipe.domain}: no trained adapter; train one, or leave out the llm rankers")
+        return self.adapter
+
+
+Factory = Callable[[World], Ranker]
+
+
+def _popular(world: World) -> Ranker:
+    return ScoreRanker(Popular(world.catalog.popularity(world.dataset.interactions)), world.recipe.split.repeats)
+
+
+def _transitions(world: World) -> Ranker:
+    fitted = Transitions.fit(world.dataset, world.catalog, world.recipe.prior)
+    return ScoreRanker(fitted, world.recipe.split.repeats)
+
+
+def _sasrec(world: World) -> Ranker:
+    from llmrec.baselines.sasrec import SASRec
+
+    fitted = SASRec.fit(
+        histories(world.dataset, world.catalog), len(world.catalog), world.valid, world.suite.sasrec,
+        baskets=world.recipe.split.baskets, repeats=world.recipe.split.repeats, seed=world.suite.seed, tick=world.tick,
+    )  # fmt: skip
+    return ScoreRanker(fitted, world.recipe.split.repeats)
+
+
+def _llm(adapter: Callable[[World], Path | None], prior_weight: float | None) -> Factory:
+    def make(world: World) -> Ranker:
+        from llmrec.recommend import llm_ranker
+
+        return llm_ranker(world.recipe, adapter(world), world.dataset, world.catalog, prior_weight)
+
+    return make
+
+
+RANKERS: dict[str, Factory] = {
+    "popular": _popular,
+    "transitions": _transitions,
+    "sasrec": _sasrec,
+    "base": _llm(lambda world: None, 0.0),  # the base model, as it is
+    "llm": _llm(lambda world: world.trained, 0.0),
+    "llm+prior": _llm(lambda world: world.trained, None),  # None: the weight that the card holds
+}
+LLM = frozenset({"llm", "llm+prior"})  # these need an adapter
+
+
+def evaluate(
+    suite: str | config.Suite,
+    overrides: tuple[str, ...] = (),
+    *,
+    out: Path | None = None,
+    rankers: Mapping[str, Factory] = RANKERS,
+    force: bool = False,
+) -> Path:
+    """Measures a suite (a name in `eval/`, a path, or the settings themselves) and returns the folder of results.
+
+    Args:
+        overrides: `key=value`, e.g. `users=100`.
+        out: where results go; by default `evaluations/<suite>-<date>` in the home folder.
+        rankers: what the names in `suite.rankers` stand for.
+        force: rank everything again.
+
+    Raises: RecipeError for an unknown suite or ranker, AdapterError where an adapter is missing or was trained under
+    another split (its training data would hold this one's answers), DataError.
+    """
+    name, settings = load_suite(suite, overrides)
+    for ranker in {*settings.rankers, *(ranker for pair in settings.compare for ranker in pair)}:
+        if ranker not in rankers:
+            raise RecipeError(f"suite {name}: unknown ranker '{ranker}'{did_you_mean(ranker, rankers)}")
+        if ranker not in settings.rankers:
+            raise RecipeError(f"suite {name}: '{ranker}' is compared but not among the rankers; add it to them")
+    labels = [asked.label for asked in settings.splits]
+    if len(set(labels)) < len(labels):
+        raise RecipeError(f"suite {name}: a split is listed twice ({', '.join(labels)})")
+    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    recipe = config.load_recipe(settings.domain)
+    needs_adapter = bool(LLM & set(settings.rankers))
+    adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
+
+    found: dict[str, Any] = {}
+    records: list[pd.DataFrame] = []
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    ) as progress:
+        for asked, adapter in zip(settings.splits, adapters, strict=True):
+            result, frames = _measure(asked, adapter, recipe, settings, out / "parts", rankers, progress, force)
+            found[asked.label] = result
+            records += frames
+    results = {
+        "format": FORMAT,
+        "suite": name,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "settings": settings.model_dump(mode="json"),
+        "versions": versions(),
+        "splits": found,
+    }
+    (out / RESULTS).unlink(missing_ok=True)
+    _write_table(pa.Table.from_pandas(pd.concat(records, ignore_index=True), preserve_index=False), out / RECORDS)
+    _write_text(markdown(results), out / "table.md")
+    if find_spec("matplotlib"):  # an extra: no picture is better than no results
+        _atomically(out / "chart.png", lambda partial: chart(results, partial))
+    _write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
+    return out
+
+
+def load_suite(suite: str | config.Suite, overrides: tuple[str, ...] = ()) -> tuple[str, config.Suite]:
+    """Name and settings of a suite.  Raises: RecipeError naming the nearest suite there is."""
+    if isinstance(suite, config.Suite):
+        return suite.domain if config.NAME.fullmatch(suite.domain) else "suite", suite
+    path = Path(suite)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = config.project() / "eval"
+        path = folder / f"{config.checked_name(suite, 'suite')}.yaml"
+        if not path.is_file():
+            known = [file.stem for file in folder.glob("*.yaml")]
+            raise RecipeError(f"no suite '{suite}' in {folder}{did_you_mean(suite, known)}")
+    return path.stem, config.load_section(config.Suite, path, overrides)
+
+
+def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
+    """The recipe with a protocol's split.  Another method than its own is prepared in a folder of its own."""
+    split = recipe.split.model_copy(update={"method": asked.method, "baskets": asked.baskets})
+    domain = recipe.domain
+    if asked.method != recipe.split.method:
+        domain = f"{domain[: 63 - len(asked.method)]}-{asked.method}"
+    return recipe.model_copy(update={"split": split, "domain": domain})
+
+
+def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
+    """Folder of the adapter to measure; its card must say that it was trained under the same cut.
+
+    Raises: AdapterError.
+    """
+    folder = config.adapter_folder(asked.adapter or recipe.domain)
+    card = _card(folder)
+    if not card:
+        raise AdapterError(f"{folder}: no trained adapter (no card.json); run `llmrec train {folder.name}`")
+    cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
+    wanted = under(recipe, asked).split.model_dump(mode="json")
+    trained = card.get("recipe", {}).get("split", {})
+    for key in cut:
+        if trained.get(key) != wanted[key]:
+            raise AdapterError(
+                f"{folder}: trained with split.{key}={trained.get(key)}, so it may have seen the answers of "
+                f"'{asked.label}' (split.{key}={wanted[key]}); name an adapter trained under that split"
+            )
+    return folder
+
+
+def sampled(asked: Sequence[Query], users: int, seed: int) -> list[Query]:
+    """The queries of `users` random users, in their order; 0 keeps all."""
+    everyone = list(dict.fromkeys(query.user_id for query in asked))
+    if not users or users >= len(everyone):
+        return list(asked)
+    kept = {everyone[i] for i in np.random.default_rng(seed).permutation(len(everyone))[:users]}
+    return [query for query in asked if query.user_id in kept]
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with; what is not installed is left out."""
+    found = {}
+    for name in ("llmrec", "numpy", "scipy", "torch", "transformers", "peft"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _measure(
+    asked: config.Asked,
+    adapter: Path | None,
+    recipe: config.Recipe,
+    suite: config.Suite,
+    parts: Path,
+    rankers: Mapping[str, Factory],
+    progress: Progress,
+    force: bool,
+) -> tuple[dict[str, Any], list[pd.DataFrame]]:
+    """One protocol: its entry in the results, and a frame of records per ranker."""
+    recipe = under(recipe, asked)
+    dataset = prepare.load(recipe)
+    catalog = Catalog.of(dataset)
+    questions, valid = (
+        queries(dataset, catalog, split, baskets=asked.baskets, max_targets=recipe.split.max_targets)
+        for split in (asked.split, "valid")
+    )
+    questions = sampled(questions, suite.users, suite.seed)
+    if not questions:
+        raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
+    digest = question_digest(questions, catalog)
+    depth = max(suite.cutoffs)
+    popularity = catalog.popularity(dataset.interactions)
+    user_ids = [query.user_id for query in questions]
+
+    measured: dict[str, Any] = {}
+    frames: list[pd.DataFrame] = []
+    per_user: dict[str, dict[str, np.ndarray]] = {}
+    for name in suite.rankers:
+        bar = progress.add_task(f"{asked.label}: {name}", total=None)
+
+        def tick(done: int, total: int, bar: Any = bar) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        world = World(recipe, suite, dataset, catalog, valid, adapter, tick)
+        part = parts / asked.label / f"{name}.parquet"
+        made_from = {
+            "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
+            "settings": _settings(name, world), "adapter": _card(adapter).get("weights") if name in LLM else None,
+            "interactions": _data_digest(recipe),
+        }  # fmt: skip
+        lists, seconds = (None, {}) if force else _read_part(part, made_from, catalog)
+        if lists is None:
+            lists, seconds = _rank(rankers[name], world, questions, depth)
+            _write_table(_part(lists, questions, catalog, asked.label, name, made_from, seconds), part)
+        tick(len(questions), len(questions))
+
+        ranks = ranking.ranks(lists, [query.target for query in questions])
+        per_user[name] = user_metrics(ranks, lists, user_ids, popularity, suite.cutoffs)
+        measured[name] = {
+            "seconds": seconds,
+            "metrics": {
+                metric: _plain(bootstrap(values, seed=suite.seed, samples=suite.samples))
+                for metric, values in per_user[name].items()
+            },
+            "coverage": {f"coverage@{k}": ranking.coverage(lists, k, len(catalog)) for k in suite.cutoffs},
+        }
+        frames.append(pq.read_table(part).to_pandas())
+    differences = [
+        {"a": a, "b": b, "metric": metric, **_plain(difference), "excludes_zero": difference.excludes_zero}
+        for a, b in suite.compare
+        for metric in per_user[a]
+        for difference in [paired(per_user[a][metric], per_user[b][metric], seed=suite.seed, samples=suite.samples)]
+    ]
+    return {
+        "data": {"digests": _data_digest(recipe), "catalog": catalog.digest, "questions": digest, **dataset.counts()},
+        "adapter": {"name": adapter.name, "weights": _card(adapter).get("weights")} if adapter else None,
+        "users": len(set(user_ids)),
+        "queries": len(questions),
+        "rankers": measured,
+        "differences": differences,
+    }, frames
+
+
+def user_metrics(
+    ranks: np.ndarray,
+    lists: np.ndarray,
+    user_ids: Sequence[str],
+    interactions: np.ndarray,
+    cutoffs: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """`hr@k`, `ndcg@k`, `mrr@k` and `popularity@k`, each (users,): a user's queries are averaged first."""
+    found = {
+        f"{name}@{k}": ranking.by_user(metric(ranks, k), user_ids)
+        for name, metric in ranking.METRICS.items()
+        for k in cutoffs
+    }
+    return found | {
+        f"popularity@{k}": ranking.by_user(ranking.popularity(lists, k, interactions), user_ids) for k in cutoffs
+    }
+
+
+def question_digest(questions: Sequence[Query], catalog: Catalog) -> str:
+    """First 12 hex digits of SHA-256 over who is asked, what is known and what is right, and the catalog."""
+    sha256 = hashlib.sha256(catalog.digest.encode())
+    for query in questions:
+        sha256.update(json.dumps([query.user_id, query.target, *query.history]).encode())
+    return sha256.hexdigest()[:12]
+
+
+def _rank(
+    factory: Factory, world: World, questions: Sequence[Query], depth: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Lists (queries, depth), and the seconds it took to make the ranker ready (`fit`) and to rank."""
+    start = time.perf_counter()
+    ranker = factory(world)
+    ready = time.perf_counter()
+    lists = np.full((len(questions), depth), -1, np.int32)
+    for first in range(0, len(questions), BLOCK):
+        world.tick(first, len(questions))
+        lists[first : first + BLOCK] = ranker.rank(questions[first : first + BLOCK], depth)
+    return lists, {"fit": round(ready - start, 3), "rank": round(time.perf_counter() - ready, 3)}
+
+
+def _settings(name: str, world: World) -> Any:
+    """The settings that decide a ranker's lists, beside the data and the adapter's weights."""
+    if name == "sasrec":
+        return world.suite.sasrec.model_dump(mode="json")
+    prior = world.recipe.prior.model_dump(mode="json")
+    if name in LLM or name == "base":
+        card = _card(world.adapter) if name in LLM else {}
+        return {"prior": prior, "prior_weight": card.get("prior_weight"), "prompts": card.get("prompts"),
+                "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
+                "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
+    return prior if name == "transitions" else None
+
+
+def _part(
+    lists: np.ndarray,
+    questions: Sequence[Query],
+    catalog: Catalog,
+    label: str,
+    name: str,
+    made_from: dict[str, Any],
+    seconds: dict[str, float],
+) -> pa.Table:
+    """One ranker's records: user_id, split, ranker, target and items as item ids, rank (0: not in the list)."""
+    ids = np.array(catalog.item_id, dtype=object)
+    targets = [query.target for query in questions]
+    table = pa.table({
+        "user_id": pa.array([query.user_id for query in questions], pa.string()),
+        "split": pa.array([label] * len(questions), pa.string()),
+        "ranker": pa.array([name] * len(questions), pa.string()),
+        "target": pa.array(ids[targets].tolist(), pa.string()),
+        "rank": pa.array(ranking.ranks(lists, targets), pa.int32()),
+        "items": pa.array([ids[found[found >= 0]].tolist() for found in lists], pa.list_(pa.string())),
+    })  # fmt: skip
+    return table.replace_schema_metadata({"made_from": json.dumps(made_from), "seconds": json.dumps(seconds)})
+
+
+def _read_part(path: Path, made_from: dict[str, Any], catalog: Catalog) -> tuple[np.ndarray | None, dict[str, float]]:
+    """Lists and seconds of a part that was made from the same; None where it is missing, unreadable or other."""
+    try:
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        if json.loads(metadata[b"made_from"]) != json.loads(json.dumps(made_from)):
+            return None, {}
+        items = table["items"].combine_chunks()
+        lists = np.full((len(items), made_from["depth"]), -1, np.int32)
+        lengths = items.value_lengths().to_numpy(zero_copy_only=False)
+        there = np.arange(made_from["depth"]) < lengths[:, None]
+        lists[there] = catalog.positions(items.flatten().to_pandas())
+        return lists, json.loads(metadata[b"seconds"])
+    except (OSError, KeyError, ValueError, DataError, pa.ArrowException):
+        return None, {}
+
+
+def _card(folder: Path | None) -> dict[str, Any]:
+    """The adapter's card; empty where there is none."""
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _data_digest(recipe: config.Recipe) -> dict[str, str]:
+    return (read_manifest(prepare.data_folder(recipe)) or {}).get("files", {})
+
+
+def _plain(interval: Interval) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {key: None if np.isnan(value) else value for key, value in asdict(interval).items()}
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    _atomically(path, lambda partial: pq.write_table(table, partial))
+
+
+def _write_text(text: str, path: Path) -> None:
+    _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}")
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be written: {reason}; choose another folder with --out") from None

@@ -1,0 +1,86 @@
+"""The results of a suite as tables and a picture; nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main_cutoff(results: Mapping[str, Any]) -> int:
+    """The cutoff that tables and charts show: 10 where it was measured, else the largest."""
+    cutoffs = results["settings"]["cutoffs"]
+    return 10 if 10 in cutoffs else max(cutoffs)
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Tables of a suite's results: one line per ranker, then the paired differences."""
+    k, cutoffs = main_cutoff(results), results["settings"]["cutoffs"]
+    others = [f"hr@{cutoff}" for cutoff in cutoffs if cutoff != k]
+    blocks = [
+        f"# {results['suite']}\n\nWhole catalog; means over users with 95% bootstrap intervals; popularity is the mean "
+        "percentile of what is recommended (0.5: as random lists); seconds to fit and to rank all queries."
+    ]
+    for label, split in results["splits"].items():
+        head = ["ranker", f"ndcg@{k}", f"hr@{k}", f"mrr@{k}", *others, f"coverage@{k}", f"popularity@{k}", "seconds"]
+        lines = []
+        for name, measured in split["rankers"].items():
+            metrics, seconds = measured["metrics"], measured["seconds"]
+            lines.append([
+                name,
+                *(_interval(metrics[f"{metric}@{k}"]) for metric in ("ndcg", "hr", "mrr")),
+                *(_number(metrics[metric]["mean"]) for metric in others),
+                _number(measured["coverage"][f"coverage@{k}"]),
+                _number(metrics[f"popularity@{k}"]["mean"]),
+                f"{seconds['fit']:.1f} + {seconds['rank']:.1f}",
+            ])  # fmt: skip
+        asked = f"{split['users']:,} users, {split['queries']:,} queries, {split['data']['items']:,} items"
+        blocks.append(f"## {label}\n\n{asked}\n\n{_grid(head, lines)}")
+        shown = [d for d in split["differences"] if d["metric"] in (f"ndcg@{k}", f"hr@{k}")]
+        if shown:
+            lines = [
+                [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
+                for d in shown
+            ]
+            blocks.append(_grid(["paired difference", "metric", "a - b", "excludes 0"], lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def chart(results: Mapping[str, Any], file: Path) -> None:
+    """Bars of ndcg at the main cutoff, one group per protocol, with intervals, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    metric = f"ndcg@{main_cutoff(results)}"
+    splits, rankers = results["splits"], results["settings"]["rankers"]
+    figure, axes = pyplot.subplots(figsize=(max(5.0, 0.55 * len(splits) * (len(rankers) + 1) + 2), 4))
+    place, width = np.arange(len(splits)), 0.8 / len(rankers)
+    for i, name in enumerate(rankers):
+        found = [split["rankers"][name]["metrics"][metric] for split in splits.values()]
+        mean = np.array([value["mean"] for value in found])
+        error = np.array([[value["mean"] - value["low"], value["high"] - value["mean"]] for value in found]).T
+        axes.bar(place + (i - (len(rankers) - 1) / 2) * width, mean, width, yerr=error, capsize=2, label=name)
+    axes.set_xticks(place, list(splits))
+    axes.set_ylabel(f"{metric}, whole catalog")
+    axes.set_title(results["suite"])
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120, format="png")
+    pyplot.close(figure)
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *lines])
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.4f}"
+
+
+def _interval(value: Mapping[str, Any], sign: str = "") -> str:
+    return f"{_number(value['mean'], sign)} [{_number(value['low'], sign)}, {_number(value['high'], sign)}]"

@@ -1,0 +1,49 @@
+"""How sure a mean over users is: percentile bootstrap, users drawn with replacement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SAMPLES = 2000
+LEVEL = 0.95
+_BLOCK = 10_000_000  # draws held at once: memory stays bounded for a million users
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over users, and the bounds that hold 95% of bootstrap means."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES, level: float = LEVEL) -> Interval:
+    """Interval of the mean of `values` (users,), NaN left out.  Without values all is NaN; one value is its own
+    interval.  The same seed and number of users draw the same users."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(np.nan, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK // len(values))
+    means = np.concatenate([
+        values[rng.integers(len(values), size=(min(block, samples - start), len(values)))].mean(1)
+        for start in range(0, samples, block)
+    ])  # fmt: skip
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLES, level: float = LEVEL) -> Interval:
+    """Interval of the mean of `a` - `b`, both (users,) with the same users in the same order.  Users that either
+    lacks (NaN) are left out."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, f"paired values need the same users, got {a.shape} and {b.shape}"
+    return bootstrap(a - b, seed=seed, samples=samples, level=level)

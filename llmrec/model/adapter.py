@@ -1,0 +1,164 @@
+"""LoRA adapters: made, checked for serving, saved and loaded.  Weights are safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from llmrec.config import Lora
+from llmrec.errors import AdapterError, RecipeError
+
+CARD = "card.json"  # written last: a folder without it is not an adapter
+WEIGHTS = "adapter_model.safetensors"
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
+MAX_CARD_BYTES = 5_000_000
+
+
+def attach(model: Any, lora: Lora, *, base_name: str) -> PeftModel:
+    """The model with a fresh, trainable LoRA (float32) of the recipe's shape.
+
+    Raises: RecipeError where the base has no such layers; AdapterError where the shape cannot be served.
+    """
+    layers = model.config.num_hidden_layers
+    if lora.first_layer >= layers:
+        raise RecipeError(f"lora.first_layer={lora.first_layer}: this base model has layers 0 to {layers - 1}")
+    modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    if missing := [target for target in lora.targets if target not in modules]:
+        raise RecipeError(f"lora.targets: the base model has no {', '.join(missing)}")
+    peft_config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        layers_to_transform=list(range(lora.first_layer, layers)) if lora.first_layer else None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    if problems := unservable(peft_config.to_dict()):
+        raise AdapterError(f"an adapter of this shape cannot be served: {'; '.join(problems)}")
+    peft_model = get_peft_model(model, peft_config)
+    peft_config.base_model_name_or_path = base_name  # the name of a recipe, never a path of this machine
+    return peft_model
+
+
+def unservable(peft_config: dict[str, Any]) -> list[str]:
+    """Why vLLM would refuse this adapter_config.json or load it wrongly; empty where it serves."""
+    problems = []
+    if peft_config.get("peft_type") != "LORA":
+        problems.append(f"peft_type {peft_config.get('peft_type')!r} is not LORA")
+    if (rank := peft_config.get("r")) not in SERVED_RANKS:
+        problems.append(f"rank {rank} is not one of {', '.join(map(str, SERVED_RANKS))}")
+    for key in ("modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern", "lora_bias", "use_dora"):
+        if peft_config.get(key):
+            problems.append(f"{key} is set")
+    if peft_config.get("bias", "none") != "none":
+        problems.append("biases are trained")
+    if peft_config.get("init_lora_weights", True) not in (True, False, "gaussian"):
+        problems.append(f"init_lora_weights={peft_config['init_lora_weights']!r} changes the base weights")
+    return problems
+
+
+def save(model: PeftModel, folder: Path) -> str:
+    """Write adapter_config.json and the weights in float16 (half the size; the update is small against the base).
+
+    Returns: the weights' digest, 12 hex digits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.to(torch.float16).cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    temporary = folder / f"{WEIGHTS}.writing"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, folder / WEIGHTS)
+    peft_config = model.peft_config["default"].to_dict() | {"inference_mode": True, "peft_version": None}
+    write_json(folder / "adapter_config.json", _plain(peft_config))
+    return weights_digest(folder)
+
+
+def load(model: Any, folders: dict[str, Path]) -> Any:
+    """The base model with the adapters in `folders` loaded under their names; with none, the model itself.
+
+    Raises: AdapterError naming what is wrong with a folder.
+    """
+    for name, folder in folders.items():
+        check(folder)
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, use_safetensors=True)
+    return model.eval()
+
+
+def check(folder: Path) -> None:
+    """Raises AdapterError unless `folder` is a complete adapter that an engine can take."""
+    if not (folder / CARD).is_file():
+        raise AdapterError(f"{folder}: no trained adapter here ({CARD} is missing); run `llmrec train {folder.name}`")
+    for needed in ("adapter_config.json", WEIGHTS):
+        if not (folder / needed).is_file():
+            raise AdapterError(f"{folder}: {needed} is missing; restore it or train again")
+    peft_config = read_json(folder / "adapter_config.json")
+    if problems := unservable(peft_config):
+        raise AdapterError(f"{folder}: cannot be served: {'; '.join(problems)}")
+    card = read_json(folder / CARD)
+    if card.get("weights") != weights_digest(folder):
+        raise AdapterError(f"{folder}: {WEIGHTS} is not what {CARD} describes; restore both or train again")
+
+
+def weights_digest(folder: Path) -> str:
+    """12 hex digits of SHA-256 over the weights file."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+
+
+def item_digests(identifiers: Iterable[str]) -> list[str]:
+    """A digest of each identifier, sorted: says which items a trie was trained with, without publishing their titles."""
+    return sorted(map(item_digest, identifiers))
+
+
+def item_digest(identifier: str) -> str:
+    """12 hex digits of SHA-256 of one identifier."""
+    return hashlib.sha256(identifier.encode()).hexdigest()[:12]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of at most 5 MB.  Raises: AdapterError."""
+    try:
+        if file.stat().st_size > MAX_CARD_BYTES:
+            raise AdapterError(f"{file}: larger than {MAX_CARD_BYTES} bytes")
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise AdapterError(f"{file}: a JSON object is expected")
+    return values
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = file.with_name(file.name + ".writing")
+    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def copy_prompts(prompts: Path, names: Iterable[str], folder: Path) -> None:
+    """The wordings that an adapter was trained on, beside it."""
+    (folder / "prompts").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(prompts / f"{name}.yaml", folder / "prompts" / f"{name}.yaml")
+
+
+def _plain(values: Any) -> Any:
+    """Sets and enums of a PEFT config as JSON knows them."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, set | frozenset):
+        return sorted(values)
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return getattr(values, "value", values)

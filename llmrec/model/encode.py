@@ -1,0 +1,144 @@
+"""The one place that makes tokens: messages and list lines → token ids.
+
+A row is the concatenation of separately encoded parts, never re-tokenised text: BPE merges `)\\n`, SentencePiece adds
+`▁`, templates trim newlines.  User text never becomes control tokens, whatever it spells.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from llmrec.engine import Prompt
+from llmrec.errors import LlmrecError
+
+MAX_TEXT = 100_000  # characters of one message or title; more is an error, not a silent cut
+
+
+class Message(Protocol):
+    """A chat turn: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Encoder:
+    """Tokens of one base model."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+        added |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self.control = frozenset(added.values())
+        """Ids that user text must never become.  (Added tokens of pure white space carry no command.)"""
+        self._spelled = re.compile("|".join(re.escape(s) for s in sorted(added, key=len, reverse=True)) or r"(?!)")
+        self.newline = tuple(self._after("a", "\n"))
+        self._separator = self._raw("\n")
+        self._header = lru_cache(maxsize=1024)(self._render_header)
+
+    def text(self, text: str) -> list[int]:
+        """User text as ordinary tokens.  Raises: LlmrecError over 100,000 characters."""
+        return self.texts([text])[0]
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Many at once: one call to the tokenizer for those that spell no control token."""
+        for text in texts:
+            if len(text) > MAX_TEXT:
+                raise LlmrecError(f"text of {len(text)} characters: at most {MAX_TEXT} are taken; shorten it")
+        plain = [i for i, text in enumerate(texts) if not self._spelled.search(text)]
+        encoded = self._batch([texts[i] for i in plain])
+        result: list[list[int]] = [[] for _ in texts]
+        for i, ids in zip(plain, encoded, strict=True):
+            result[i] = ids if self.control.isdisjoint(ids) else self._harmless(texts[i])
+        for i in set(range(len(texts))) - set(plain):
+            result[i] = self._harmless(texts[i])
+        return result
+
+    def lines(self, titles: Sequence[str]) -> list[list[int]]:
+        """Tokens of each title as a line of a list: encoded after a newline, cut, and ended by the newline tokens, so
+        that no line is the beginning of another."""
+        cut = len(self._separator)
+        encoded = self.texts(["\n" + title for title in titles])
+        joined = [i for i, ids in enumerate(encoded) if ids[:cut] != self._separator]
+        for i, ids in zip(joined, self.texts([titles[i] for i in joined]), strict=True):
+            encoded[i] = self._separator + ids
+        return [ids[cut:] + list(self.newline) for ids in encoded]
+
+    def header(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Everything up to and including the opening of the assistant's turn."""
+        return self._header(tuple((m.role, m.content) for m in messages))
+
+    def list_prompt(
+        self,
+        messages: Sequence[Message],
+        lines: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        adapter: str | None = None,
+    ) -> Prompt:
+        """Header and history lines (oldest first; as `lines()` gives them); the oldest lines are dropped until it fits.
+
+        Raises: LlmrecError where even the header does not fit.
+        """
+        header = self.header(messages)
+        if len(header) > max_tokens:
+            raise LlmrecError(f"the instruction alone takes {len(header)} of {max_tokens} tokens; shorten its wording")
+        room, first = max_tokens - len(header), len(lines)
+        while first > 0 and len(lines[first - 1]) <= room:
+            first -= 1
+            room -= len(lines[first])
+        return Prompt(header + tuple(token for line in lines[first:] for token in line), adapter)
+
+    def _render_header(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        """The chat template rendered over marks, then cut at them: control parts may spell control tokens, the
+        messages' texts may not."""
+        mark = secrets.token_hex(8)
+        turns = [{"role": role, "content": f"{mark}x{i}x"} for i, (role, _) in enumerate(messages)]
+        pieces = re.split(rf"{mark}x(\d+)x", self._render(turns))
+        ids: list[int] = []
+        for place, piece in enumerate(pieces):
+            if place % 2:
+                ids += self.text(messages[int(piece)][1].strip())
+            elif piece:
+                ids += self.tokenizer.encode(piece, add_special_tokens=False)
+        return tuple(ids)
+
+    def _render(self, turns: list[dict[str, str]]) -> str:
+        if not self.tokenizer.chat_template:
+            bos = self.tokenizer.bos_token or ""
+            return bos + "".join(f"{turn['content']}\n\n" for turn in turns)
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        try:
+            return self.tokenizer.apply_chat_template(turns, **options)
+        except Exception:  # templates without a system role raise an error of their own: the user's turn takes its text
+            if turns[0]["role"] != "system" or len(turns) < 2:
+                raise
+            merged = turns[0]["content"] + "\n\n" + turns[1]["content"]
+            return self.tokenizer.apply_chat_template([{"role": "user", "content": merged}, *turns[2:]], **options)
+
+    def _raw(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _after(self, before: str, text: str) -> list[int]:
+        return self._raw(before + text)[len(self._raw(before)) :]
+
+    def _batch(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _harmless(self, text: str) -> list[int]:
+        """Text that spells control tokens, cut inside every spelling and encoded piece by piece."""
+        pieces, rest = [], text
+        while found := self._spelled.search(rest):
+            cut = found.start() + 1
+            pieces.append(rest[:cut])
+            rest = rest[cut:]
+        ids = [id for part in self._batch([*pieces, rest]) for id in part]
+        if self.control.isdisjoint(ids):
+            return ids
+        # A normaliser turned something else into a control spelling: single characters cannot spell one.
+        return [id for part in self._batch(list(text)) for id in part if id not in self.control]

@@ -1,0 +1,444 @@
+"""Training: rows in, adapter weights out.  Knows tokens and choices, not users."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.config import Fit
+from llmrec.errors import RecipeError
+from llmrec.model.loss import TrieLoss
+from llmrec.model.rows import Row
+
+METRIC = "ndcg@10"  # what validation maximises
+
+
+@dataclass
+class Progressed:
+    """How far a run is: all that a resumed run needs beside tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+    """One entry per logged step (loss in nats per choice) and per validation."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass, padded on the right (a causal model never looks there)."""
+
+    inputs: Tensor  # (rows, time) token ids, or (rows, time, width) activations
+    positions: Tensor  # (decisions,) into the flattened (rows * time)
+    children: Tensor  # (decisions,) trie children that were right
+
+
+class Learner(nn.Module):
+    """One module from rows to summed nats, so that a distributed wrapper sees every forward pass."""
+
+    def __init__(self, decoder: nn.Module, loss: TrieLoss):
+        super().__init__()
+        self.decoder = decoder
+        self.loss = loss
+
+    def forward(self, inputs: Tensor, positions: Tensor, children: Tensor) -> Tensor:
+        name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+        hidden = self.decoder(**{name: inputs}, use_cache=False).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.loss(hidden.flatten(0, 1)[positions], children).sum()
+
+
+def fit(
+    model: Any,
+    variants: Sequence[Sequence[Row]],
+    trie: ChoiceTrie,
+    settings: Fit,
+    run: Path,
+    *,
+    first_layer: int = 0,
+    validate: Callable[[], dict[str, float]] | None = None,
+    accelerator: Accelerator | None = None,
+) -> Progressed:
+    """Train the trainable parameters of `model`; on return it holds the best ones by validation.
+
+    Args:
+        model: a PEFT model around a causal decoder.
+        variants: the training rows, cut in one or more ways; epoch e uses variant e mod variants.
+        trie: what targets are chosen from.
+        run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
+        first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
+        validate: returns metrics of the model as it is, ndcg@10 among them.
+    """
+    accelerator = accelerator or Accelerator()
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    plan = Plan(variants, settings)
+    causal = model.get_base_model()
+    decoder = causal.get_decoder()
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if settings.gradient_checkpointing:
+        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    optimizer = torch.optim.AdamW(
+        trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False
+    )
+    state = load_checkpoint(run, trainable, optimizer)
+    cached = settings.cache != "none"
+    activations = Activations(decoder, first_layer, settings, run, accelerator) if cached else None
+    decisions = Decisions(trie)
+    upper = slice_layers(decoder, first_layer) if cached else nullcontext()
+    with upper:
+        learner = accelerator.prepare(Learner(decoder, TrieLoss(trie, causal.get_output_embeddings())))
+        optimizer = accelerator.prepare(optimizer)
+    writer = _tensorboard(run) if accelerator.is_main_process else None
+    saved, started = time.monotonic(), time.monotonic() - state.seconds
+
+    def validated() -> None:
+        if validate is None:
+            return
+        metrics = None
+        if accelerator.is_main_process:
+            model.eval()
+            with torch.no_grad():
+                metrics = validate()
+            model.train()
+        metrics = accelerator.gather_for_metrics([metrics], use_gather_object=True)[0]
+        better = metrics[METRIC] > state.best
+        state.best = max(state.best, metrics[METRIC])
+        state.since_best = 0 if better else state.since_best + 1
+        if better and accelerator.is_main_process:
+            _save_tensors(trainable, run / "best.safetensors")
+        note(metrics)
+
+    def note(values: dict[str, float]) -> None:
+        state.seconds = time.monotonic() - started
+        epoch = plan.epoch_of(state.step)
+        state.log.append({"step": state.step, "epoch": epoch, "seconds": round(state.seconds, 1), **values})
+        if accelerator.is_main_process:
+            with open(run / "log.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(state.log[-1]) + "\n")
+            for name, value in values.items():
+                if writer:
+                    writer.add_scalar(name, value, state.step)
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            bar.console.print(f"step {state.step}/{plan.steps}  epoch {epoch:.2f}  {shown}", highlight=False)
+
+    due = plan.validations()
+    bar = _progress(accelerator.is_main_process)
+    recent: list[tuple[float, int]] = []
+    model.train()
+    with bar:
+        job = bar.add_task("training", total=plan.steps, completed=state.step, speed="")
+        while state.step < plan.steps and state.since_best < settings.patience:
+            variant, rows = plan.step(state.step)
+            mine = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
+            real = 0.0 if len(rows) <= accelerator.process_index else 1.0  # a process without a row of its own idles
+            total = sum(len(variants[variant][row].starts) for row in rows)
+            parts = list(_micro(mine, variants[variant], settings.micro_batch_tokens))
+            for i, part in enumerate(parts):
+                inputs = activations.inputs(variant, variants[variant], part) if activations else None
+                batch = collate([variants[variant][row] for row in part], decisions, accelerator.device, inputs)
+                last = i == len(parts) - 1
+                with upper_again(decoder, first_layer, cached), _sync(accelerator, learner, last):
+                    nats = learner(batch.inputs, batch.positions, batch.children)
+                    accelerator.backward(real * nats * accelerator.num_processes / total)
+                recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
+            accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(state.step, plan.steps, settings)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            state.step += 1
+            bar.update(job, completed=state.step)
+            if state.step % 20 == 0 or state.step == plan.steps:
+                nats, count = (sum(column) for column in zip(*recent, strict=True))
+                recent.clear()
+                note({"loss": nats / max(count, 1), "lr": group["lr"]})
+            if state.step in due:
+                validated()
+            if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
+                state.seconds = time.monotonic() - started
+                save_checkpoint(run, state, trainable, optimizer)
+                saved = time.monotonic()
+    state.seconds = time.monotonic() - started
+    if accelerator.is_main_process:
+        save_checkpoint(run, state, trainable, optimizer)
+    accelerator.wait_for_everyone()
+    if (run / "best.safetensors").is_file():
+        _load_tensors(run / "best.safetensors", trainable)
+    model.eval()
+    return state
+
+
+class Plan:
+    """Which rows each step learns from: a function of the settings alone, so that every process and every resumed run
+    agrees on it."""
+
+    def __init__(self, variants: Sequence[Sequence[Row]], settings: Fit):
+        if not variants or not all(variants):
+            raise RecipeError("no training rows: the training split has no interactions of a user")
+        self.variants = variants
+        self.settings = settings
+        self._epochs: dict[int, list[list[int]]] = {}
+        counts = [len(self._epoch(epoch)) for epoch in range(math.ceil(settings.epochs))]
+        partial = settings.epochs - math.floor(settings.epochs)
+        if partial:
+            counts[-1] = max(1, round(counts[-1] * partial))
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.steps = int(self.starts[-1])
+
+    def step(self, step: int) -> tuple[int, list[int]]:
+        """(variant, rows) of a step."""
+        epoch = int(np.searchsorted(self.starts, step, side="right")) - 1
+        return epoch % len(self.variants), self._epoch(epoch)[step - int(self.starts[epoch])]
+
+    def epoch_of(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        epoch = min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2)
+        return round(epoch + (step - int(self.starts[epoch])) / len(self._epoch(epoch)), 3)
+
+    def validations(self) -> set[int]:
+        """Steps after which to validate; the last step always."""
+        every = max(1, round(self.settings.valid_every * len(self._epoch(0))))
+        return {*range(every, self.steps + 1, every), self.steps} if self.settings.valid_users else set()
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._epochs:
+            rng = np.random.default_rng((self.settings.seed, epoch))
+            lengths = np.array([len(row.tokens) for row in self.variants[epoch % len(self.variants)]])
+            by_length = np.argsort(lengths + rng.random(len(lengths)) * 16, kind="stable")  # near lengths together
+            steps = list(_micro(by_length.tolist(), self.variants[epoch % len(self.variants)],
+                                self.settings.batch_tokens))  # fmt: skip
+            self._epochs[epoch] = [steps[i] for i in rng.permutation(len(steps))]
+        return self._epochs[epoch]
+
+
+class Decisions:
+    """For each choice, the children on its path and how far from its first token each is decided."""
+
+    def __init__(self, trie: ChoiceTrie):
+        self.offsets = trie.decision_offsets
+        self.child = trie.decision_child
+        self.depth = trie.node_depth[trie.child_parent[trie.decision_child]]
+
+    def of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
+        """(positions, children) of all decisions of the row's targets; a token is decided one position before it."""
+        counts = self.offsets[row.choices + 1] - self.offsets[row.choices]
+        total = int(counts.sum())
+        ahead = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+        index = np.repeat(self.offsets[row.choices], counts) + ahead
+        return np.repeat(row.starts, counts) + self.depth[index] - 1, self.child[index]
+
+
+def collate(
+    rows: Sequence[Row], decisions: Decisions, device: torch.device | str = "cpu", inputs: Tensor | None = None
+) -> Batch:
+    """Rows as one batch; `inputs` are activations (rows, time, width) where they are cached."""
+    time_ = max(len(row.tokens) for row in rows)
+    positions, children = zip(*(decisions.of(row) for row in rows), strict=True)
+    flat = np.concatenate([place + i * time_ for i, place in enumerate(positions)])
+    if inputs is None:
+        tokens = np.zeros((len(rows), time_), np.int64)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row.tokens)] = row.tokens
+        inputs = torch.from_numpy(tokens)
+    return Batch(
+        inputs.to(device),
+        torch.from_numpy(flat.astype(np.int64)).to(device),
+        torch.from_numpy(np.concatenate(children).astype(np.int64)).to(device),
+    )
+
+
+class Activations:
+    """Hidden states below the first trained layer, computed once per variant: they never change."""
+
+    def __init__(self, decoder: nn.Module, first_layer: int, settings: Fit, run: Path, accelerator: Accelerator):
+        if first_layer == 0:
+            raise RecipeError("fit.cache needs lora.first_layer above 0: nothing below the adapter can be kept")
+        if settings.cache == "memory" and accelerator.num_processes > 1:
+            raise RecipeError("fit.cache=memory is for one process; use fit.cache=disk with several")
+        self.decoder, self.first_layer, self.settings = decoder, first_layer, settings
+        self.run, self.accelerator = run, accelerator
+        self.kept: dict[int, tuple[Tensor, np.ndarray]] = {}
+
+    def inputs(self, variant: int, rows: Sequence[Row], part: Sequence[int]) -> Tensor:
+        """(rows, time, width) of the rows in `part`, zero-padded."""
+        if variant not in self.kept:
+            self.kept[variant] = self._compute(variant, rows)
+        hidden, offsets = self.kept[variant]
+        return nn.utils.rnn.pad_sequence([hidden[offsets[r] : offsets[r + 1]] for r in part], batch_first=True)
+
+    def _compute(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, np.ndarray]:
+        offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])])
+        weight = self.decoder.get_input_embeddings().weight
+        shape, dtype = (int(offsets[-1]), weight.shape[1]), self._dtype(weight)
+        if self.settings.cache == "memory":
+            hidden, done = torch.empty(shape, dtype=dtype), None
+        else:
+            file = self.run / f"activations-{variant}.bin"
+            done = self.run / f"activations-{variant}.done"
+            complete = done.is_file()
+            hidden = torch.from_file(str(file), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+            if complete:
+                return hidden, offsets
+        mine = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
+        mine = sorted(mine, key=lambda row: len(rows[row].tokens))
+        parts = list(_micro(mine, rows, self.settings.micro_batch_tokens))
+        with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), _progress(
+            self.accelerator.is_main_process
+        ) as bar:  # fmt: skip
+            job = bar.add_task(f"activations below layer {self.first_layer}", total=len(parts), speed="")
+            for part in parts:
+                tokens = [torch.from_numpy(rows[r].tokens.astype(np.int64)) for r in part]
+                padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(weight.device)
+                with self.accelerator.autocast():
+                    states = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
+                for i, r in enumerate(part):
+                    hidden[offsets[r] : offsets[r + 1]] = states[i, : len(tokens[i])].to("cpu", dtype)
+                bar.advance(job)
+        self.accelerator.wait_for_everyone()
+        if done is not None and self.accelerator.is_main_process:
+            done.touch()
+        return hidden, offsets
+
+    def _dtype(self, weight: Tensor) -> torch.dtype:
+        return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
+
+
+@contextmanager
+def slice_layers(decoder: Any, first: int, last: int | None = None) -> Iterator[None]:
+    """The decoder as only its layers first..last; below the last one without the final norm."""
+    layers, norm = decoder.layers, decoder.norm
+    decoder.layers = layers[first:last]
+    if last is not None:
+        decoder.norm = nn.Identity()
+    try:
+        yield
+    finally:
+        decoder.layers, decoder.norm = layers, norm
+
+
+def upper_again(decoder: Any, first: int, cached: bool) -> Any:
+    """Only the trained layers while their inputs come from the cache, the whole decoder otherwise."""
+    return slice_layers(decoder, first) if cached else nullcontext()
+
+
+def check_split(decoder: Any, first_layer: int, token_ids: Sequence[int]) -> None:
+    """Raises RecipeError where running lower and upper layers apart is not what the whole decoder does."""
+    ids = torch.tensor([list(token_ids)], device=decoder.get_input_embeddings().weight.device)
+    with torch.no_grad():
+        whole = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        with slice_layers(decoder, 0, first_layer):
+            lower = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        with slice_layers(decoder, first_layer):
+            apart = decoder(inputs_embeds=lower, use_cache=False).last_hidden_state
+    if not torch.allclose(whole, apart, atol=1e-3, rtol=1e-3):
+        raise RecipeError("this base model's layers cannot be run apart; use fit.cache=none")
+
+
+def learning_rate(step: int, steps: int, settings: Fit) -> float:
+    """Linear warm-up, then cosine decay to a tenth of the peak."""
+    warm = max(1, round(settings.warmup * steps))
+    if step < warm:
+        return settings.learning_rate * (step + 1) / warm
+    left = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    return settings.learning_rate * (0.1 + 0.9 * left)
+
+
+def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], optimizer: Any) -> None:
+    """Everything that exact resuming needs, whole or not at all."""
+    temporary = run / "checkpoint.writing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    _save_tensors(trainable, temporary / "trainable.safetensors")
+    moments = {}
+    for name, parameter in trainable.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}|{key}"] = value.detach().to("cpu").clone()
+    moments["|rng"] = torch.get_rng_state()
+    save_file(moments, temporary / "optimizer.safetensors")
+    (temporary / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+    # A new name for every checkpoint: a rename onto a full folder is not atomic.
+    target = run / f"checkpoint-{state.step:08d}"
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in sorted(run.glob("checkpoint-*"))[:-1]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> Progressed:
+    """The newest checkpoint's state put back; a fresh state where there is none."""
+    found = sorted(run.glob("checkpoint-*"))
+    if not found:
+        return Progressed()
+    _load_tensors(found[-1] / "trainable.safetensors", trainable)
+    moments = load_file(found[-1] / "optimizer.safetensors")
+    torch.set_rng_state(moments.pop("|rng"))
+    for name, parameter in trainable.items():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            if (value := moments.get(f"{name}|{key}")) is not None:
+                optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+    return Progressed(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
+
+
+def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    temporary = file.with_suffix(".writing")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, file)
+
+
+def _load_tensors(file: Path, into: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in load_file(file).items():
+            into[name].copy_(tensor)
+
+
+def _micro(order: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
+    """Runs of `order` whose padded size stays within `tokens`; a longer row goes alone."""
+    part: list[int] = []
+    longest = 0
+    for row in order:
+        length = len(rows[row].tokens)
+        if part and max(longest, length) * (len(part) + 1) > tokens:
+            yield part
+            part, longest = [], 0
+        part.append(row)
+        longest = max(longest, length)
+    if part:
+        yield part
+
+
+def _sync(accelerator: Accelerator, learner: nn.Module, last: bool) -> Any:
+    """Gradients are exchanged between processes once per step, with its last part."""
+    return nullcontext() if last else accelerator.no_sync(learner)
+
+
+def _progress(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), disable=not shown,
+    )  # fmt: skip
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(run / "tensorboard")

@@ -1,0 +1,196 @@
+"""Base model and tokenizer from a named asset, a GGUF file, a local folder or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers.utils import logging
+
+from llmrec import assets, config
+from llmrec.errors import AssetError, RecipeError
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on disk: safetensors weights, configuration and tokenizer."""
+
+    name: str
+    folder: Path
+    digest: str
+    """12 hex digits over names and bytes of the tensors: one name can hide two checkpoints."""
+
+
+def base_model(name: str) -> BaseModel:
+    """The base model called `name` in a recipe, fetched and converted on first use.
+
+    Raises: AssetError with what was tried.
+    """
+    if name in assets.ASSETS:
+        folder = _from_gguf(_only_gguf(assets.fetch(name)))
+    elif name.endswith(".gguf"):
+        folder = _from_gguf(Path(name))
+    elif Path(name).is_dir():
+        folder = Path(name)
+    else:
+        folder = _from_hub(name)
+    return BaseModel(name, folder, tensor_digest(folder))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer beside the weights."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def load_model(
+    base: BaseModel, *, dtype: torch.dtype, device: torch.device | str = "cpu", quantize: str = "none"
+) -> PreTrainedModel:
+    """The frozen decoder, in evaluation mode.
+
+    Raises: RecipeError where 4-bit weights cannot be had.
+    """
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True}
+    if quantize == "4bit":
+        options |= {"quantization_config": _four_bit(dtype, device), "device_map": {"": str(device)}}
+    model = _quiet(AutoModelForCausalLM.from_pretrained, base.folder, **options)
+    if quantize == "none":
+        model = model.to(device)
+    model.config.use_cache = True
+    return model.eval().requires_grad_(False)
+
+
+def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """`auto` is bf16 only where the hardware multiplies it: elsewhere it is about ten times slower than float32."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16") else torch.float32
+
+
+def tensor_digest(folder: Path) -> str:
+    """12 hex digits over the weights in `folder`; computed once for each state of its files."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise AssetError(f"{folder}: no *.safetensors weights (other formats can run code and are not loaded)")
+    state = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), state]).encode()).hexdigest()
+    remembered = config.home() / "models" / "digests" / key
+    if remembered.is_file():
+        return remembered.read_text()
+    total = hashlib.sha256()
+    names: dict[str, Path] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            names |= dict.fromkeys(tensors.keys(), file)
+    for name in sorted(names):
+        with safe_open(names[name], framework="pt") as tensors:
+            tensor = tensors.get_tensor(name).contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.view(torch.uint8).numpy())
+    digest = total.hexdigest()[:12]
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.write_text(digest)
+    except OSError:
+        pass  # a read-only home costs a second per start, nothing else
+    return digest
+
+
+def _only_gguf(folder: Path) -> Path:
+    files = sorted(folder.rglob("*.gguf"))
+    if len(files) != 1:
+        raise AssetError(f"{folder}: one GGUF file is expected, found {len(files)}; delete the folder to fetch it again")
+    return files[0]
+
+
+def _from_gguf(file: Path) -> Path:
+    """A GGUF file as a folder of float32 safetensors, converted once."""
+    if not file.is_file():
+        raise AssetError(f"{file}: no such file")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    folder = config.home() / "models" / f"{file.stem}-{digest}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            return folder
+        where = {"gguf_file": file.name}
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+        model = _quiet(
+            AutoModelForCausalLM.from_pretrained, file.parent, **where, dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),  # else the result cannot be saved
+        )  # fmt: skip
+        _restore_digit_split(tokenizer, model.config)
+        temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+        try:
+            _quiet(model.save_pretrained, temporary)
+            tokenizer.save_pretrained(temporary)
+            os.chmod(temporary, 0o755)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return folder
+
+
+def _restore_digit_split(tokenizer: Any, model_config: Any) -> None:
+    """The GGUF converter loses SmolLM2's rule that every digit is a token of its own."""
+    from tokenizers import pre_tokenizers
+
+    if model_config.model_type != "llama" or model_config.vocab_size != 49152:
+        return
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        wanted = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError:
+        raise AssetError(f"base_model '{name}': no such folder or file, and not a hub id (owner/name)") from None
+    except Exception as error:  # the hub client raises a dozen kinds; what a user needs is the same for all
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AssetError(
+            f"base_model '{name}': not in the local cache and the hub did not give it ({reason}); "
+            f"use a local folder, a GGUF file, or one of {', '.join(assets.ASSETS)}"
+        ) from None
+
+
+def _four_bit(dtype: torch.dtype, device: torch.device | str) -> BitsAndBytesConfig:
+    if torch.device(device).type != "cuda":
+        raise RecipeError("fit.quantize=4bit needs a GPU; on a CPU use fit.quantize=none")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise RecipeError("fit.quantize=4bit needs bitsandbytes: pip install 'llmrec[qlora]'") from None
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _quiet(call: Any, *args: Any, **options: Any) -> Any:
+    """`call` without transformers' own progress bars: ours show what the user waits for."""
+    logging.disable_progress_bar()
+    try:
+        return call(*args, **options)
+    finally:
+        logging.enable_progress_bar()

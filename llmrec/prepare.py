@@ -1,0 +1,86 @@
+"""prepare: from a domain's source to a folder of interactions, items and users, split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filelock import AcquireReturnProxy, FileLock
+
+from llmrec import assets, config
+from llmrec.data import sources
+from llmrec.data.dataset import Dataset, read_manifest
+from llmrec.data.split import k_core, split
+from llmrec.errors import DataError
+
+
+def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
+    """Folder of the prepared domain.
+
+    A complete folder that was made with the same `data` and `split` settings from unchanged files is kept, unless
+    `force`.  Raises: DataError, AssetError.
+    """
+    folder = data_folder(recipe)
+    made_from = {
+        "domain": recipe.domain,
+        "licence": recipe.licence,
+        "data": recipe.data.model_dump(mode="json"),
+        "split": recipe.split.model_dump(mode="json"),
+        "source": sources.stamp(recipe.data, assets.PREFIX),
+    }
+    if not force and _is_current(folder, made_from):
+        return folder
+    with _lock(folder.with_name(f".{folder.name}.lock")):
+        if force or not _is_current(folder, made_from):  # another process may have been first
+            dataset = sources.read(recipe.data, assets.resolve)
+            dataset = rated(dataset, recipe.data.min_rating)
+            dataset = k_core(split(dataset, recipe.split), recipe.data.k_core)
+            dataset.save(folder, made_from)
+    return folder
+
+
+def load(recipe: config.Recipe) -> Dataset:
+    """The domain's dataset, prepared now where it is missing or its settings changed."""
+    return Dataset.load(prepare(recipe))
+
+
+def data_folder(recipe: config.Recipe) -> Path:
+    """Where the domain's prepared data lies, made or not."""
+    return config.home() / "data" / config.checked_name(recipe.domain, "domain")
+
+
+def rated(dataset: Dataset, min_rating: float | None) -> Dataset:
+    """Without the interactions rated below `min_rating`; those without a rating stay.
+
+    Raises: DataError where the source has no ratings, or nothing remains.
+    """
+    if min_rating is None:
+        return dataset
+    rating = dataset.interactions["rating"].to_numpy()
+    below = rating < min_rating
+    if not (rating == rating).any():
+        raise DataError(
+            f"data.min_rating={min_rating:g}: the source has no ratings; leave it out or map columns.rating"
+        )
+    if below.all():
+        raise DataError(f"data.min_rating={min_rating:g} leaves no interactions (highest rating {rating.max():g})")
+    return dataset.only(~below)
+
+
+def _is_current(folder: Path, made_from: dict[str, Any]) -> bool:
+    """A source out of reach counts as unchanged: what is prepared needs it no more."""
+    manifest = read_manifest(folder)
+    compared = ("data", "split", "source") if made_from["source"] else ("data", "split")
+    return manifest is not None and all(manifest.get(key) == made_from[key] for key in compared)
+
+
+def _lock(path: Path) -> AcquireReturnProxy:
+    """The lock, held until the end of a `with`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path).acquire()
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path.parent}: cannot be written: {reason}; set LLMREC_HOME to a folder that can be written"
+        ) from None

@@ -1,0 +1,173 @@
+"""A domain ready to answer: its catalog as choices, its prompts, an engine, and the bonus terms of its card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec import config, prepare
+from llmrec.baselines.transitions import Transitions
+from llmrec.choices import bonus as terms
+from llmrec.choices.identifiers import identifiers
+from llmrec.choices.search import Choices, Ranking, rank
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.engine import Engine, Prompt
+from llmrec.engine.hf import HFEngine
+from llmrec.errors import AdapterError
+from llmrec.model import adapter as adapters
+from llmrec.model.encode import Encoder
+from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.tasks import next_item
+from llmrec.tasks.template import Template
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A catalog as the model reads and chooses it: positions of the catalog are the choices."""
+
+    identifiers: list[str]
+    lines: list[np.ndarray]  # tokens of each item's line, newline included
+    choices: Choices
+
+    @classmethod
+    def build(
+        cls, catalog: Catalog, encoder: Encoder, max_tokens: int, trained: Sequence[str] | None = None, new_share: float = 0.0
+    ) -> Listing:
+        """Every item as one line.  With `trained` (digests from a card) the other items are newcomers with a trie of
+        their own, and together `new_share` of the probability.
+
+        Raises: AdapterError where trained items have left the catalog or changed their titles.
+        """
+        texts = identifiers(catalog.title, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
+        lines = [np.asarray(ids, np.int32) for ids in encoder.lines(texts)]
+        if trained is None:
+            return cls(texts, lines, Choices(ChoiceTrie.build(lines)))
+        known = set(trained)
+        old = [text_digest in known for text_digest in map(adapters.item_digest, texts)]
+        if sum(old) < len(known):
+            raise AdapterError(
+                f"{len(known) - sum(old)} of {len(known)} items that the adapter was trained on are not in the catalog "
+                "under their old titles; keep them (exclude them when asking) or train again"
+            )
+        first_new = old.index(False) if False in old else len(old)
+        if any(old[first_new:]):
+            raise AdapterError("new items must stand behind the trained ones in the catalog; append them at its end")
+        trie = ChoiceTrie.build(lines[:first_new])
+        newcomers = ChoiceTrie.build(lines[first_new:]) if first_new < len(lines) else None
+        return cls(texts, lines, Choices(trie, newcomers, new_share if newcomers is not None else 0.0))
+
+
+@dataclass
+class Recommender:
+    """Ranks a domain's catalog for histories of catalog positions."""
+
+    recipe: config.Recipe
+    dataset: Dataset
+    catalog: Catalog
+    listing: Listing
+    encoder: Encoder
+    template: Template
+    engine: Engine
+    adapter: str | None
+    prior_weight: float = 0.0
+    card: dict[str, Any] = field(default_factory=dict)
+    _prior: Transitions | None = None
+
+    @classmethod
+    def load(cls, recipe: config.Recipe, adapter: str | None, *, device: str | None = None) -> Recommender:
+        """The domain of `recipe` with a trained adapter (`None`: the base model as it is).
+
+        Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording.
+        """
+        dataset = prepare.load(recipe)
+        catalog = Catalog.of(dataset)
+        folder = config.adapter_folder(adapter) if adapter else None
+        if folder:
+            adapters.check(folder)  # before anything heavy is loaded
+        card = adapters.read_json(folder / adapters.CARD) if folder else {}
+        base = base_model(recipe.base_model)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        encoder = Encoder(load_tokenizer(base.folder))
+        listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens, card.get("items"))
+        prompts = config.project() / "prompts"
+        if folder:
+            _check_card(card, folder, base.digest, base.name)
+            prompts = folder / "prompts"  # the wording that was trained on
+        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
+        model = adapters.load(model, {adapter: folder} if adapter and folder else {})
+        return cls(
+            recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder,
+            template=Template.load(prompts / "next_item.yaml"), engine=HFEngine(model, encoder.tokenizer),
+            adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
+        )  # fmt: skip
+
+    @property
+    def prior(self) -> Transitions:
+        """Item-item transitions of the training interactions, fitted on first use."""
+        if self._prior is None:
+            self._prior = Transitions.fit(self.dataset, self.catalog, self.recipe.prior)
+        return self._prior
+
+    def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
+        """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""
+        longest = max(len(line) for line in self.listing.lines)
+        messages = next_item.conversation(self.template, self.recipe, (), wording=wording).messages
+        return [
+            self.encoder.list_prompt(
+                messages,
+                [self.listing.lines[item] for item in history],
+                max_tokens=self.recipe.fit.window_tokens - longest,
+                adapter=self.adapter,
+            )
+            for history in histories
+        ]
+
+    def rank(
+        self,
+        histories: Sequence[Sequence[int]],
+        n: int,
+        *,
+        exclude: Sequence[Sequence[int]] | None = None,
+        allowed: np.ndarray | None = None,
+        prior: bool = True,
+        wording: int = 0,
+        progress: Any = None,
+    ) -> list[Ranking]:
+        """The true top `n` of the whole catalog for each history.
+
+        Args:
+            exclude: positions that may not be offered, per history, beside the history's own items.
+            allowed: (items,) bool; false items may not be offered to anyone.
+            prior: add the card's weight of item-item transitions.
+        """
+        items = len(self.catalog)
+        weight = self.prior_weight if prior else 0.0
+
+        def bonus(i: int) -> np.ndarray:
+            seen = histories[i] if self.recipe.split.repeats == "exclude" else ()
+            parts = [terms.mask(items, [*seen, *(exclude[i] if exclude else ())])]
+            if allowed is not None:
+                parts.append(terms.only(items, np.flatnonzero(allowed)))
+            if weight:
+                parts.append(terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor))
+            return terms.combine(*parts)
+
+        return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
+
+
+def _check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
+    if card.get("base_digest") != base_digest:
+        raise AdapterError(
+            f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "
+            f"'{base_name}' has here ({base_digest}); name the base it was trained on, or train again"
+        )
+    for name, digest in card.get("prompts", {}).items():
+        if Template.load(folder / "prompts" / f"{name}.yaml").digest != digest:
+            raise AdapterError(f"{folder}: prompts/{name}.yaml is not the wording it was trained on; restore it")

@@ -1,0 +1,168 @@
+"""The command line: exit statuses, one-line errors, and what it hands to the verbs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from llmrec import __version__, cli
+from llmrec import recommend as recommend_module
+from llmrec.errors import DataError
+
+ROOT = Path(__file__).parent.parent
+VERBS = ("prepare", "show", "train", "evaluate", "recommend")
+
+
+def run(*args: str):
+    return CliRunner().invoke(cli.app, list(args))
+
+
+def shell(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python -m llmrec` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "llmrec", *args], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Calls of `recommend.recommend`, which then answers with an empty list."""
+    calls: list[dict] = []
+
+    def fake(domain: str, **arguments):
+        calls.append({"domain": domain, **arguments})
+        return recommend_module.Recommendation(domain, None, None, (), True, ())
+
+    monkeypatch.setattr(recommend_module, "recommend", fake)
+    return calls
+
+
+def test_version_and_help():
+    assert run("--version").output == f"llmrec {__version__}\n"
+    listed = run("--help")
+    assert listed.exit_code == 0 and all(f"\n  {verb} " in listed.output for verb in VERBS)
+    for verb in VERBS:
+        shown = run(verb, "-h")
+        assert shown.exit_code == 0 and f"Example: llmrec {verb} " in shown.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["recomend"], "recomend"),
+        (["recommend"], "DOMAIN"),
+        (["recommend", "movies", "-n", "0"], "-n"),
+        (["recommend", "movies", "--usr", "3"], "--usr"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(args: list[str], message: str):
+    result = run(*args)
+    assert result.exit_code == 2 and message.lower() in result.output.lower()
+
+
+def test_lists_of_values(asked: list[dict]):
+    result = run(
+        "recommend", "movies", "fit.precision=float32", "--history", "Fargo", "Heat", "-n", "5",
+        "--only", "category=Comedy", "year=1990..1995", "--exclude=Alien", "--history", "Brazil", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0 and '"items": []' in result.output
+    [call] = asked
+    assert call["domain"] == "movies" and call["overrides"] == ("fit.precision=float32",)
+    assert list(call["history"]) == ["Fargo", "Heat", "Brazil"]
+    assert list(call["only"]) == ["category=Comedy", "year=1990..1995"] and list(call["exclude"]) == ["Alien"]
+    assert call["n"] == 5 and call["prior"] and not call["base"]
+
+
+def test_spread():
+    many = {"--history"}
+    assert cli.spread(["a", "--history", "b", "c", "-n", "d"], many) == [
+        "a",
+        *["--history", "b"],
+        *["--history", "c"],
+        "-n",
+        "d",
+    ]
+    assert cli.spread(["--history=b", "c"], many) == ["--history=b", "c"]
+    assert cli.spread(["--history", "b", "--", "c"], many) == ["--history", "b", "--", "c"]
+    assert cli.spread(["--history"], many) == ["--history"]  # the parser says what is missing
+
+
+def raising(error: BaseException):
+    def fake(*_, **__):
+        raise error
+
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("a\n b"), 2, "error: a b\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "error: /x/y: No space left on device; free"),
+        (PermissionError(errno.EROFS, "Read-only file system", "/x"), 2, "error: /x: Read-only file system; free"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, message: str):
+    monkeypatch.setattr(recommend_module, "recommend", raising(error))
+    result = run("recommend", "movies")
+    assert result.exit_code == status
+    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1 and not result.stdout
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "No such file", "x")])
+def test_bugs_are_shown_as_such(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    monkeypatch.setattr(recommend_module, "recommend", raising(error))
+    result = run("recommend", "movies")
+    assert result.exit_code == 1 and result.exception is error
+
+
+def test_verbose_shows_where(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recommend_module, "recommend", raising(DataError("oh")))
+    result = run("-v", "recommend", "movies")
+    assert result.exit_code == 2 and "Traceback" in result.stderr and result.stderr.endswith("error: oh\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["recommend", "moveis"], "no domain 'moveis'"),
+        (["prepare", "../etc"], "domain '../etc'"),
+        (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["show", "movies", "lora.rnak=3"], "did you mean 'rank'?"),
+        (["evaluate", "smoek"], "smoek"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_shell_sees_status_2_and_one_line(args: list[str], message: str, home: Path):
+    done = shell(*args, LLMREC_HOME=str(home))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_interrupted_ends_with_130(tmp_path: Path):
+    """Ctrl-C while a verb runs."""
+    code = (
+        "import sys, time; from llmrec import cli, recommend\n"
+        "def slow(*_, **__): print('ready', flush=True); time.sleep(60)\n"
+        "recommend.recommend = slow; sys.argv = ['llmrec', 'recommend', 'movies']; cli.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b"stopped\n"

@@ -1,0 +1,285 @@
+"""From a suite to its folder: the same queries for all, nothing ranked twice, no adapter on what it has learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmrec import config
+from llmrec.baselines import ScoreRanker
+from llmrec.baselines.popular import Popular
+from llmrec.data.split import Query
+from llmrec.errors import AdapterError, DataError, RecipeError
+from llmrec.evaluate import RANKERS, World, adapter_of, evaluate, load_suite, sampled, under
+
+ROOT = Path(__file__).parent.parent
+USERS, ITEMS = 12, 9
+
+
+class Oracle:
+    """Knows every answer, and counts what it is asked."""
+
+    def __init__(self, asked: list[Query], place: int = 0) -> None:
+        self.asked, self.place = asked, place
+
+    def rank(self, queries: Sequence[Query], n: int) -> np.ndarray:
+        self.asked += queries
+        lists = np.full((len(queries), n), -1, np.int32)
+        for line, query in zip(lists, queries, strict=True):
+            others = [item for item in range(ITEMS) if item != query.target][: self.place]
+            line[: self.place + 1] = [*others, query.target][:n]
+        return lists
+
+
+@pytest.fixture
+def asked() -> dict[str, list[Query]]:
+    return {"first": [], "third": []}
+
+
+@pytest.fixture
+def rankers(asked):
+    def popular(world: World) -> ScoreRanker:
+        world.tick(1, 2)
+        return ScoreRanker(Popular(world.catalog.popularity(world.dataset.interactions)))
+
+    return {
+        "popular": popular,
+        "first": lambda world: Oracle(asked["first"]),
+        "third": lambda world: Oracle(asked["third"], place=2),
+        "llm": lambda world: Oracle(asked["first"]) if world.trained else None,
+    }
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project with one domain, `films`, and one suite, `small`."""
+    rng = np.random.default_rng(0)
+    lines = [
+        f"u{user},i{item},{100 * user + 3 * place}"
+        for user in range(USERS)
+        for place, item in enumerate(rng.permutation(ITEMS)[:5])
+    ]
+    source = tmp_path / "events.csv"
+    source.write_text("user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "adapters" / "films").mkdir(parents=True)
+    (tmp_path / "adapters" / "films" / "recipe.yaml").write_text(
+        f"domain: films\ndata: {{path: {source}}}\nsplit: {{method: leave_one_out}}\n"
+    )
+    (tmp_path / "eval" / "small.yaml").write_text(
+        "domain: films\nsplits: [{method: leave_one_out}]\nrankers: [popular, first, third]\n"
+        "compare: [[first, third]]\ncutoffs: [1, 2, 5]\nsamples: 50\n"
+    )
+    monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path))
+    return tmp_path
+
+
+def card(project: Path, name: str = "films", **split: object) -> None:
+    folder = project / "adapters" / name
+    folder.mkdir(exist_ok=True)
+    trained = config.Split.model_validate({"method": "leave_one_out", **split}).model_dump(mode="json")
+    (folder / "card.json").write_text(json.dumps({"weights": f"digest-{name}", "recipe": {"split": trained}}))
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_suite_becomes_a_folder(project, rankers, tmp_path, home):
+    folder = evaluate("small", rankers=rankers)
+    assert folder.parent == home / "evaluations" and folder.name.startswith("small-20")
+    assert {path.name for path in folder.iterdir()} == {
+        "records.parquet", "results.json", "table.md", "chart.png", "parts",
+    }  # fmt: skip
+    assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+    found = results(folder)["splits"]["test-leave_one_out"]
+    first, third = (found["rankers"][name]["metrics"] for name in ("first", "third"))
+    assert found["users"] == found["queries"] == USERS
+    assert first["ndcg@5"] == {"mean": 1, "low": 1, "high": 1} and third["ndcg@5"]["mean"] == 1 / 2
+    assert third["hr@2"]["mean"] == 0 and third["mrr@5"]["mean"] == pytest.approx(1 / 3)
+    gap = next(d for d in found["differences"] if d["metric"] == "ndcg@5")
+    assert (gap["a"], gap["b"], gap["mean"], gap["excludes_zero"]) == ("first", "third", 1 / 2, True)
+    assert "| first - third | ndcg@5 | +0.5000 [+0.5000, +0.5000] | yes |" in (folder / "table.md").read_text()
+
+
+def test_all_rankers_answer_the_same_queries(project, rankers, asked, tmp_path):
+    records = pd.read_parquet(evaluate("small", out=tmp_path / "out", rankers=rankers) / "records.parquet")
+    assert asked["first"] == asked["third"]
+    assert list(records) == ["user_id", "split", "ranker", "target", "rank", "items"]
+    by_ranker = {name: part.reset_index(drop=True) for name, part in records.groupby("ranker")}
+    for name in ("popular", "third"):
+        assert (by_ranker[name][["user_id", "target"]] == by_ranker["first"][["user_id", "target"]]).all(axis=None)
+    third = by_ranker["third"]
+    assert set(third["rank"]) == {3} and (third["items"].str[2] == third["target"]).all()
+    popular = by_ranker["popular"]
+    last = pd.read_csv(project / "events.csv").groupby("user_id", sort=False)["item_id"].last()
+    assert (popular.set_index("user_id")["target"] == last).all()
+    for row in popular.to_dict("records"):
+        place = list(row["items"]).index(row["target"]) + 1 if row["target"] in row["items"] else 0
+        assert row["rank"] == place
+
+
+def test_no_ranker_runs_twice(project, rankers, asked, tmp_path):
+    evaluate("small", out=tmp_path / "out", rankers=rankers)
+    before = results(tmp_path / "out")
+    asked["first"].clear()
+    asked["third"].clear()
+
+    def fails(world: World) -> None:
+        raise AssertionError("ranked again")
+
+    again = dict.fromkeys(rankers, fails)
+    evaluate("small", out=tmp_path / "out", rankers=again)
+    after = results(tmp_path / "out")
+    assert {**after, "finished": ""} == {**before, "finished": ""}
+
+    evaluate("small", ("samples=20",), out=tmp_path / "out", rankers=again)  # intervals need no lists
+    (tmp_path / "out" / "parts" / "test-leave_one_out" / "third.parquet").write_bytes(b"half written")
+    evaluate("small", out=tmp_path / "out", rankers={**again, "third": rankers["third"]})
+    assert len(asked["third"]) == USERS and not asked["first"]
+    assert results(tmp_path / "out")["splits"] == {
+        label: {**split, "rankers": {**split["rankers"], "third": {**split["rankers"]["third"], "seconds": seconds}}}
+        for label, split in before["splits"].items()
+        for seconds in [results(tmp_path / "out")["splits"][label]["rankers"]["third"]["seconds"]]
+    }
+
+    evaluate("small", out=tmp_path / "out", rankers=rankers, force=True)
+    assert len(asked["first"]) == USERS
+
+
+@pytest.mark.parametrize("override", ["users=5", "cutoffs=[1, 7]", "seed=1"])
+def test_other_questions_are_asked_anew(project, rankers, asked, tmp_path, override):
+    evaluate("small", out=tmp_path / "out", rankers=rankers)
+    asked["first"].clear()
+    evaluate("small", (override,), out=tmp_path / "out", rankers=rankers)
+    assert asked["first"]
+
+
+def test_an_interrupted_run_goes_on(project, rankers, asked, tmp_path):
+    def stopped(world: World) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("small", out=tmp_path / "out", rankers={**rankers, "third": stopped})
+    assert not (tmp_path / "out" / "results.json").exists()
+    evaluate("small", out=tmp_path / "out", rankers=rankers)
+    assert len(asked["first"]) == len(asked["third"]) == USERS
+
+
+def test_protocols_stand_side_by_side(project, rankers, tmp_path):
+    suite = (
+        "domain: films\nrankers: [popular, first]\ncutoffs: [3]\nsplits:\n"
+        "  - {method: leave_one_out}\n  - {method: time, baskets: false}\n  - {method: time, split: valid}\n"
+    )
+    (project / "eval" / "both.yaml").write_text(suite)
+    folder = evaluate("both", out=tmp_path / "out", rankers=rankers)
+    found = results(folder)["splits"]
+    assert list(found) == ["test-leave_one_out", "test-time-no_baskets", "valid-time"]
+    assert found["test-time-no_baskets"]["data"]["test"] == 6  # a tenth of 60 interactions
+    assert found["test-leave_one_out"]["data"]["test"] == USERS
+    assert set(pd.read_parquet(folder / "records.parquet")["split"]) == set(found)
+    assert "ndcg@3" in (folder / "table.md").read_text()
+
+
+def test_sampled_users_keep_all_their_queries():
+    questions = [Query(user, (), i) for i, user in enumerate("aabcccd")]
+    assert sampled(questions, 0, 0) == sampled(questions, 4, 0) == questions
+    few = sampled(questions, 2, 0)
+    users = {query.user_id for query in few}
+    assert len(users) == 2 and few == [query for query in questions if query.user_id in users]
+    assert few == sampled(questions, 2, 0)
+    assert {query.user_id for seed in range(30) for query in sampled(questions, 1, seed)} == set("abcd")
+
+
+def test_an_adapter_is_measured_only_under_its_own_cut(project):
+    recipe = config.load_recipe("films")
+    loo, by_time = config.Asked(method="leave_one_out"), config.Asked(method="time", adapter="films-time")
+    with pytest.raises(AdapterError, match="no trained adapter .* run `llmrec train films`"):
+        adapter_of(recipe, loo)
+    card(project)
+    assert adapter_of(recipe, loo) == project / "adapters" / "films"
+    assert adapter_of(recipe, config.Asked(method="leave_one_out", baskets=False)) == project / "adapters" / "films"
+    card(project, "films-time", method="leave_one_out")
+    with pytest.raises(
+        AdapterError, match="split.method=leave_one_out, so it may have seen the answers of 'test-time'"
+    ):
+        adapter_of(recipe, by_time)
+    card(project, "films-time", method="time", test=0.05)
+    with pytest.raises(AdapterError, match="split.test=0.05"):
+        adapter_of(recipe, by_time)
+    card(project, "films-time", method="time")
+    assert adapter_of(recipe, by_time).name == "films-time"
+
+
+def test_the_adapter_is_checked_before_anything_is_ranked(project, rankers, asked, tmp_path):
+    with pytest.raises(AdapterError, match="films: no trained adapter"):
+        evaluate("small", ("rankers=[first, llm]", "compare=[]"), out=tmp_path / "out", rankers=rankers)
+    assert not asked["first"]
+    card(project)
+    evaluate("small", ("rankers=[llm]", "compare=[]"), out=tmp_path / "out", rankers=rankers)
+    assert results(tmp_path / "out")["splits"]["test-leave_one_out"]["adapter"] == {
+        "name": "films", "weights": "digest-films",
+    }  # fmt: skip
+
+
+def test_another_method_is_prepared_in_a_folder_of_its_own(project):
+    recipe = config.load_recipe("films")
+    assert under(recipe, config.Asked(method="leave_one_out", baskets=False)).domain == "films"
+    other = under(recipe, config.Asked(method="time"))
+    assert (other.domain, other.split.method) == ("films-time", "time")
+    long = under(recipe.model_copy(update={"domain": "x" * 64}), config.Asked(method="time"))
+    assert config.checked_name(long.domain) == "x" * 59 + "-time"
+
+
+@pytest.mark.parametrize(
+    ("suite", "overrides", "message"),
+    [
+        ("smal", (), "no suite 'smal' in .*did you mean 'small'"),
+        ("small", ("rankers=[populr]", "compare=[]"), "unknown ranker 'populr'; did you mean 'popular'"),
+        ("small", ("rankers=[first]",), "'third' is compared but not among the rankers"),
+        ("small", ("rankes=[first]",), "unknown key 'rankes'; did you mean 'rankers'"),
+        ("small", ("splits=[]",), "splits"),
+        ("small", ("cutoffs=[0]",), "cutoffs"),
+        ("small", ("splits=[{method: time}, {method: time}]",), "listed twice"),
+        ("../small", (), "suite '../small': use"),
+    ],
+)
+def test_mistakes_are_one_line(project, rankers, suite, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        evaluate(suite, overrides, rankers=rankers)
+
+
+def test_a_folder_that_cannot_be_written(project, rankers, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written.*--out"):
+        evaluate("small", out=tmp_path / "file" / "out", rankers=rankers)
+
+
+def test_the_real_baselines_run(project, tmp_path):
+    names = ["popular", "transitions", "sasrec"]
+    overrides = (
+        f"rankers=[{', '.join(names)}]",
+        "compare=[[sasrec, popular]]",
+        "sasrec.epochs=2",
+        "sasrec.dimension=8",
+    )
+    folder = evaluate("small", overrides, out=tmp_path / "out")
+    found = results(folder)["splits"]["test-leave_one_out"]["rankers"]
+    assert list(found) == names
+    records = pd.read_parquet(folder / "records.parquet")
+    for row in records.to_dict("records"):
+        assert len(row["items"]) == len(set(row["items"])) == 5  # nine items, four of them in the history
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "eval").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_loads(path):
+    name, suite = load_suite(str(path))
+    assert name == path.stem and set(suite.rankers) <= set(RANKERS)
+    assert {ranker for pair in suite.compare for ranker in pair} <= set(suite.rankers)

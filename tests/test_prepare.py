@@ -1,0 +1,154 @@
+"""From a recipe to a prepared folder, made once, made again only when something changed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from llmrec import config
+from llmrec.data import sources
+from llmrec.data.dataset import Dataset
+from llmrec.errors import DataError, RecipeError
+from llmrec.prepare import data_folder, load, prepare
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    path = tmp_path / "events.csv"
+    rows = [f"{user},{item},{10 * time},{1 + time % 5}" for user in "uvw" for time, item in enumerate("abcdef")]
+    path.write_text("user_id,item_id,timestamp,rating\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def recipe(source) -> config.Recipe:
+    return config.Recipe(domain="films", licence="ours", data=config.DataSource(path=str(source)))
+
+
+def changed(recipe: config.Recipe, **settings: dict) -> config.Recipe:
+    """The recipe with single settings replaced, e.g. data={"k_core": 2}."""
+    values = recipe.model_dump()
+    for section, pairs in settings.items():
+        values[section].update(pairs)
+    return config.Recipe.model_validate(values)
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """Grows by one whenever a source is read."""
+    calls: list[str] = []
+    read = sources.read
+
+    def counted(source, resolve):
+        calls.append(source.path)
+        return read(source, resolve)
+
+    monkeypatch.setattr(sources, "read", counted)
+    return calls
+
+
+def test_prepares_a_whole_split_folder(recipe):
+    folder = prepare(recipe)
+    assert folder == data_folder(recipe) == config.home() / "data" / "films"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["counts"] == {"users": 3, "items": 6, "interactions": 18, "train": 12, "valid": 3, "test": 3}
+    assert manifest["domain"] == "films" and manifest["licence"] == "ours"
+    assert manifest["data"]["path"] == recipe.data.path and manifest["split"]["method"] == "time"
+    assert load(recipe).counts() == manifest["counts"]
+
+
+def test_made_once(recipe, reads):
+    prepare(recipe)
+    prepare(recipe)
+    load(recipe)
+    assert len(reads) == 1
+    prepare(recipe, force=True)
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize(
+    "change, train", [({"split": {"test": 0.3}}, 9), ({"data": {"min_rating": 2}}, 6), ({"data": {"k_core": 1}}, 12)]
+)
+def test_other_settings_make_it_again(recipe, reads, change, train):
+    prepare(recipe)
+    other = changed(recipe, **change)
+    assert load(other).counts()["train"] == load(other).counts()["train"] == train
+    assert len(reads) == 2
+
+
+def test_settings_of_training_do_not(recipe, reads):
+    prepare(recipe)
+    prepare(changed(recipe, fit={"epochs": 9}, lora={"rank": 8}))
+    assert len(reads) == 1
+
+
+def test_an_edited_source_makes_it_again_and_a_lost_one_does_not(recipe, source, reads):
+    assert load(recipe).counts()["interactions"] == 18
+    source.write_text(source.read_text() + "u,g,70,5\n")
+    assert load(recipe).counts()["interactions"] == 19
+    source.unlink()
+    assert load(recipe).counts()["interactions"] == 19
+    assert len(reads) == 2
+
+
+def test_an_interrupted_folder_is_made_again(recipe, reads):
+    (prepare(recipe) / "manifest.json").unlink()
+    assert load(recipe).counts()["users"] == 3
+    assert len(reads) == 2
+
+
+def test_low_ratings_are_left_out_before_the_split(recipe):
+    data = load(changed(recipe, data={"min_rating": 2}))  # times 0 and 50 of every user are rated 1
+    assert data.counts() == {"users": 3, "items": 6, "interactions": 12, "train": 6, "valid": 3, "test": 3}
+    assert sorted(data.interactions["timestamp"].unique()) == [10, 20, 30, 40]
+
+
+def test_k_core_looks_at_training_only(recipe):
+    # e and f are chosen three times each, after the cut only: no training events
+    data = load(changed(recipe, data={"k_core": 3}))
+    assert data.items["item_id"].tolist() == ["a", "b", "c", "d"]
+    assert data.counts() == {"users": 3, "items": 4, "interactions": 12, "train": 12, "valid": 0, "test": 0}
+
+
+def test_filters_that_leave_nothing_say_so(recipe, source):
+    with pytest.raises(DataError, match=r"min_rating=6 leaves no interactions \(highest rating 5\)"):
+        prepare(changed(recipe, data={"min_rating": 6}))
+    with pytest.raises(DataError, match="k_core=100 leaves no interactions"):
+        prepare(changed(recipe, data={"k_core": 100}))
+    source.write_text("user_id,item_id\nu,a\n")
+    with pytest.raises(DataError, match="min_rating=3: the source has no ratings"):
+        prepare(changed(recipe, data={"min_rating": 3}))
+    assert not (data_folder(recipe) / "manifest.json").exists()
+
+
+def test_a_failed_attempt_keeps_what_was_there(recipe, source):
+    prepare(recipe)
+    source.write_text("user_id,item_id,timestamp\nu,a,soon\n")
+    with pytest.raises(DataError, match="row 2: timestamp 'soon'"):
+        prepare(recipe)
+    assert Dataset.load(data_folder(recipe)).counts()["interactions"] == 18
+
+
+def test_names_never_become_paths(recipe):
+    with pytest.raises(RecipeError, match="domain '../x'"):
+        prepare(recipe.model_copy(update={"domain": "../x"}))
+
+
+def test_a_home_that_cannot_be_written_is_named(recipe, source, monkeypatch):
+    monkeypatch.setenv("LLMREC_HOME", str(source / "home"))
+    with pytest.raises(DataError, match="cannot be written: Not a directory.*LLMREC_HOME"):
+        prepare(recipe)
+
+
+def test_two_processes_prepare_together(recipe):
+    spawn = multiprocessing.get_context("spawn")
+    both = [spawn.Process(target=load, args=(recipe,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert Dataset.load(data_folder(recipe)).counts()["users"] == 3

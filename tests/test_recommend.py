@@ -1,0 +1,212 @@
+"""recommend without a model: names, filters, and what people read."""
+
+from __future__ import annotations
+
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.errors import DataError
+from llmrec.recommend import ask, match_titles, passes, plain, print_table, selected, user_history
+
+FILMS = [
+    ("50", "Fargo", 1996, ("Crime", "Comedy")),
+    ("7", "Heat", 1995, ("Crime",)),
+    ("8", "Heat", 1986, ("Action",)),
+    ("9", "Shawshank Redemption, The", 1994, ("Drama",)),
+    ("10", "Empire Strikes Back, The", 1980, ("Action",)),
+    ("11", "Empire Records", 1995, ("Comedy",)),
+    ("12", "Amélie", 2001, ("Comedy",)),
+    ("13", "Chasing Amy", 1997, ("Comedy",)),
+    ("14", "Chasing Amy", 1997, ("Comedy",)),
+    ("15", "Alien", 1979, ()),
+    ("16", "Aliens", 1986, ()),
+    ("17", "City of Lost Children, The (Cité des enfants perdus, La)", 1995, ()),
+    ("18", "\x1b[31mRed\u202e", None, ("Drama",)),
+    ("19", "M", 1931, ()),
+    ("20", "Fish & Chips (1999)", None, ()),
+]  # fmt: skip
+CATALOG = Catalog(*map(list, zip(*FILMS, strict=True)))
+
+
+def ids(*names: str) -> list[str]:
+    return [CATALOG.item_id[i] for i in match_titles(names, CATALOG)]
+
+
+@pytest.mark.parametrize(
+    ("name", "item_id"),
+    [
+        ("Fargo", "50"),
+        ("  fARGO ", "50"),
+        ("Fargo (1996)", "50"),
+        ("Fargoo", "50"),
+        ("Heat (1986)", "8"),
+        ("heat(1995)", "7"),
+        ("The Shawshank Redemption", "9"),
+        ("Shawshank Redemption", "9"),
+        ("shawshank", "9"),
+        ("Shawshank Redemptoin, The", "9"),
+        ("amelie", "12"),
+        ("Chasing Amy", "13"),  # the catalog has it twice, and nobody can tell them apart
+        ("Alien", "15"),
+        ("Aliens", "16"),
+        ("The City of Lost Children", "17"),
+        ("m", "19"),
+        ("fish and chips", "20"),
+        ("Fish & Chips (1999)", "20"),
+        ("item:14", "14"),
+    ],
+)
+def test_names_as_people_write_them(name: str, item_id: str):
+    assert ids(name) == [item_id]
+
+
+def test_names_keep_their_order():
+    assert ids("Heat (1995)", "Fargo", "Heat (1995)") == ["7", "50", "7"]
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Heat", "'Heat': which one: 'Heat (1995)', 'Heat (1986)'?"),
+        ("Heat (2001)", "'Heat (2001)': which one: 'Heat (1995)', 'Heat (1986)'?"),
+        ("Empire", "which one: 'Empire Strikes Back, The (1980)', 'Empire Records (1995)'?"),
+        ("Xyzzy Plugh", "no title like 'Xyzzy Plugh' among 15"),
+        ("Shawshenk Rediption Part", "nearest: 'Shawshank Redemption, The (1994)'"),
+        ("item:99", "no item with the id '99'"),
+        ("...", "no letters or digits"),
+        ("", "no letters or digits"),
+    ],
+)
+def test_names_that_need_asking(name: str, message: str):
+    with pytest.raises(DataError) as error:
+        ids(name)
+    assert message in str(error.value)
+
+
+def test_every_bad_name_is_told_at_once():
+    with pytest.raises(DataError, match="(?s)'Heat': which one.*no title like 'Xyzzy'"):
+        ids("Heat", "Fargo", "Xyzzy")
+
+
+def test_plain():
+    assert plain("L'Avventura, The (1960)") == plain("lavventura")
+    assert plain("The") == "the"  # an article alone is a title
+    assert plain("ﬁsh—CHIPS!") == "fish chips"
+
+
+@pytest.mark.parametrize(
+    ("text", "item_ids"),
+    [
+        ("category=Drama", ["9", "18"]),
+        ("category= drama , crime", ["50", "7", "9", "18"]),
+        ("year=1995", ["7", "11", "17"]),
+        ("year=1994..1995", ["7", "9", "11", "17"]),
+        ("year=..1979", ["15", "19"]),
+        ("Year=1997..", ["12", "13", "14"]),
+    ],
+)
+def test_filters(text: str, item_ids: list[str]):
+    assert [CATALOG.item_id[i] for i in np.flatnonzero(passes(CATALOG, text))] == item_ids
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("category=Commedy", "no category 'commedy'; did you mean 'Comedy'?"),
+        ("genre=Comedy", "write category=NAME,NAME or year=FROM..TO"),
+        ("catgory=Comedy", "did you mean 'category'?"),
+        ("Comedy", "write category=NAME,NAME"),
+        ("category=", "no category ''"),
+        ("year=", "write year=1994"),
+        ("year=..", "write year=1994"),
+        ("year=19951996", "write year=1994"),
+        ("year=1999..1990", "comes after"),
+        ("year=-5", "write year=1994"),
+    ],
+)
+def test_filters_that_are_none(text: str, message: str):
+    with pytest.raises(DataError) as error:
+        passes(CATALOG, text)
+    assert message in str(error.value)
+
+
+def test_filters_together():
+    allowed = selected(CATALOG, ["category=Comedy", "year=1990..1999"], ["category=Crime"])
+    assert allowed is not None
+    assert [CATALOG.item_id[i] for i in np.flatnonzero(allowed)] == ["11", "13", "14"]
+    assert selected(CATALOG, [], []) is None
+
+
+class Fake:
+    """Prefers items by position; what a `Recommender` promises, and a note of what it was asked."""
+
+    def __init__(self) -> None:
+        events = pd.DataFrame({"user_id": ["a", "b", "a"], "item_id": ["7", "9", "50"], "timestamp": [2, 1, 1]})
+        users = pd.DataFrame({"user_id": ["a", "b", "newcomer"]})
+        items = pd.DataFrame({"item_id": CATALOG.item_id, "title": CATALOG.title})
+        self.dataset = Dataset.of(events, items, users)
+        self.catalog, self.recipe, self.adapter = CATALOG, SimpleNamespace(domain="films"), "films"
+
+    def rank(self, histories, n, *, exclude, allowed, prior):
+        self.asked = histories
+        lists = []
+        for history, left_out in zip(histories, exclude, strict=True):
+            free = [
+                i for i in range(len(CATALOG))
+                if i not in history and i not in left_out and (allowed is None or allowed[i])
+            ][:n]  # fmt: skip
+            log_p = np.log(1 / 2 ** (np.arange(len(free), dtype=np.float32) + 1))
+            lists.append(SimpleNamespace(items=np.array(free, int), log_p=log_p, score=log_p + prior, exact=True))
+        return lists
+
+
+def test_a_user_then_titles():
+    model = Fake()
+    found = ask(model, user="a", history=["Alien"], n=2, exclude=["Heat (1986)", "category=Drama"], prior=False)
+    assert model.asked == [[0, 1, 9]]  # Fargo came before Heat in time
+    assert found.history == ("Fargo", "Heat", "Alien")
+    assert [(item.rank, item.item_id) for item in found.items] == [(1, "10"), (2, "11")]
+    assert [item.p for item in found.items] == pytest.approx([1 / 2, 1 / 4])
+    assert [item.score for item in found.items] == pytest.approx(np.log([1 / 2, 1 / 4]), abs=1e-6)
+
+
+def test_without_anything():
+    assert [item.item_id for item in ask(Fake(), n=1).items] == ["50"]
+    assert ask(Fake(), user="newcomer", n=1).history == ()  # known, without interactions
+
+
+def test_unknown_user():
+    with pytest.raises(DataError, match=r"no user 'zoe' among 3 \(a, b, newcomer, …\); .*--history"):
+        user_history("zoe", Fake().dataset, CATALOG)
+
+
+def test_nothing_left():
+    found = ask(Fake(), only=["year=1850"])
+    assert found.items == ()
+    assert "nothing is left" in printed(found)
+
+
+def printed(found) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_table(found, console)
+    return console.export_text()
+
+
+def test_table_and_json():
+    found = ask(Fake(), user="b", n=100, prior=False)
+    text = printed(found)
+    assert "films for user b" in text and "Fargo" in text and "50.00%" in text and "-0.69" in text
+    assert "\x1b" not in text and "\u202e" not in text  # a title cannot steer the terminal
+    again = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert list(again) == ["domain", "adapter", "user", "history", "exact", "items"]
+    assert list(again["items"][0]) == ["rank", "item_id", "title", "year", "categories", "score", "log_p", "p"]
+    assert next(item for item in again["items"] if item["item_id"] == "18")["year"] is None
