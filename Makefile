@@ -32,10 +32,10 @@ lint: $(VENV)/ready  ## ruff, mypy, and docs that match the code
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/mypy
-	@$(BIN)/cog --check -P -I . $(DOCS)
+	@$(BIN)/cog --check -P -I scripts $(DOCS)
 
 docs: $(VENV)/ready  ## rewrite the parts of the docs that come from code
-	@$(BIN)/cog -r -P -I . $(DOCS)
+	@$(BIN)/cog -r -P -I scripts $(DOCS)
 
 clean:  ## remove .venv and caches (downloads in ~/.cache/llmrec stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis llmrec.egg-info

@@ -99,9 +99,8 @@ def llmrec(
     (default ~/.cache/llmrec).
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    if not verbose:  # these print bars and advice of their own
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it gives advice of its own
 
 
 @app.command()
@@ -173,7 +172,10 @@ def train(
 @app.command()
 def evaluate(
     suite: Annotated[str, typer.Argument(help="Name of a file in eval/, or its path.", show_default=False)],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings that differ, e.g. users=100.", metavar="KEY=VALUE", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: in LLMREC_HOME.", show_default=False)
     ] = None,

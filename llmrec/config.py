@@ -180,7 +180,7 @@ class SASRec(Section):
     """Attention heads; they share the dimension evenly."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of activations dropped while training."""
-    length: int = Field(100, ge=1)
+    length: int = Field(50, ge=1)
     """Latest items of a history that are looked at."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's step size, constant."""

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from llmrec import config, prepare
@@ -35,10 +36,13 @@ from llmrec.metrics import ranking
 from llmrec.metrics.report import chart, markdown
 from llmrec.metrics.significance import Interval, bootstrap, paired
 
+if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.recommender import Recommender
+
 FORMAT = 1
 RESULTS = "results.json"
 RECORDS = "records.parquet"
-BLOCK = 64  # queries ranked between two looks at the clock
+BLOCK = 32  # queries ranked between two looks at the clock
 
 Tick = Callable[[int, int], None]
 """Called with what is done and the total; either may grow."""
@@ -60,10 +64,11 @@ class World:
     tick: Tick
 
     @property
-    def trained(self) -> Path:
+    def trained(self) -> str:
+        """The adapter's name.  Raises: AdapterError where there is none."""
         if self.adapter is None:
             raise AdapterError(f"{self.recipe.domain}: no trained adapter; train one, or leave out the llm rankers")
-        return self.adapter
+        return self.adapter.name
 
 
 Factory = Callable[[World], Ranker]
@@ -88,11 +93,27 @@ def _sasrec(world: World) -> Ranker:
     return ScoreRanker(fitted, world.recipe.split.repeats)
 
 
-def _llm(adapter: Callable[[World], Path | None], prior_weight: float | None) -> Factory:
-    def make(world: World) -> Ranker:
-        from llmrec.recommend import llm_ranker
+@dataclass(frozen=True)
+class LanguageModel:
+    """The recommender as a ranker, with or without the card's weight of the transition prior."""
 
-        return llm_ranker(world.recipe, adapter(world), world.dataset, world.catalog, prior_weight)
+    recommender: Recommender
+    prior: bool
+
+    def rank(self, queries: Sequence[Query], n: int) -> np.ndarray:
+        """(queries, n) int32 positions, -1 where a list ends early."""
+        lists = np.full((len(queries), n), -1, np.int32)
+        found = self.recommender.rank([query.history for query in queries], n, prior=self.prior)
+        for line, listed in zip(lists, found, strict=True):
+            line[: len(listed.items)] = listed.items
+        return lists
+
+
+def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
+    def make(world: World) -> Ranker:
+        from llmrec.recommender import Recommender
+
+        return LanguageModel(Recommender.load(world.recipe, adapter(world)), prior)
 
     return make
 
@@ -101,9 +122,9 @@ RANKERS: dict[str, Factory] = {
     "popular": _popular,
     "transitions": _transitions,
     "sasrec": _sasrec,
-    "base": _llm(lambda world: None, 0.0),  # the base model, as it is
-    "llm": _llm(lambda world: world.trained, 0.0),
-    "llm+prior": _llm(lambda world: world.trained, None),  # None: the weight that the card holds
+    "base": _llm(lambda world: None, prior=False),  # the base model, as it is
+    "llm": _llm(lambda world: world.trained, prior=False),
+    "llm+prior": _llm(lambda world: world.trained, prior=True),
 }
 LLM = frozenset({"llm", "llm+prior"})  # these need an adapter
 
@@ -144,8 +165,9 @@ def evaluate(
     found: dict[str, Any] = {}
     records: list[pd.DataFrame] = []
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    ) as progress:
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=Console(stderr=True),
+    ) as progress:  # fmt: skip
         for asked, adapter in zip(settings.splits, adapters, strict=True):
             result, frames = _measure(asked, adapter, recipe, settings, out / "parts", rankers, progress, force)
             found[asked.label] = result

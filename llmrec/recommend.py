@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import histories as histories_of
@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
 
 SURE = 88.0  # likeness, 0 to 100, from which a misspelt title is taken…
 AHEAD = 5.0  # …if it is this far ahead of the next
-NEAR = 60.0  # likeness from which a title is worth suggesting
+NEAR = 50.0  # likeness from which a title is worth suggesting
 SHOWN = 5  # suggestions in a message
-ARTICLES = "the a an le la les l' der die das el los las il lo gli".split()
+ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
 FILTERS = ("category", "year")
 
 
@@ -90,32 +90,52 @@ def recommend(
     Raises: RecipeError, DataError (unknown user, title or filter), AdapterError.
     """
     recipe = config.load_recipe(domain, overrides)
-    name = None if base else adapter or recipe.domain
+    dataset = prepare.load(recipe)
+    # Names are looked up before the seconds that a model takes to load.
+    asked = question(dataset, Catalog.of(dataset), user=user, history=history, exclude=exclude, only=only)
     from llmrec.recommender import Recommender
 
-    return ask(Recommender.load(recipe, name), user=user, history=history, n=n, exclude=exclude, only=only, prior=prior)
+    return answer(Recommender.load(recipe, None if base else adapter or recipe.domain), asked, n, prior=prior)
 
 
-def ask(
-    model: Recommender,
+@dataclass(frozen=True)
+class Question:
+    """What is asked for, in catalog positions."""
+
+    user: str | None
+    history: list[int]
+    """Oldest first."""
+    exclude: list[int]
+    allowed: np.ndarray | None
+    """(items,) bool; None allows all."""
+
+
+def question(
+    dataset: Dataset,
+    catalog: Catalog,
     *,
     user: str | None = None,
     history: Sequence[str] = (),
-    n: int = 10,
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
-    prior: bool = True,
-) -> Recommendation:
-    """`recommend` with a model that is loaded."""
-    catalog = model.catalog
-    seen = [] if user is None else user_history(user, model.dataset, catalog)
-    seen += match_titles(history, catalog)
+) -> Question:
+    """The words of `recommend`, looked up.  Raises: DataError."""
+    seen = [] if user is None else user_history(user, dataset, catalog)
     titles = [text for text in exclude if not is_filter(text)]
-    allowed = selected(catalog, only, [text for text in exclude if is_filter(text)])
-    [(items, exact)] = rank_histories(model, [seen], n, [match_titles(titles, catalog)], allowed, prior=prior)
+    return Question(
+        user=user,
+        history=seen + match_titles(history, catalog),
+        exclude=match_titles(titles, catalog),
+        allowed=selected(catalog, only, [text for text in exclude if is_filter(text)]),
+    )
+
+
+def answer(model: Recommender, asked: Question, n: int, *, prior: bool = True) -> Recommendation:
+    """The top `n` for one question."""
+    [(items, exact)] = rank_histories(model, [asked.history], n, [asked.exclude], asked.allowed, prior=prior)
     return Recommendation(
-        domain=model.recipe.domain, adapter=model.adapter, user=user,
-        history=tuple(catalog.title[i] for i in seen), exact=exact, items=tuple(items),
+        domain=model.recipe.domain, adapter=model.adapter, user=asked.user,
+        history=tuple(model.catalog.title[i] for i in asked.history), exact=exact, items=tuple(items),
     )  # fmt: skip
 
 
@@ -272,25 +292,25 @@ def _match(name: str, catalog: Catalog) -> int:
     key, year = plain(name), re.search(r"\(\s*(\d{4})\s*\)", name)
     if not key:
         raise DataError(f"title {name!r}: no letters or digits to look for")
-    keys = _keys(tuple(catalog.title))
-    same = [i for i, other in enumerate(keys) if other == key]
+    names, owners = _names(tuple(catalog.title))
+    same = sorted({owners[at] for at, other in enumerate(names) if other == key})
+    same = [i for i in same if plain(catalog.title[i]) == key] or same
     if year and (dated := [i for i in same if _year(catalog, i) == int(year[1])]):
         same = dated
     if same:
         return _the_one(name, same, catalog)
-    near = process.extract(key, keys, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
-    if near and near[0][1] >= SURE:
-        first = plain(near[0][0])
-        rivals = [i for _, likeness, i in near if likeness > near[0][1] - AHEAD]
-        if all(keys[i] == first for i in rivals):
-            return _the_one(name, rivals, catalog)
-        raise _which(name, rivals, catalog)
     words = set(key.split())
-    if partial := [i for i, other in enumerate(keys) if words <= set(other.split())]:
+    if partial := sorted({owners[at] for at, other in enumerate(names) if words <= set(other.split())}):
         return _the_one(name, partial, catalog)
-    loose = process.extract(key, keys, scorer=fuzz.WRatio, limit=SHOWN, score_cutoff=NEAR)
-    nearest = ", ".join(f"'{_label(catalog, i)}'" for _, _, i in [*near, *loose][:3])
-    raise DataError(f"no title like '{name}' among {len(catalog):,}" + (f"; nearest: {nearest}" if nearest else ""))
+    numbers = re.findall(r"\d+", key)  # "Terminator 2" is no misspelt "Terminator"
+    close = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=SURE)
+    slips = [(likeness, owners[at]) for other, likeness, at in close if re.findall(r"\d+", other) == numbers]
+    if slips:
+        return _the_one(name, [i for likeness, i in slips if likeness > slips[0][0] - AHEAD], catalog)
+    near = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
+    labels = list(dict.fromkeys(_label(catalog, owners[at]) for _, _, at in near))[:3]
+    nearest = "; nearest: " + ", ".join(f"'{label}'" for label in labels) if labels else ""
+    raise DataError(f"no title like '{name}' among {len(catalog):,}{nearest}")
 
 
 def _the_one(name: str, positions: Sequence[int], catalog: Catalog) -> int:
@@ -299,7 +319,7 @@ def _the_one(name: str, positions: Sequence[int], catalog: Catalog) -> int:
     return positions[0]
 
 
-def _which(name: str, positions: Collection[int], catalog: Catalog) -> DataError:
+def _which(name: str, positions: Sequence[int], catalog: Catalog) -> DataError:
     labels = list(dict.fromkeys(_label(catalog, i) for i in positions))
     more = f" or {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     shown = ", ".join(f"'{label}'" for label in labels[:SHOWN])
@@ -307,8 +327,17 @@ def _which(name: str, positions: Collection[int], catalog: Catalog) -> DataError
 
 
 @lru_cache(maxsize=4)
-def _keys(titles: tuple[str, ...]) -> list[str]:
-    return [plain(title) for title in titles]
+def _names(titles: tuple[str, ...]) -> tuple[list[str], list[int]]:
+    """Every title for comparing, whole and, as in "Seven (Se7en)", outside and inside its parentheses; and whose."""
+    names: list[str] = []
+    owners: list[int] = []
+    for i, title in enumerate(titles):
+        parts = [title, re.sub(r"\(.*?\)", " ", title), *re.findall(r"\((.*?)\)", title)]
+        for name in dict.fromkeys(plain(part) for part in parts):
+            if name and not re.fullmatch(r"\d{4}", name) or name == plain(title):
+                names.append(name)
+                owners.append(i)
+    return names, owners
 
 
 def _year(catalog: Catalog, position: int) -> int | None:

@@ -81,11 +81,11 @@ def render_row(
     where there are no colours."""
     text = Text()
     for place, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
-        *lines, last = token.split("\n")
-        shown = "⏎\n".join([*map(readable, lines), readable(last)])
+        shown = "⏎".join(map(readable, token.split("\n")))
         if ids is not None:
-            shown = f"{shown.rstrip(chr(10))}·{ids[place]}" + "\n" * shown.endswith("\n")
+            shown += f"·{ids[place]}"
         text.append(f"«{shown}»" if marked and kind == "learned" else shown, style=STYLES[kind])
+        text.append("\n" if token.endswith("\n") else "")
     return text
 
 

@@ -20,9 +20,8 @@ from accelerate.utils import set_seed
 from llmrec import config, prepare
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
-from llmrec.choices.search import log_p_all, rank
+from llmrec.choices.search import log_p_all
 from llmrec.data.catalog import Catalog
-from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.metrics.ranking import hr, ndcg
@@ -146,8 +145,8 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     recommender.engine.forget()
     prompts = recommender.prompts([query.history for query in asked])
     found: dict[float, list[float]] = {weight: [] for weight in PRIOR_WEIGHTS}
-    for query, prompt in zip(asked, prompts, strict=True):
-        log_p = log_p_all(recommender.engine, prompt, recommender.listing.choices)
+    whole = log_p_all(recommender.engine, prompts, recommender.listing.choices) if prompts else ()
+    for query, log_p in zip(asked, whole, strict=True):
         p = recommender.prior.p(query.history)
         seen = query.history if recommender.recipe.split.repeats == "exclude" else ()
         for weight in PRIOR_WEIGHTS:

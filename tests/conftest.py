@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def real_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home with the real base model and MovieLens, which `make test` fetched: `LLMREC_TEST_HOME`, else the user's."""
+    """`LLMREC_TEST_HOME`, else the user's: with the real base model and MovieLens, which `make test` fetched."""
     if not any(REAL_HOME.glob("assets/smollm2-135m-*")):
         pytest.skip(f"no base model in {REAL_HOME}; `make test` fetches it")
     monkeypatch.setenv("LLMREC_HOME", str(REAL_HOME))

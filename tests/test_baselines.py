@@ -15,6 +15,7 @@ from llmrec.baselines.popular import Popular, shares
 from llmrec.baselines.sasrec import SASRec, _windows
 from llmrec.baselines.transitions import Transitions, transitions
 from llmrec.data.split import History, Query
+from llmrec.errors import RecipeError
 
 COUNTS = np.array([5, 0, 2, 2, 1])
 
@@ -167,6 +168,11 @@ def test_sasrec_stops_early_and_keeps_the_best(monkeypatch):
     assert heard == [0, 1, 2, 3]  # the second was best and two more were no better
     best = SASRec.fit(histories, 3, [], settings.model_copy(update={"epochs": 2}), seed=0)
     assert stopped.scores([(0,)]) == pytest.approx(best.scores([(0,)]), abs=1e-6)
+
+
+def test_heads_share_the_dimension_evenly():
+    with pytest.raises(RecipeError, match="sasrec.dimension=16 is not a multiple of sasrec.heads=3"):
+        learned(heads=3)
 
 
 @pytest.mark.parametrize("events", [1, 2, 5, 6, 7, 30])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from llmrec.baselines import ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.data.split import Query
 from llmrec.errors import AdapterError, DataError, RecipeError
-from llmrec.evaluate import RANKERS, World, adapter_of, evaluate, load_suite, sampled, under
+from llmrec.evaluate import RANKERS, LanguageModel, World, adapter_of, evaluate, load_suite, sampled, under
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 9
@@ -283,3 +284,13 @@ def test_every_suite_loads(path):
     name, suite = load_suite(str(path))
     assert name == path.stem and set(suite.rankers) <= set(RANKERS)
     assert {ranker for pair in suite.compare for ranker in pair} <= set(suite.rankers)
+
+
+def test_the_language_model_ranks_with_and_without_prior():
+    class Recommender:
+        def rank(self, histories: list, n: int, *, prior: bool) -> list[SimpleNamespace]:
+            return [SimpleNamespace(items=[len(history), int(prior)][:n]) for history in histories]
+
+    questions = [Query("u", (), 0), Query("v", (4, 4), 0)]
+    assert LanguageModel(Recommender(), True).rank(questions, 3).tolist() == [[0, 1, -1], [2, 1, -1]]
+    assert LanguageModel(Recommender(), False).rank(questions, 1).tolist() == [[0], [2]]

@@ -14,7 +14,7 @@ from rich.console import Console
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.errors import DataError
-from llmrec.recommend import ask, match_titles, passes, plain, print_table, selected, user_history
+from llmrec.recommend import answer, match_titles, passes, plain, print_table, question, selected, user_history
 
 FILMS = [
     ("50", "Fargo", 1996, ("Crime", "Comedy")),
@@ -32,6 +32,8 @@ FILMS = [
     ("18", "\x1b[31mRed\u202e", None, ("Drama",)),
     ("19", "M", 1931, ()),
     ("20", "Fish & Chips (1999)", None, ()),
+    ("21", "Terminator, The", 1984, ()),
+    ("22", "Terminator 2: Judgment Day", 1991, ()),
 ]  # fmt: skip
 CATALOG = Catalog(*map(list, zip(*FILMS, strict=True)))
 
@@ -58,6 +60,9 @@ def ids(*names: str) -> list[str]:
         ("Alien", "15"),
         ("Aliens", "16"),
         ("The City of Lost Children", "17"),
+        ("Cite des enfants perdus", "17"),
+        ("Terminator 2", "22"),  # not a misspelt Terminator
+        ("Terminatr", "21"),
         ("m", "19"),
         ("fish and chips", "20"),
         ("Fish & Chips (1999)", "20"),
@@ -79,7 +84,7 @@ def test_names_keep_their_order():
         ("Heat", "'Heat': which one: 'Heat (1995)', 'Heat (1986)'?"),
         ("Heat (2001)", "'Heat (2001)': which one: 'Heat (1995)', 'Heat (1986)'?"),
         ("Empire", "which one: 'Empire Strikes Back, The (1980)', 'Empire Records (1995)'?"),
-        ("Xyzzy Plugh", "no title like 'Xyzzy Plugh' among 15"),
+        ("Xyzzy Plugh", "no title like 'Xyzzy Plugh' among 17"),
         ("Shawshenk Rediption Part", "nearest: 'Shawshank Redemption, The (1994)'"),
         ("item:99", "no item with the id '99'"),
         ("...", "no letters or digits"),
@@ -167,6 +172,10 @@ class Fake:
             log_p = np.log(1 / 2 ** (np.arange(len(free), dtype=np.float32) + 1))
             lists.append(SimpleNamespace(items=np.array(free, int), log_p=log_p, score=log_p + prior, exact=True))
         return lists
+
+
+def ask(model: Fake, n: int = 10, *, prior: bool = True, **words):
+    return answer(model, question(model.dataset, model.catalog, **words), n, prior=prior)
 
 
 def test_a_user_then_titles():

@@ -19,6 +19,7 @@ from torch.nn import functional
 from llmrec import config
 from llmrec.baselines import ScoreRanker
 from llmrec.data.split import History, Query
+from llmrec.errors import RecipeError
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 
 _ROWS = 256  # histories scored at once
@@ -30,6 +31,8 @@ class SASRec(nn.Module):
     def __init__(self, items: int, settings: config.SASRec) -> None:
         super().__init__()
         size = settings.dimension
+        if size % settings.heads:
+            raise RecipeError(f"sasrec.dimension={size} is not a multiple of sasrec.heads={settings.heads}")
         self.items, self.length = items, settings.length
         self.item = nn.Embedding(items + 1, size)  # the last is the start of a history
         self.place = nn.Embedding(settings.length, size)

@@ -1,0 +1,100 @@
+"""Identifiers: the text that names each item to the model: its title, one line, short, unlike every other."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from llmrec.errors import ChoiceError
+
+NAMELESS = "Untitled"
+MAX_CHARACTERS = 300
+MAX_SAME = 1_000_000  # items with one title
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Encode, *, max_tokens: int) -> list[str]:
+    """One identifier per item, unique as text and as tokens.
+
+    Args:
+        encode: tokens of many texts as list lines.
+        max_tokens: longer titles are clipped at a word boundary, inside a word only where a single word is too long.
+
+    A title that several items share keeps its plain form for the first of them; the others get their year, then a
+    number.  Raises: ChoiceError where no number tells them apart.
+    """
+    texts = [one_line(title) for title in titles]
+    texts = clipped(texts, encode, max_tokens)
+    tokens = [tuple(ids) for ids in encode(texts)]
+    taken: set[str] = set()
+    known: set[tuple[int, ...]] = set()
+    numbers: defaultdict[str, int] = defaultdict(lambda: 1)
+    for i, text in enumerate(texts):
+        if text not in taken and tokens[i] not in known:
+            taken.add(text)
+            known.add(tokens[i])
+            continue
+        for suffix in _suffixes(years[i], numbers, text):
+            changed = _with_suffix(text, suffix, encode, max_tokens)
+            ids = tuple(encode([changed])[0])
+            if changed not in taken and ids not in known:
+                break
+        else:
+            raise ChoiceError(f"item {i} ({text!r}): no identifier of at most {max_tokens} tokens is left for it")
+        texts[i] = changed
+        taken.add(changed)
+        known.add(ids)
+    return texts
+
+
+def one_line(title: str) -> str:
+    """NFC, without control or bidirectional-override characters, single spaces, at most 300 characters."""
+    text = unicodedata.normalize("NFC", title)
+    text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return re.sub(" +", " ", text)[:MAX_CHARACTERS].strip() or NAMELESS
+
+
+def clipped(texts: list[str], encode: Encode, max_tokens: int) -> list[str]:
+    """Texts of at most `max_tokens` tokens: whole words where at least one fits."""
+    long = [i for i, ids in enumerate(encode(texts)) if len(ids) > max_tokens]
+    result = list(texts)
+    rest = {i: texts[i] for i in long}
+    while rest:  # every round drops a word (or a character of a single word) from all that are still too long
+        shorter = {i: _shorter(text) for i, text in rest.items()}
+        lengths = [len(ids) for ids in encode(list(shorter.values()))]
+        rest = {}
+        for (i, text), length in zip(shorter.items(), lengths, strict=True):
+            if length > max_tokens and len(text) > 1:
+                rest[i] = text
+            else:
+                result[i] = text
+    return result
+
+
+def _shorter(text: str) -> str:
+    """Without its last word, and without a bracket that is now left open."""
+    head, space, _ = text.rpartition(" ")
+    if not space:
+        return text[:-1]
+    if head.count("(") > head.count(")") and not head.startswith("("):
+        head = head.rpartition("(")[0]
+    return head.rstrip(" ,;:-(&/") or head
+
+
+def _suffixes(year: int | None, numbers: dict[str, int], text: str) -> Iterator[str]:
+    """The year, then numbers; a number once tried for a text is not tried again."""
+    if year is not None:
+        yield f" ({year})"
+    while numbers[text] < MAX_SAME:
+        numbers[text] += 1
+        yield f" #{numbers[text]}"
+
+
+def _with_suffix(text: str, suffix: str, encode: Encode, max_tokens: int) -> str:
+    """The text with a suffix, losing words until both fit."""
+    while len(encode([text + suffix])[0]) > max_tokens and len(text) > 1:
+        text = _shorter(text)
+    return text + suffix

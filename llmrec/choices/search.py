@@ -1,0 +1,286 @@
+"""Exact ranking of a closed set: best-first search over the choice trie, in waves over all prompts.
+
+log p only falls along a path, so the best bonus below a node bounds every score below it, and the first n leaves that no
+open bound exceeds are the true top n of the whole set.  No beam width, no invalid reply, no length bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.engine import Engine, Node, Prompt
+from llmrec.errors import ChoiceError
+
+Bonus = np.ndarray | Callable[[int], np.ndarray] | None
+
+REACH = 1.0  # nats: a wave also opens nodes whose bound is this close to the best open one
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A closed set: the trained choices 0 … n-1 and, in a trie of their own, newcomers n … n+m-1.
+
+    p = (1 - new_share) · p of the trained trie, new_share · p of the newcomers': adding newcomers never reorders the
+    others among themselves.
+    """
+
+    trie: ChoiceTrie
+    new: ChoiceTrie | None = None
+    new_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.new is not None and not 0 < self.new_share < 1:
+            raise ChoiceError(f"new_share={self.new_share}: newcomers need a share between 0 and 1, both excluded")
+
+    def __len__(self) -> int:
+        return len(self.trie) + (len(self.new) if self.new else 0)
+
+    def parts(self) -> list[tuple[ChoiceTrie, int, float]]:
+        """(trie, its first choice, log of its share)."""
+        if self.new is None:
+            return [(self.trie, 0, 0.0)]
+        shares = np.log([1 - self.new_share, self.new_share])
+        return [(self.trie, 0, float(shares[0])), (self.new, len(self.trie), float(shares[1]))]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top of one prompt, best first; choices of equal score by position."""
+
+    items: np.ndarray  # (≤ n,) int64 choices; fewer than n where the bonus leaves fewer
+    log_p: np.ndarray  # (≤ n,) float32 nats under the whole set, whatever is masked
+    score: np.ndarray  # (≤ n,) float32 nats, log p + bonus
+    exact: bool  # proven, on an engine that computes in float32
+    expansions: int  # nodes opened
+    waves: int  # rounds of requests
+
+
+def rank(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    choices: Choices,
+    bonus: Bonus,
+    n: int,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[Ranking]:
+    """The true top `n` by log p + bonus, for each prompt.
+
+    Args:
+        bonus: (choices,) nats for all prompts, or a function from a prompt's index to such an array; -inf removes a
+            choice and prunes what leads to nothing else, while every softmax stays over the node's full children.
+        progress: told how many prompts were finished since the last call.
+
+    Raises: ChoiceError for a bonus that is NaN, +inf or of another length.
+    """
+    if n < 1:
+        raise ChoiceError(f"n={n}: ask for at least one")
+    result: list[Ranking | None] = [None] * len(prompts)
+    shared = _Bounds(choices, bonus) if bonus is None or isinstance(bonus, np.ndarray) else None
+    for group in engine.batches(prompts):
+        searches = {}
+        for i in group:
+            bounds = shared or _Bounds(choices, bonus(i))  # type: ignore[misc, operator]
+            searches[i] = _Search(choices, bounds, n)
+        while searches:
+            asked = {i: search.wanted() for i, search in searches.items()}
+            for i in [i for i, wanted in asked.items() if not wanted]:
+                result[i] = searches.pop(i).ranking(engine.exact)
+                if progress:
+                    progress(1)
+            nodes, owners = [], []
+            for i, search in searches.items():
+                for part, node in asked[i]:
+                    trie = search.parts[part][0]
+                    nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
+                    owners.append((search, part, node))
+            if nodes:
+                for (search, part, node), log_p in zip(owners, engine.branch(nodes), strict=True):
+                    search.open(part, node, log_p)
+    return result  # type: ignore[return-value]
+
+
+def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np.ndarray:
+    """(prompts, choices) float32: the whole distribution of each prompt; every decision is opened."""
+    result = np.empty((len(prompts), len(choices)), np.float32)
+    for group in engine.batches(prompts):
+        for trie, first, share in choices.parts():
+            nodes = [
+                Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node))
+                for i in group
+                for node in range(len(trie.node_lo))
+            ]
+            below = engine.branch(nodes) if nodes else []
+            width = len(trie.child_token)
+            for k, i in enumerate(group):
+                answers = below[k * len(trie.node_lo) : (k + 1) * len(trie.node_lo)]
+                children = np.concatenate([np.empty(0), *answers]) if width else np.empty(0)
+                steps = np.zeros(len(trie.decision_child) + 1)
+                np.cumsum(children[trie.decision_child], out=steps[1:])
+                ways = steps[trie.decision_offsets]
+                result[i, first : first + len(trie)] = share + ways[1:] - ways[:-1]
+    return result
+
+
+def score(
+    engine: Engine, prompts: Sequence[Prompt], choices: Choices, candidates: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """log p of given candidates, (candidates,) float32 nats for each prompt; nodes that they share are opened once."""
+    result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
+    parts = choices.parts()
+    for group in engine.batches(prompts):
+        nodes, place = [], {}
+        for i in group:
+            for choice in candidates[i]:
+                part, trie, own = _owner(parts, choice)
+                for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
+                    node = int(trie.child_parent[child])
+                    if (i, part, node) not in place:
+                        place[i, part, node] = len(nodes)
+                        nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
+        answers = engine.branch(nodes) if nodes else []
+        for i in group:
+            found = []
+            for choice in candidates[i]:
+                part, trie, own = _owner(parts, choice)
+                total = parts[part][2]
+                for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
+                    node = int(trie.child_parent[child])
+                    total += float(answers[place[i, part, node]][child - trie.child_offsets[node]])
+                found.append(total)
+            result[i] = np.array(found, np.float32)
+    return result
+
+
+def _owner(parts: list[tuple[ChoiceTrie, int, float]], choice: int) -> tuple[int, ChoiceTrie, int]:
+    part = len(parts) - 1 if choice >= parts[-1][1] else 0
+    return part, parts[part][0], choice - parts[part][1]
+
+
+class _Bounds:
+    """A bonus in leaf order, and its maximum below children, computed for the nodes that a search opens."""
+
+    def __init__(self, choices: Choices, bonus: np.ndarray | None):
+        if bonus is not None:
+            if bonus.shape != (len(choices),):
+                raise ChoiceError(f"bonus has shape {bonus.shape}; one value for each of {len(choices)} choices is needed")
+            if np.isnan(bonus).any() or np.isposinf(bonus).any():
+                raise ChoiceError("bonus holds NaN or +inf; any finite value or -inf can be used")
+        self.leaves = [
+            None if bonus is None else bonus[first + trie.order.astype(np.int64)].astype(np.float64)
+            for trie, first, _ in choices.parts()
+        ]
+        self._below: dict[tuple[int, int], np.ndarray | float] = {}
+
+    def below(self, part: int, trie: ChoiceTrie, node: int) -> np.ndarray | float:
+        """(children,) the best bonus below each child."""
+        leaves = self.leaves[part]
+        if leaves is None:
+            return 0.0
+        if (part, node) not in self._below:
+            lo, hi = trie.node_lo[node], trie.node_hi[node]
+            starts = trie.child_lo[trie.child_offsets[node] : trie.child_offsets[node + 1]] - lo
+            self._below[part, node] = np.maximum.reduceat(leaves[lo:hi], starts)
+        return self._below[part, node]
+
+    def whole(self, part: int) -> float:
+        leaves = self.leaves[part]
+        return 0.0 if leaves is None else float(leaves.max())
+
+
+@dataclass
+class _Search:
+    """One prompt's frontier: open nodes by bound, and the leaves found so far."""
+
+    choices: Choices
+    bounds: _Bounds
+    n: int
+    parts: list[tuple[ChoiceTrie, int, float]] = field(init=False)
+    expansions: int = 0
+    waves: int = 0
+
+    def __post_init__(self) -> None:
+        self.parts = self.choices.parts()
+        # Open nodes as parallel arrays: a root may have thousands of children.
+        self.node_part = np.empty(0, np.int32)
+        self.node = np.empty(0, np.int32)
+        self.node_log_p = np.empty(0)
+        self.node_bound = np.empty(0)
+        self.found_item = np.empty(0, np.int64)
+        self.found_log_p = np.empty(0)
+        self.found_score = np.empty(0)
+        for part, (trie, first, share) in enumerate(self.parts):
+            best = self.bounds.whole(part)
+            if best == -np.inf:
+                continue
+            if len(trie) == 1:
+                self._found(np.array([first]), np.array([share]), np.array([share + best]))
+            else:
+                self._opened(part, np.array([0]), np.array([share]), np.array([share + best]))
+
+    def wanted(self) -> list[tuple[int, int]]:
+        """The (part, node) to open next; empty when the top is proven.
+
+        Opened together: every node whose bound is among the n best bounds of nodes and leaves, as far as it is within
+        REACH of the best.  (Opening only the best one takes three times the waves, all of the n best a third more
+        expansions.)
+        """
+        if not len(self.node):
+            return []
+        # A tie with the n-th leaf may hide a choice of a lower position, so equal bounds are opened too.
+        threshold = self._nth_score()
+        best = self.node_bound.max()
+        if best < threshold:
+            return []
+        bounds = np.concatenate([self.found_score, self.node_bound])
+        nth = np.partition(bounds, len(bounds) - self.n)[len(bounds) - self.n] if len(bounds) > self.n else -np.inf
+        chosen = (self.node_bound >= max(threshold, min(nth, best), best - REACH)) & (self.node_bound > -np.inf)
+        wanted = list(zip(self.node_part[chosen].tolist(), self.node[chosen].tolist(), strict=True))
+        self._closing = dict(zip(wanted, self.node_log_p[chosen].tolist(), strict=True))
+        for name in ("node_part", "node", "node_log_p", "node_bound"):
+            setattr(self, name, getattr(self, name)[~chosen])
+        self.waves += 1
+        self.expansions += len(wanted)
+        return wanted
+
+    def open(self, part: int, node: int, log_p: np.ndarray) -> None:
+        """Take the answer for a wanted node: (children,) log p."""
+        trie, first, _ = self.parts[part]
+        here = slice(trie.child_offsets[node], trie.child_offsets[node + 1])
+        total = self._closing[part, node] + log_p.astype(np.float64)
+        bound = total + self.bounds.below(part, trie, node)
+        alive = bound > -np.inf
+        leaf = trie.child_node[here] < 0
+        ended = alive & leaf
+        self._found(first + trie.order[trie.child_lo[here][ended]].astype(np.int64), total[ended], bound[ended])
+        going = alive & ~leaf & (bound >= self._nth_score())
+        self._opened(part, trie.child_node[here][going], total[going], bound[going])
+
+    def ranking(self, exact: bool) -> Ranking:
+        """What was found, best first."""
+        top = np.lexsort((self.found_item, -self.found_score))[: self.n]
+        return Ranking(
+            self.found_item[top], self.found_log_p[top].astype(np.float32), self.found_score[top].astype(np.float32),
+            exact, self.expansions, self.waves,
+        )  # fmt: skip
+
+    def _nth_score(self) -> float:
+        """Score of the n-th best leaf so far."""
+        if len(self.found_score) < self.n:
+            return -np.inf
+        return float(np.partition(self.found_score, len(self.found_score) - self.n)[len(self.found_score) - self.n])
+
+    def _found(self, items: np.ndarray, log_p: np.ndarray, score: np.ndarray) -> None:
+        self.found_item = np.concatenate([self.found_item, items])
+        self.found_log_p = np.concatenate([self.found_log_p, log_p])
+        self.found_score = np.concatenate([self.found_score, score])
+
+    def _opened(self, part: int, node: np.ndarray, log_p: np.ndarray, bound: np.ndarray) -> None:
+        self.node_part = np.concatenate([self.node_part, np.full(len(node), part, np.int32)])
+        self.node = np.concatenate([self.node, node.astype(np.int32)])
+        self.node_log_p = np.concatenate([self.node_log_p, log_p])
+        self.node_bound = np.concatenate([self.node_bound, bound])

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The whole story with the shipped adapter: data, what the model reads, lists for real people, a measurement.
+#     make demo
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run() {
+    printf '\n\033[1m$ llmrec' && printf ' %q' "$@" && printf '\033[0m\n'
+    llmrec "$@"
+}
+
+run prepare movies
+run show movies --user 42
+for user in 1 42 405; do
+    run recommend movies --user "$user" -n 5
+done
+run recommend movies --history "Fargo" "Pulp Fiction" --only category=Comedy year=1990..1999 -n 5
+run evaluate smoke
