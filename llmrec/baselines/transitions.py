@@ -1,9 +1,10 @@
 """Item-item transitions: what others chose close in time to what this person chose last.
 
-Two events of one training history at distance d (up to `window`) count 1/d, in both directions.  That both directions
-count alike beat counting forward only on every MovieLens 100K split, and it makes the order that a source invents for
-equal times all but irrelevant.  The counts of an item become probabilities after `smoothing` transitions drawn from
-popularity are added, so that an item seen twice says little.  The last items of a history vote, the latest loudest.
+Two events of one training history at distance d (up to `window`) count 1/d, in both directions.  Both directions
+together gave a better ndcg@10 than forward alone on every MovieLens 100K split, and they make the order that a source
+invents for equal times all but irrelevant.  The counts of an item become probabilities after `smoothing` transitions
+drawn from popularity are added, so that an item seen twice says little.  The last items of a history vote, the latest
+loudest.
 """
 
 from __future__ import annotations

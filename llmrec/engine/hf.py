@@ -129,7 +129,8 @@ class HFEngine:
             with self.model.disable_adapter():
                 yield
         else:
-            self.model.set_adapter(adapter, inference_mode=not self.model.training)
+            if self.model.active_adapters != [adapter]:  # setting it again would stop or start its training
+                self.model.set_adapter(adapter, inference_mode=True)
             yield
 
     def forget(self) -> None:

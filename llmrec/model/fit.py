@@ -39,6 +39,8 @@ class Progressed:
     since_best: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     """One entry per logged step (loss in nats per choice) and per validation."""
+    recent: list[tuple[float, int]] = field(default_factory=list)
+    """(nats, targets) since the last logged step."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,6 @@ def fit(
 
     due = plan.validations()
     bar = _progress(accelerator.is_main_process)
-    recent: list[tuple[float, int]] = []
     model.train()
     with bar:
         job = bar.add_task("training", total=plan.steps, completed=state.step, speed="")
@@ -158,7 +159,7 @@ def fit(
                 with upper_again(decoder, first_layer, cached), _sync(accelerator, learner, last):
                     nats = learner(batch.inputs, batch.positions, batch.children)
                     accelerator.backward(real * nats * accelerator.num_processes / total)
-                recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
+                state.recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, plan.steps, settings)
@@ -167,8 +168,8 @@ def fit(
             state.step += 1
             bar.update(job, completed=state.step)
             if state.step % 20 == 0 or state.step == plan.steps:
-                nats, count = (sum(column) for column in zip(*recent, strict=True))
-                recent.clear()
+                nats, count = (sum(column) for column in zip(*state.recent, strict=True))
+                state.recent.clear()
                 note({"loss": nats / max(count, 1), "lr": group["lr"]})
             if state.step in due:
                 validated()

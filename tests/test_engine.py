@@ -1,0 +1,151 @@
+"""The engine contract, on every engine that runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from llmrec.choices.search import Choices, log_p_all, rank
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.config import Lora
+from llmrec.engine import Engine, Node, Prompt
+from llmrec.engine.fake import FakeEngine
+from llmrec.engine.hf import HFEngine
+from llmrec.errors import LlmrecError
+from llmrec.model import adapter
+
+RNG = np.random.default_rng(0)
+VOCABULARY = 600
+
+
+def an_adapter(folder: Path, seed: int) -> Path:
+    model = adapter.attach(tiny.model(VOCABULARY), Lora(rank=8, alpha=8), base_name="tiny")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    digest = adapter.save(model, folder)
+    adapter.write_json(folder / adapter.CARD, {"weights": digest})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> HFEngine:
+    folder = tmp_path_factory.mktemp("adapters")
+    folders = {name: an_adapter(folder / name, seed) for seed, name in enumerate(["movies", "books"])}
+    model = adapter.load(tiny.model(VOCABULARY), folders)
+    return HFEngine(model, tiny.tokenizer("gpt2"), batch_tokens=100)
+
+
+@pytest.fixture(params=["hf", "fake"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return FakeEngine() if request.param == "fake" else request.getfixturevalue("hf")
+
+
+def some_prompts(count: int, adapters: tuple[str | None, ...] = (None, "movies", "books")) -> list[Prompt]:
+    lengths = RNG.integers(1, 40, count)
+    return [
+        Prompt(tuple(RNG.integers(10, 500, length).tolist()), adapters[i % len(adapters)])
+        for i, length in enumerate(lengths)
+    ]
+
+
+def some_nodes(prompts: list[Prompt]) -> list[Node]:
+    paths = [(), (11,), (11, 12, 13), (40,), (11, 12, 14)]
+    children = [np.array([5, 9, 200], np.int32), np.arange(20, 120, dtype=np.int32)]
+    return [Node(p, path, children[len(path) % 2]) for p in prompts for path in paths]
+
+
+def test_children_share_all_the_probability(engine: Engine) -> None:
+    for node, log_p in zip(nodes := some_nodes(some_prompts(6)), engine.branch(nodes), strict=True):
+        assert log_p.shape == node.children.shape and log_p.dtype == np.float32
+        assert np.exp(log_p.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_answers_do_not_depend_on_company_or_the_past(engine: Engine) -> None:
+    nodes = some_nodes(some_prompts(9))
+    together = engine.branch(nodes)
+    for i in RNG.permutation(len(nodes))[:12]:
+        np.testing.assert_allclose(engine.branch([nodes[i]])[0], together[i], atol=1e-4)
+    for i, again in enumerate(engine.branch(nodes)):
+        np.testing.assert_allclose(again, together[i], atol=1e-4)
+
+
+def test_children_come_back_in_the_order_asked(engine: Engine) -> None:
+    prompt = some_prompts(1)[0]
+    there = engine.branch([Node(prompt, (), np.array([5, 9, 200], np.int32))])[0]
+    back = engine.branch([Node(prompt, (), np.array([200, 9, 5], np.int32))])[0]
+    np.testing.assert_allclose(there, back[::-1], atol=1e-5)
+
+
+def test_every_prompt_is_in_one_batch(engine: Engine) -> None:
+    prompts = some_prompts(50)
+    groups = list(engine.batches(prompts))
+    assert sorted(i for group in groups for i in group) == list(range(50))
+    assert list(engine.batches([])) == []
+
+
+def test_replies_are_strings_cut_before_a_stop(engine: Engine) -> None:
+    prompts = some_prompts(4)
+    replies = engine.generate(prompts, max_tokens=6)
+    assert len(replies) == 4 and all(isinstance(reply, str) for reply in replies)
+    stop = next((reply[1] for reply in replies if len(reply) > 1), "k")
+    assert all(stop not in reply for reply in engine.generate(prompts, max_tokens=6, stop=[stop]))
+
+
+def test_branch_is_what_the_whole_model_says(hf: HFEngine) -> None:
+    """Keys and values kept, padded, grown as a tree: the same as one plain forward pass per node."""
+    nodes = some_nodes(some_prompts(6))
+    for node, log_p in zip(nodes, hf.branch(nodes), strict=True):
+        with hf._active(node.prompt.adapter), torch.no_grad():
+            logits = hf.model(torch.tensor([node.prompt.tokens + node.path])).logits[0, -1]
+        expected = torch.log_softmax(logits[torch.tensor(node.children).long()].float(), 0)
+        np.testing.assert_allclose(log_p, expected.numpy(), atol=1e-4)
+
+
+def test_no_adapter_is_the_base_model_whatever_was_asked_before(hf: HFEngine) -> None:
+    base = HFEngine(tiny.model(VOCABULARY), tiny.tokenizer("gpt2"))
+    prompt = some_prompts(1, (None,))[0]
+    children = np.array([5, 9, 200], np.int32)
+    expected = base.branch([Node(prompt, (), children)])[0]
+    answers = {}
+    for name in ("movies", None, "books", None, "movies"):
+        answer = hf.branch([Node(Prompt(prompt.tokens, name), (), children)])[0]
+        np.testing.assert_allclose(answers.setdefault(name, answer), answer, atol=1e-5)
+    np.testing.assert_allclose(answers[None], expected, atol=1e-5)
+    assert abs(answers["movies"] - expected).max() > 0.01 < abs(answers["movies"] - answers["books"]).max()
+
+
+def test_a_ranking_is_exact_whatever_the_batch(hf: HFEngine) -> None:
+    sequences = np.unique(RNG.integers(10, 100, (300, 3)), axis=0)
+    choices, prompts = Choices(ChoiceTrie.build(sequences)), some_prompts(7)
+    whole = log_p_all(hf, prompts, choices)
+    for i, found in enumerate(rank(hf, prompts, choices, None, 20)):
+        best = np.sort(whole[i])[::-1][:20]
+        np.testing.assert_allclose(found.log_p, best, atol=1e-4)
+        assert found.exact
+
+
+def test_groups_stay_within_memory(hf: HFEngine) -> None:
+    prompts = some_prompts(40)
+    for group in hf.batches(prompts):
+        assert len({prompts[i].adapter for i in group}) == 1
+        assert len(group) * max(len(prompts[i].tokens) for i in group) <= 100
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt(()), "0 tokens"),
+        (Prompt((5,) * 257), "257 tokens: this model takes 1 to 256"),
+        (Prompt((5,), "nobody"), "'nobody' is not loaded"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error(hf: HFEngine, prompt: Prompt, message: str) -> None:
+    with pytest.raises(LlmrecError, match=message):
+        hf.branch([Node(prompt, (), np.array([5, 9], np.int32))])

@@ -1,0 +1,218 @@
+"""Training on a random model that can learn: the loss, exactness of batching, caching and resuming."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from accelerate import Accelerator
+
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.config import Fit, Lora
+from llmrec.errors import AdapterError, RecipeError
+from llmrec.model import adapter
+from llmrec.model.fit import Decisions, Learner, Plan, check_split, collate, fit, learning_rate
+from llmrec.model.loss import TrieLoss
+from llmrec.model.rows import Row, dense_rows
+
+RNG = np.random.default_rng(0)
+LINES = [np.append(line, 7) for line in np.unique(RNG.integers(10, 60, (150, 2)), axis=0)]
+TRIE = ChoiceTrie.build(LINES)
+LORA = Lora(rank=8, alpha=16, first_layer=1)
+SETTINGS = Fit(
+    window_tokens=48, batch_tokens=200, micro_batch_tokens=200, epochs=4, learning_rate=1e-2, valid_users=0,
+    precision="float32", checkpoint_minutes=60,
+)  # fmt: skip
+
+
+def people(count: int = 24) -> list[Row]:
+    """People who walk through the choices by a fixed step: something to learn."""
+    starts = RNG.integers(0, len(LINES), count)
+    walks = [(start + 3 * np.arange(12)) % len(LINES) for start in starts]
+    return [row for walk in walks for row in dense_rows([1, 2, 3], LINES, walk, window_tokens=48)]
+
+
+ROWS = people()
+
+
+def learner(**lora: int) -> tuple[object, Learner]:
+    model = adapter.attach(tiny.model(100), LORA.model_copy(update=lora), base_name="tiny")
+    causal = model.get_base_model()
+    return model, Learner(causal.get_decoder(), TrieLoss(TRIE, causal.get_output_embeddings()))
+
+
+def nats(parts: list[list[Row]]) -> float:
+    _, module = learner()
+    decisions = Decisions(TRIE)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.sin(torch.arange(parameter.numel()).float()).view_as(parameter) * 0.1)
+        batches = [collate(part, decisions) for part in parts]
+        return sum(float(module(b.inputs, b.positions, b.children)) for b in batches)
+
+
+def trained(run: Path, rows: list[Row] = ROWS, **settings: object) -> dict[str, torch.Tensor]:
+    model, _ = learner()
+    state = fit(model, [rows], TRIE, SETTINGS.model_copy(update=settings), run, first_layer=1, accelerator=Accelerator(cpu=True))
+    losses = [entry["loss"] for entry in state.log if "loss" in entry]
+    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return weights | {"loss": torch.tensor(losses)}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=atol, rtol=0) for k in a)
+
+
+def test_the_loss_is_minus_log_p_of_the_choice_over_siblings_only() -> None:
+    """Summed over a line's decisions, against a softmax written out by hand."""
+    row = dense_rows([1, 2, 3], LINES, np.array([5, 40]), window_tokens=48)[0]
+    model, module = learner()
+    batch = collate([row], Decisions(TRIE))
+    with torch.no_grad():
+        logits = model(torch.tensor(row.tokens)[None].long()).logits[0].float()
+        expected = 0.0
+        for start, choice in zip(row.starts, row.choices, strict=True):
+            for child in TRIE.decision_child[TRIE.decision_offsets[choice] : TRIE.decision_offsets[choice + 1]]:
+                node = TRIE.child_parent[child]
+                at = start + TRIE.node_depth[node] - 1
+                siblings = torch.tensor(TRIE.children(node)).long()
+                right = TRIE.child_token[child]
+                expected -= float(logits[at, right] - torch.logsumexp(logits[at, siblings], 0))
+        assert float(module(batch.inputs, batch.positions, batch.children)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_rows_together_are_rows_alone() -> None:
+    assert nats([ROWS]) == pytest.approx(nats([[row] for row in ROWS]), rel=1e-5)
+
+
+def test_wide_nodes_and_narrow_ones_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmrec.model import loss
+
+    wide = nats([ROWS])
+    assert max(np.diff(TRIE.child_offsets)) < loss.WIDE
+    monkeypatch.setattr(loss, "WIDE", 2)
+    monkeypatch.setattr(loss, "BUCKETS", ())
+    assert nats([ROWS]) == pytest.approx(wide, rel=1e-5)
+
+
+def test_training_learns_and_changes_every_adapter_weight(tmp_path: Path) -> None:
+    before, _ = learner()
+    start = {name: p.detach().clone() for name, p in before.named_parameters() if p.requires_grad}
+    found = trained(tmp_path, epochs=20)
+    assert found["loss"][-1] < 0.5 * found["loss"][0]
+    assert all(not torch.equal(found[name], start[name]) for name in start)
+
+
+def test_steps_in_parts_are_the_same_steps(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    parts = trained(tmp_path / "parts", micro_batch_tokens=50)
+    assert same(whole, parts, atol=2e-4)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_cached_activations_change_nothing(tmp_path: Path, cache: str) -> None:
+    plain = trained(tmp_path / "plain")
+    assert same(plain, trained(tmp_path / "cached", cache=cache), atol=2e-4)
+    if cache == "disk":
+        assert (tmp_path / "cached" / "activations-0.done").is_file()
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    assert same(trained(tmp_path / "a"), trained(tmp_path / "b", gradient_checkpointing=True), atol=2e-4)
+
+
+KILLED = """
+import sys, os, signal
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import test_fit
+from llmrec.model import fit as module
+save = module.save_checkpoint
+def killing(run, state, *rest):
+    save(run, state, *rest)
+    if state.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.save_checkpoint = killing
+test_fit.trained(Path({run!r}), checkpoint_minutes=1e-9)
+"""
+
+
+def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"))
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=120)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    assert [path.name for path in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-00000007"]
+    assert same(whole, trained(tmp_path / "killed"))
+
+
+def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) -> None:
+    model, _ = learner()
+    seen: list[torch.Tensor] = []
+    scores = iter([0.3, 0.5, 0.4, 0.2, 0.9])
+
+    def validate() -> dict[str, float]:
+        seen.append(next(p.detach().clone() for n, p in model.named_parameters() if "lora_B" in n))
+        return {"ndcg@10": next(scores)}
+
+    settings = SETTINGS.model_copy(update={"epochs": 50, "valid_users": 1, "valid_every": 1, "patience": 2})
+    state = fit(model, [ROWS], TRIE, settings, tmp_path, validate=validate, accelerator=Accelerator(cpu=True))
+    assert len(seen) == 4 and state.best == 0.5
+    assert torch.equal(next(p for n, p in model.named_parameters() if "lora_B" in n), seen[1])
+
+
+def test_two_processes_see_all_rows_once() -> None:
+    plan = Plan([ROWS], SETTINGS)
+    for epoch in range(4):
+        rows = [row for step in range(plan.starts[epoch], plan.starts[epoch + 1]) for row in plan.step(step)[1]]
+        assert sorted(rows) == list(range(len(ROWS)))
+    assert plan.epoch_of(plan.steps) == 4
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": 1.0, "warmup": 0.1})
+    assert [round(learning_rate(step, 100, settings), 3) for step in (0, 9, 10, 55, 100)] == [0.1, 1.0, 1.0, 0.55, 0.1]
+
+
+def test_what_cannot_be_trained_or_served_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="layers 0 to 2"):
+        learner(first_layer=3)
+    with pytest.raises(RecipeError, match="above 0"):
+        fit(
+            adapter.attach(tiny.model(100), Lora(rank=8), base_name="tiny"), [ROWS], TRIE,
+            SETTINGS.model_copy(update={"cache": "disk"}), tmp_path, accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+    with pytest.raises(RecipeError, match="no training rows"):
+        Plan([[]], SETTINGS)
+    for bad in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"r": 12}, {"bias": "all"}, {"peft_type": "IA3"}):
+        assert adapter.unservable({"peft_type": "LORA", "r": 8} | bad)
+    assert not adapter.unservable({"peft_type": "LORA", "r": 8})
+    with pytest.raises(AdapterError, match="no trained adapter"):
+        adapter.check(tmp_path)
+
+
+def test_layers_that_cannot_run_apart_are_noticed() -> None:
+    decoder = tiny.model(100).get_decoder()
+    check_split(decoder, 1, [5, 6, 7])
+    embed = decoder.embed_tokens
+    plain = embed.forward
+    decoder.layers[0].register_forward_hook(lambda *_: None)
+    decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, kwargs | {"inputs_embeds": 2 * kwargs["inputs_embeds"]})
+        if kwargs.get("inputs_embeds") is not None
+        else None,
+        with_kwargs=True,
+    )
+    assert embed.forward == plain
+    with pytest.raises(RecipeError, match="fit.cache=none"):
+        check_split(decoder, 1, [5, 6, 7])

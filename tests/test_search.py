@@ -1,0 +1,135 @@
+"""Exact search against scoring every choice."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmrec.choices.identifiers import identifiers
+from llmrec.choices.search import Choices, log_p_all, rank, score
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.engine import Node, Prompt
+from llmrec.engine.fake import FakeEngine
+from llmrec.errors import ChoiceError
+
+titles = st.lists(
+    st.text(max_size=4) | st.sampled_from(["Heat", "Heat 2", "Hea", "", "七人", "Amélie", "Ame\u0301lie"]),
+    min_size=1, max_size=30,
+)  # fmt: skip
+bonuses = st.floats(-20, 20, width=32) | st.just(-math.inf)
+
+
+def encode(texts: list[str]) -> list[list[int]]:
+    """One token per code point, then a terminator."""
+    return [[*map(ord, text), 10] for text in texts]
+
+
+def choices_of(names: list[str]) -> Choices:
+    return Choices(ChoiceTrie.build(encode(identifiers(names, [None] * len(names), encode, max_tokens=12))))
+
+
+def brute_force(log_p: np.ndarray, bonus: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    total = log_p.astype(np.float64) + bonus
+    order = np.lexsort((np.arange(len(total)), -total))
+    order = order[np.isfinite(total[order])][:n]
+    return order, total[order]
+
+
+@given(titles, st.data(), st.integers(1, 12))
+def test_search_equals_brute_force(names: list[str], data: st.DataObject, n: int) -> None:
+    choices, engine, prompts = choices_of(names), FakeEngine(), [Prompt((1,)), Prompt((2, 3))]
+    drawn = st.lists(bonuses, min_size=len(choices), max_size=len(choices))
+    bonus = [np.array(data.draw(drawn), np.float32) for _ in prompts]
+    whole = log_p_all(engine, prompts, choices)
+    np.testing.assert_allclose(np.exp(whole.astype(np.float64)).sum(1), 1, atol=1e-5)
+    for i, found in enumerate(rank(engine, prompts, choices, lambda i: bonus[i], n)):
+        items, total = brute_force(whole[i], bonus[i], n)
+        assert len(found.items) == len(items) and found.exact
+        np.testing.assert_allclose(found.score, total, atol=1e-4)
+        np.testing.assert_allclose(found.log_p, whole[i][found.items], atol=1e-4)
+        clear = np.diff(total, append=-np.inf, prepend=np.inf)
+        for k in np.flatnonzero((clear[:-1] < -1e-3) & (clear[1:] < -1e-3)):  # rounding may swap what is closer
+            assert found.items[k] == items[k]
+
+
+@given(titles, st.integers(1, 8), st.floats(0.01, 0.99))
+def test_newcomers_never_reorder_the_trained(names: list[str], n: int, share: float) -> None:
+    old, new = choices_of(names).trie, choices_of(["Newcomer", "News", "Fargo"]).trie
+    engine, prompts = FakeEngine(), [Prompt((4,))]
+    before = rank(engine, prompts, Choices(old), None, len(old))[0].items.tolist()
+    both = Choices(old, new, share)
+    after = rank(engine, prompts, both, None, len(both))[0]
+    assert [item for item in after.items.tolist() if item < len(old)] == before
+    np.testing.assert_allclose(np.exp(after.log_p.astype(np.float64)).sum(), 1, atol=1e-5)
+
+
+class Scripted(FakeEngine):
+    """p of every token, whatever the prompt."""
+
+    def __init__(self, p: dict[tuple[int, ...], list[float]]):
+        super().__init__()
+        self.p = p
+
+    def _log_p(self, node: Node) -> np.ndarray:
+        return np.log(np.array(self.p[node.path], np.float32))
+
+
+def test_a_mask_prunes_and_renormalises_nothing() -> None:
+    """A → {a1 .63 masked, a2 .07}, B → {b .3}: the right order is b, a2; a masked softmax says a2."""
+    choices = Choices(ChoiceTrie.build([[1, 1], [1, 2], [2, 9]]))
+    engine = Scripted({(): [0.7, 0.3], (1,): [0.9, 0.1]})
+    found = rank(engine, [Prompt((0,))], choices, np.array([-np.inf, 0, 0], np.float32), 3)[0]
+    assert found.items.tolist() == [2, 1]
+    np.testing.assert_allclose(np.exp(found.log_p), [0.3, 0.07], atol=1e-6)
+
+
+def test_equal_scores_keep_the_catalogs_order() -> None:
+    choices = Choices(ChoiceTrie.build([[3, 1], [1, 1], [2, 1], [1, 2]]))
+    engine = Scripted({(): [0.5, 0.25, 0.25], (1,): [0.5, 0.5]})
+    assert rank(engine, [Prompt((0,))], choices, None, 2)[0].items.tolist() == [0, 1]
+
+
+def test_corner_cases_are_answered() -> None:
+    engine, prompts = FakeEngine(), [Prompt((1,)), Prompt((2,))]
+    one = Choices(ChoiceTrie.build([[5, 6]]))
+    alone = rank(engine, prompts, one, None, 10)
+    assert [found.items.tolist() for found in alone] == [[0], [0]] and alone[0].log_p[0] == 0
+    assert engine.branched == []  # nothing to decide, nothing asked
+    three = Choices(ChoiceTrie.build([[1], [2], [3]]))
+    nothing = rank(engine, prompts, three, np.full(3, -np.inf, np.float32), 10)
+    assert [len(found.items) for found in nothing] == [0, 0]
+    assert rank(engine, [], three, None, 3) == []
+
+
+def test_all_prompts_of_a_group_share_each_wave() -> None:
+    engine = FakeEngine(group=8)
+    rng = np.random.default_rng(0)
+    choices = Choices(ChoiceTrie.build(np.unique(rng.integers(0, 30, (2000, 3)), axis=0)))
+    found = rank(engine, [Prompt((i,)) for i in range(16)], choices, None, 10)
+    assert len(engine.branched) == sum(max(f.waves for f in found[g : g + 8]) for g in (0, 8))
+    assert sum(engine.branched) == sum(f.expansions for f in found)
+    assert max(f.expansions for f in found) < len(choices.trie.node_lo) / 4
+
+
+def test_given_candidates_are_scored_as_in_the_whole() -> None:
+    engine, prompts = FakeEngine(), [Prompt((1,)), Prompt((2,))]
+    choices = Choices(choices_of(["Heat", "Heat 2", "Fargo", "Far"]).trie, choices_of(["New", "Newer"]).trie, 0.2)
+    whole = log_p_all(engine, prompts, choices)
+    some = score(engine, prompts, choices, [[0, 3, 5], []])
+    np.testing.assert_allclose(some[0], whole[0][[0, 3, 5]], atol=1e-5)
+    assert len(some[1]) == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_bonus_that_is_no_bonus(value: float) -> None:
+    choices = Choices(ChoiceTrie.build([[1], [2]]))
+    with pytest.raises(ChoiceError, match="NaN or"):
+        rank(FakeEngine(), [Prompt((1,))], choices, np.array([0, value], np.float32), 1)
+    with pytest.raises(ChoiceError, match="shape"):
+        rank(FakeEngine(), [Prompt((1,))], choices, np.zeros(3, np.float32), 1)
+    with pytest.raises(ChoiceError, match="n=0"):
+        rank(FakeEngine(), [Prompt((1,))], choices, None, 0)

@@ -1,0 +1,82 @@
+"""Small real things for tests: tokenizers of three kinds, a random model that can learn, a small domain."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}"
+    "{% elif m['role'] == 'user' %}[INST] {{ m['content'] | trim }} [/INST]{% endif %}{% endfor %}"
+)
+TEXT = [
+    "Fargo\nHeat\nThe Usual Suspects\nSeven (Se7en)\nToy Story 2 (1999)\n2001: A Space Odyssey\n",
+    "You recommend films. Films this person chose, oldest first. Continue the list. user assistant system",
+    "Amélie, 七人の侍, Солярис, naïve café — “quotes” #2\n",
+] * 20
+
+
+@cache
+def tokenizer(kind: str) -> Any:
+    """`gpt2`: byte-level BPE; `qwen`: the same behind a regular expression, NFC, with added tokens that are not
+    special; `sentencepiece`: unigram with byte fallback."""
+    if kind == "sentencepiece":
+        return _sentencepiece()
+    core = Tokenizer(models.BPE())
+    if kind == "qwen":
+        core.normalizer = normalizers.NFC()
+        words = Regex(r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+        split = pre_tokenizers.Split(words, behavior="isolated")
+        core.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    else:
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+    )
+    if kind == "qwen":
+        core.add_tokens([AddedToken("<tool_call>", special=False), AddedToken("</think>", special=False)])
+    end = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=core, **end)
+    made.chat_template = CHATML
+    return made
+
+
+def _sentencepiece() -> Any:
+    import tempfile
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in TEXT for line in text.splitlines()), model_writer=model, vocab_size=400,
+        model_type="bpe", byte_fallback=True, character_coverage=1.0, hard_vocab_limit=False, minloglevel=2,
+        normalization_rule_name="identity",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.model").write_bytes(model.getvalue())
+        made = LlamaTokenizer.from_pretrained(folder)
+    made.chat_template = INST
+    return made
+
+
+def model(vocabulary: int = 600, layers: int = 3, seed: int = 0) -> LlamaForCausalLM:
+    """A random decoder; with a smaller initializer_range a LoRA could not learn and tests would prove nothing."""
+    torch.manual_seed(seed)
+    shape = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return LlamaForCausalLM._from_config(shape, attn_implementation="sdpa").eval().requires_grad_(False)
