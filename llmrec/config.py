@@ -167,6 +167,8 @@ class Recipe(Section):
     lora: Lora = Lora()
     fit: Fit = Fit()
     prior: Prior = Prior()
+    new_share: float = Field(0.05, gt=0, lt=1)
+    """Probability that items added after training share, until the adapter is trained again."""
 
 
 class SASRec(Section):

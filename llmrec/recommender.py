@@ -38,7 +38,12 @@ class Listing:
 
     @classmethod
     def build(
-        cls, catalog: Catalog, encoder: Encoder, max_tokens: int, trained: Sequence[str] | None = None, new_share: float = 0.0
+        cls,
+        catalog: Catalog,
+        encoder: Encoder,
+        max_tokens: int,
+        trained: Sequence[str] | None = None,
+        new_share: float = 0.0,
     ) -> Listing:
         """Every item as one line.  With `trained` (digests from a card) the other items are newcomers with a trie of
         their own, and together `new_share` of the probability.
@@ -95,7 +100,7 @@ class Recommender:
         base = base_model(recipe.base_model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         encoder = Encoder(load_tokenizer(base.folder))
-        listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens, card.get("items"))
+        listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share)
         prompts = config.project() / "prompts"
         if folder:
             _check_card(card, folder, base.digest, base.name)
@@ -156,7 +161,9 @@ class Recommender:
             if allowed is not None:
                 parts.append(terms.only(items, np.flatnonzero(allowed)))
             if weight:
-                parts.append(terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor))
+                parts.append(
+                    terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor)
+                )
             return terms.combine(*parts)
 
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)

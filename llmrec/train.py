@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from llmrec import config, prepare
-from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import log_p_all
 from llmrec.data.catalog import Catalog
@@ -159,7 +159,9 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
 
 
 def curve(state: Progressed, file: Path, *, title: str) -> None:
-    """Loss and validation metric over epochs, as a picture."""
+    """Loss and validation metric over epochs, as a picture (where the extra `train` is installed)."""
+    if not find_spec("matplotlib"):
+        return
     import matplotlib
 
     matplotlib.use("Agg")

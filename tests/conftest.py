@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from llmrec import config
 
@@ -18,6 +19,10 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # tiny matrices: threads only wait for each other
     "COLUMNS": "120",  # width of printed tables
 }
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 REAL_HOME = Path(os.environ.get("LLMREC_TEST_HOME") or config.home())
 
 

@@ -61,7 +61,9 @@ def nats(parts: list[list[Row]]) -> float:
 
 def trained(run: Path, rows: list[Row] = ROWS, **settings: object) -> dict[str, torch.Tensor]:
     model, _ = learner()
-    state = fit(model, [rows], TRIE, SETTINGS.model_copy(update=settings), run, first_layer=1, accelerator=Accelerator(cpu=True))
+    state = fit(
+        model, [rows], TRIE, SETTINGS.model_copy(update=settings), run, first_layer=1, accelerator=Accelerator(cpu=True)
+    )
     losses = [entry["loss"] for entry in state.log if "loss" in entry]
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     return weights | {"loss": torch.tensor(losses)}
@@ -208,9 +210,11 @@ def test_layers_that_cannot_run_apart_are_noticed() -> None:
     plain = embed.forward
     decoder.layers[0].register_forward_hook(lambda *_: None)
     decoder.register_forward_pre_hook(
-        lambda _, args, kwargs: (args, kwargs | {"inputs_embeds": 2 * kwargs["inputs_embeds"]})
-        if kwargs.get("inputs_embeds") is not None
-        else None,
+        lambda _, args, kwargs: (
+            (args, kwargs | {"inputs_embeds": 2 * kwargs["inputs_embeds"]})
+            if kwargs.get("inputs_embeds") is not None
+            else None
+        ),
         with_kwargs=True,
     )
     assert embed.forward == plain

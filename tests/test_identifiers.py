@@ -41,7 +41,7 @@ def test_any_titles_become_unique_single_lines(titles: list[str]) -> None:
     made = identifiers(titles, [None] * len(titles), letters, max_tokens=12)
     assert len(set(made)) == len(titles)
     for text in made:
-        assert 1 <= len(text) and len(letters([text])[0]) <= 12
+        assert len(text) >= 1 and len(letters([text])[0]) <= 12
         assert "\n" not in text and text == unicodedata.normalize("NFC", text).strip()
 
 

@@ -1,7 +1,7 @@
 """Exact ranking of a closed set: best-first search over the choice trie, in waves over all prompts.
 
-log p only falls along a path, so the best bonus below a node bounds every score below it, and the first n leaves that no
-open bound exceeds are the true top n of the whole set.  No beam width, no invalid reply, no length bias.
+log p only falls along a path, so the best bonus below a node bounds every score below it, and the first n leaves that
+no open bound exceeds are the true top n of the whole set.  No beam width, no invalid reply, no length bias.
 """
 
 from __future__ import annotations
@@ -167,7 +167,9 @@ class _Bounds:
     def __init__(self, choices: Choices, bonus: np.ndarray | None):
         if bonus is not None:
             if bonus.shape != (len(choices),):
-                raise ChoiceError(f"bonus has shape {bonus.shape}; one value for each of {len(choices)} choices is needed")
+                raise ChoiceError(
+                    f"bonus has shape {bonus.shape}; one value for each of {len(choices)} choices is needed"
+                )
             if np.isnan(bonus).any() or np.isposinf(bonus).any():
                 raise ChoiceError("bonus holds NaN or +inf; any finite value or -inf can be used")
         self.leaves = [

@@ -52,7 +52,7 @@ class HFEngine:
         return tuple(self.model.peft_config) if self.peft else ()
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
-        """Prompts of one adapter and similar length together, longest first, so that memory runs out at once or never."""
+        """Prompts of one adapter and similar length together, longest first: memory runs out at once or never."""
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].adapter or "", -len(prompts[i].tokens)))
         group: list[int] = []
         for i in order:
@@ -116,7 +116,9 @@ class HFEngine:
     def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:
         for prompt in prompts:
             if not 0 < len(prompt.tokens) <= self.max_tokens - room:
-                raise LlmrecError(f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {self.max_tokens - room}")
+                raise LlmrecError(
+                    f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {self.max_tokens - room}"
+                )
 
     @contextmanager
     def _active(self, adapter: str | None) -> Any:

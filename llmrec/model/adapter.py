@@ -73,7 +73,10 @@ def save(model: PeftModel, folder: Path) -> str:
     Returns: the weights' digest, 12 hex digits.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.to(torch.float16).cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    tensors = {
+        name: tensor.to(torch.float16).cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     temporary = folder / f"{WEIGHTS}.writing"
     save_file(tensors, temporary, metadata={"format": "pt"})
     os.replace(temporary, folder / WEIGHTS)
@@ -117,7 +120,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def item_digests(identifiers: Iterable[str]) -> list[str]:
-    """A digest of each identifier, sorted: says which items a trie was trained with, without publishing their titles."""
+    """A digest of each identifier, sorted: which items a trie was trained with, without their titles."""
     return sorted(map(item_digest, identifiers))
 
 

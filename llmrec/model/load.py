@@ -111,7 +111,9 @@ def tensor_digest(folder: Path) -> str:
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.rglob("*.gguf"))
     if len(files) != 1:
-        raise AssetError(f"{folder}: one GGUF file is expected, found {len(files)}; delete the folder to fetch it again")
+        raise AssetError(
+            f"{folder}: one GGUF file is expected, found {len(files)}; delete the folder to fetch it again"
+        )
     return files[0]
 
 

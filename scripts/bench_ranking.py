@@ -1,0 +1,120 @@
+"""Exact search beside the usual constrained beam search: one model, the same users, one run.
+
+    python scripts/bench_ranking.py movies --users 16
+
+The peer is transformers' `generate` with 20 beams over the same identifiers (`prefix_allowed_tokens_fn`, renormalised
+logits, no length penalty), one user at a time as published decoders of title and semantic-id recommenders run it.  Also
+measured: reading the histories alone, so that the cost of a list is a multiple of what any model must pay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec import config
+from llmrec.data.split import Query, queries
+from llmrec.engine import Prompt
+from llmrec.metrics.ranking import ndcg, ranks
+from llmrec.recommender import Recommender
+
+
+class Beams:
+    """transformers' beam search held to the identifiers of the catalog."""
+
+    def __init__(self, model: Recommender, width: int):
+        self.engine: Any = model.engine
+        self.width = width
+        self.item = {tuple(line.tolist()): i for i, line in enumerate(model.listing.lines)}
+        self.next: dict[tuple[int, ...], set[int]] = {}
+        for line in self.item:
+            for depth in range(len(line)):
+                self.next.setdefault(line[:depth], set()).add(line[depth])
+        self.longest = max(map(len, self.item))
+        self.end = model.encoder.newline[-1]
+
+    def rank(self, prompt: Prompt, n: int) -> np.ndarray:
+        """(n,) positions, -1 where beams ended in nothing."""
+        length = len(prompt.tokens)
+
+        def allowed(_: int, ids: torch.Tensor) -> list[int]:
+            return sorted(self.next.get(tuple(ids[length:].tolist()), {self.end}))
+
+        with self.engine._active(prompt.adapter):
+            out = self.engine.model.generate(
+                input_ids=torch.tensor([prompt.tokens], device=self.engine.device), do_sample=False,
+                num_beams=self.width, num_return_sequences=self.width, max_new_tokens=self.longest,
+                prefix_allowed_tokens_fn=allowed, renormalize_logits=True, length_penalty=0.0,
+                eos_token_id=self.end, pad_token_id=self.end,
+            )  # fmt: skip
+        found = []
+        for tokens in out[:, length:].tolist():
+            line = tuple(tokens[: tokens.index(self.end) + 1]) if self.end in tokens else ()
+            if line in self.item:
+                found.append(self.item[line])
+        return np.array((found + [-1] * n)[:n])
+
+
+def quality(lists: np.ndarray, asked: list[Query]) -> float:
+    """NDCG@10 after the items of the history are taken out."""
+    kept = np.full((len(asked), 10), -1)
+    for row, (items, query) in enumerate(zip(lists, asked, strict=True)):
+        new = [item for item in items.tolist() if item >= 0 and item not in set(query.history)][:10]
+        kept[row, : len(new)] = new
+    return float(ndcg(ranks(kept, [query.target for query in asked]), 10).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain")
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--beams", type=int, default=20)
+    parser.add_argument("--base", action="store_true", help="the base model without an adapter")
+    args = parser.parse_args()
+    recipe = config.load_recipe(args.domain)
+    model = Recommender.load(recipe, None if args.base else args.domain)
+    asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    chosen = np.random.default_rng(0).permutation(len(asked))[: args.users]
+    asked = [asked[i] for i in chosen]
+    prompts = model.prompts([query.history for query in asked])
+    engine: Any = model.engine
+
+    def timed(work: Any) -> tuple[float, Any]:
+        engine.forget()
+        start = time.perf_counter()
+        result = work()
+        return time.perf_counter() - start, result
+
+    def prefill() -> None:
+        for group in engine.batches(prompts):
+            members = [prompts[i] for i in group]
+            with torch.no_grad(), engine._active(members[0].adapter):
+                engine._prefill(members)
+
+    timed(lambda: model.rank([asked[0].history], 10, prior=False))  # warm
+    read, _ = timed(prefill)
+    ours, found = timed(lambda: model.rank([query.history for query in asked], 10, prior=False))
+    beams = Beams(model, args.beams)
+    theirs, lists = timed(lambda: [beams.rank(prompt, args.beams) for prompt in prompts])
+    top = np.full((len(asked), 10), -1)
+    for row, one in zip(top, found, strict=True):
+        row[: len(one.items)] = one.items
+    valid = float(np.mean([np.mean(row >= 0) for row in lists]))
+    expansions, waves = np.mean([f.expansions for f in found]), np.mean([f.waves for f in found])
+    print("| | seconds a user | NDCG@10 | valid items |\n| --- | --- | --- | --- |")
+    print(f"| reading the history alone | {read / args.users:.3f} | | |")
+    print(f"| exact search, top 10 | {ours / args.users:.3f} | {quality(top, asked):.4f} | 100% |")
+    print(f"| {args.beams} beams | {theirs / args.users:.3f} | {quality(np.array(lists), asked):.4f} | {valid:.0%} |")
+    print(
+        f"\n{theirs / ours:.1f} × the users per second of beam search; a top 10 costs {ours / read:.2f} × reading the "
+        f"history, with {expansions:.1f} expansions in {waves:.1f} waves a user; {args.users} users, "
+        f"{torch.get_num_threads()} threads, {engine.head.weight.dtype}"
+    )
+
+
+if __name__ == "__main__":
+    main()

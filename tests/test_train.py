@@ -1,0 +1,178 @@
+"""The whole way on a small domain and a random model: prepare → train → card → recommend, with what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+from safetensors.torch import load_file, save_file
+
+from llmrec import config
+from llmrec.errors import AdapterError, AssetError
+from llmrec.evaluate import evaluate
+from llmrec.recommend import recommend
+from llmrec.recommender import Recommender
+from llmrec.train import run_folder, train
+
+ROOT = Path(__file__).parent.parent
+FILMS = [
+    f"{colour} {thing}" for colour in ("Red", "Blue", "Black") for thing in ("Sun", "Moon", "River", "Road", "Rain")
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with prompts, a base model, a domain of fifteen films, and 30 people who walk through them."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "prompts", root / "prompts")
+    base = root / "base"
+    tokenizer = tiny.tokenizer("gpt2")
+    tiny.model(len(tokenizer)).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    rng = np.random.default_rng(0)
+    rows = ["user_id,item_id,timestamp"]
+    for user in range(30):
+        start = int(rng.integers(15))
+        rows += [f"u{user},i{(start + 2 * k) % 15},{1000 * user + k}" for k in range(7)]
+    (root / "events.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,title,year", *(f"i{i},{title},{1990 + i}" for i, title in enumerate(FILMS))]
+    (root / "items.csv").write_text("\n".join(items) + "\n")
+    recipe = {
+        "domain": "films", "noun": "films", "unit": "film", "base_model": str(base),
+        "data": {"path": str(root / "events.csv"), "items": str(root / "items.csv")},
+        "split": {"method": "leave_one_out"},
+        "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
+        "fit": {
+            "window_tokens": 120, "batch_tokens": 480, "micro_batch_tokens": 480, "epochs": 24, "cache": "disk",
+            "learning_rate": 0.01, "valid_users": 10, "valid_every": 12, "precision": "float32", "variants": 2,
+        },
+    }  # fmt: skip
+    (root / "adapters" / "films").mkdir(parents=True)
+    (root / "adapters" / "films" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMREC_PROJECT", str(world))
+        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
+        return train(config.load_recipe("films"))
+
+
+@pytest.fixture(autouse=True)
+def here(world: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMREC_PROJECT", str(world))
+
+
+def test_the_folder_explains_itself(trained: Path) -> None:
+    card = json.loads((trained / "card.json").read_text())
+    assert card["domain"] == "films" and card["recipe"]["lora"]["rank"] == 8 and len(card["items"]) == 15
+    assert card["validation"]["ndcg@10"] > 0 and card["prior_weight"] >= 0 and card["loss"]["next_item"] > 0
+    for name in (
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "curve.png",
+        "log.jsonl",
+        "prompts/next_item.yaml",
+    ):
+        assert (trained / name).is_file()
+    text = "".join(path.read_text() for path in trained.glob("*.json"))
+    assert "u1" not in text and "Red Sun" not in text  # nobody's records, no titles
+
+
+def test_it_learned_the_walk(trained: Path) -> None:
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < np.log(15) * 0.8  # guessing costs ln 15 nats
+    found = recommend("films", history=["Red Sun", "Red River", "Red Rain"], n=15, prior=False)
+    assert found.exact and len(found.items) == 12
+    assert sum(item.p for item in found.items) < 1
+
+
+def test_filters_prune_and_nothing_else(trained: Path) -> None:
+    free = recommend("films", history=["Red Sun"], n=14)
+    some = recommend("films", history=["Red Sun"], n=14, only=["year=1995..1999"], exclude=["Blue Moon"])
+    kept = [item.title for item in free.items if item.title.startswith("Blue") and item.title != "Blue Moon"]
+    assert [item.title for item in some.items] == kept
+
+
+def test_the_suite_ranks_with_it(trained: Path, tmp_path: Path) -> None:
+    suite = config.Suite(
+        domain="films", splits=(config.Asked(method="leave_one_out"),), rankers=("popular", "llm", "llm+prior"),
+        compare=(("llm", "popular"),), samples=100,
+    )  # fmt: skip
+    results = json.loads((evaluate(suite, out=tmp_path) / "results.json").read_text())
+    text = json.dumps(results)
+    assert "ndcg@10" in text and "llm+prior" in text
+    with pytest.raises(AdapterError):  # its training data holds the answers of another split
+        evaluate(suite.model_copy(update={"splits": (config.Asked(method="time"),)}), out=tmp_path / "other")
+
+
+def test_new_items_get_their_share_and_reorder_nobody(trained: Path, world: Path, tmp_path: Path) -> None:
+    items = (world / "items.csv").read_text() + "i15,Green Sun,2024\ni16,Green Moon,2024\n"
+    (tmp_path / "items.csv").write_text(items)
+    recipe = config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}", "new_share=0.2"))
+    before = Recommender.load(config.load_recipe("films"), "films").rank([[0, 2]], 15, prior=False)[0]
+    after = Recommender.load(recipe, "films").rank([[0, 2]], 17, prior=False)[0]
+    assert [item for item in after.items.tolist() if item < 15] == before.items.tolist()
+    new = [float(np.exp(p)) for item, p in zip(after.items, after.log_p, strict=True) if item >= 15]
+    assert sum(new) == pytest.approx(0.2, abs=1e-4)
+
+
+def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tmp_path: Path) -> None:
+    def spoiled(name: str) -> Path:
+        folder = world / "adapters" / name
+        shutil.copytree(trained, folder)
+        return folder
+
+    recipe = config.load_recipe("films")
+    weights = spoiled("weights") / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
+    with pytest.raises(AdapterError, match="not what card.json describes"):
+        Recommender.load(recipe, "weights")
+
+    (spoiled("wording") / "prompts" / "next_item.yaml").write_text(
+        (world / "prompts" / "next_item.yaml").read_text().replace("Continue the list", "Go on")
+    )
+    with pytest.raises(AdapterError, match="not the wording it was trained on"):
+        Recommender.load(recipe, "wording")
+
+    (spoiled("card") / "card.json").unlink()
+    with pytest.raises(AdapterError, match="llmrec train card"):
+        Recommender.load(recipe, "card")
+
+    other = tmp_path / "other"
+    tiny.model(len(tiny.tokenizer("gpt2")), seed=1).save_pretrained(other)
+    tiny.tokenizer("gpt2").save_pretrained(other)
+    with pytest.raises(AdapterError, match="trained on other weights"):
+        Recommender.load(config.load_recipe("films", (f"base_model={other}",)), "films")
+
+    short = "\n".join((world / "items.csv").read_text().splitlines()[:-1]).replace("Red Sun", "Crimson Sun")
+    (tmp_path / "items.csv").write_text(short + f"\ni14,{FILMS[14]},2004\n")
+    with pytest.raises(AdapterError, match="1 of 15 items"):
+        Recommender.load(config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}",)), "films")
+
+
+def test_another_recipe_is_another_run(world: Path) -> None:
+    from llmrec import prepare
+    from llmrec.data.catalog import Catalog
+    from llmrec.model.load import base_model
+
+    recipe = config.load_recipe("films")
+    base, catalog = base_model(recipe.base_model), Catalog.of(prepare.load(recipe))
+    same = config.load_recipe("films", ("fit.checkpoint_minutes=1",))
+    other = config.load_recipe("films", ("lora.rank=16",))
+    assert run_folder(recipe, base, catalog) == run_folder(same, base, catalog) != run_folder(other, base, catalog)
+
+
+def test_bases_that_cannot_be_loaded_say_what_to_do(tmp_path: Path) -> None:
+    for name in ("nowhere/at-all", "no such", str(tmp_path)):
+        with pytest.raises(AssetError, match="safetensors|hub|folder"):
+            Recommender.load(config.load_recipe("films", (f"base_model={name}",)), None)
