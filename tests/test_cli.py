@@ -153,7 +153,8 @@ def test_a_shell_sees_status_2_and_one_line(args: list[str], message: str, home:
 def test_interrupted_ends_with_130(tmp_path: Path):
     """Ctrl-C while a verb runs."""
     code = (
-        "import sys, time; from llmrec import cli, recommend\n"
+        "import signal, sys, time; from llmrec import cli, recommend\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
         "def slow(*_, **__): print('ready', flush=True); time.sleep(60)\n"
         "recommend.recommend = slow; sys.argv = ['llmrec', 'recommend', 'movies']; cli.main()"
     )
@@ -164,5 +165,5 @@ def test_interrupted_ends_with_130(tmp_path: Path):
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         assert process.stderr.read() == b"stopped\n"

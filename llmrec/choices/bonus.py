@@ -31,4 +31,4 @@ def mix(p: np.ndarray, popularity: np.ndarray, weight: float, floor: float) -> n
 
 def combine(*terms: np.ndarray) -> np.ndarray:
     """The sum of bonus terms, float32."""
-    return np.sum(terms, axis=0, dtype=np.float32)
+    return np.stack(terms).sum(axis=0, dtype=np.float32)

@@ -92,7 +92,8 @@ def rank(
                 result[i] = searches.pop(i).ranking(engine.exact)
                 if progress:
                     progress(1)
-            nodes, owners = [], []
+            nodes: list[Node] = []
+            owners: list[tuple[_Search, int, int]] = []
             for i, search in searches.items():
                 for part, node in asked[i]:
                     trie = search.parts[part][0]
@@ -133,7 +134,8 @@ def score(
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
     for group in engine.batches(prompts):
-        nodes, place = [], {}
+        nodes: list[Node] = []
+        place: dict[tuple[int, int, int], int] = {}
         for i in group:
             for choice in candidates[i]:
                 part, trie, own = _owner(parts, choice)

@@ -207,7 +207,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         except (TypeError, LookupError):
             return self.undefined(obj=obj, name=argument)
 
-    getattr = getitem
+    getattr = getitem  # type: ignore[assignment]  # our templates see mappings: a.b and a['b'] are one
 
 
 def _join(values: Any, separator: str = "") -> str:
