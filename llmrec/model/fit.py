@@ -145,7 +145,7 @@ def fit(
     bar = _progress(accelerator.is_main_process)
     model.train()
     with bar:
-        job = bar.add_task("training", total=plan.steps, completed=state.step, speed="")
+        job = bar.add_task("training", total=plan.steps, completed=state.step)
         while state.step < plan.steps and state.since_best < settings.patience:
             variant, rows = plan.step(state.step)
             mine = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
@@ -304,7 +304,8 @@ class Activations:
         with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), _progress(
             self.accelerator.is_main_process
         ) as bar:  # fmt: skip
-            job = bar.add_task(f"activations below layer {self.first_layer}", total=len(parts), speed="")
+            bar.console.print(f"activations below layer {self.first_layer}: {shape[0]:,} tokens, computed once")
+            job = bar.add_task(f"activations below layer {self.first_layer}", total=len(parts))
             for part in parts:
                 tokens = [torch.from_numpy(rows[r].tokens.astype(np.int64)) for r in part]
                 padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(weight.device)
