@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -431,7 +432,8 @@ def test_hostile_titles_go_through_every_reader_with_ids_kept(tmp_path):
     del records[list(HOSTILE).index("surrogate")]  # cannot be written to the other kinds at all
     expected = {item_id: title for item_id, title in titles(lines).items() if item_id != ids["surrogate"]}
     for name in ("a.csv", "a.parquet"):
-        assert titles(table(save(records, tmp_path / name))) == expected
+        if name == "a.parquet" or sys.version_info >= (3, 11):  # csv could not write NUL before
+            assert titles(table(save(records, tmp_path / name))) == expected
 
 
 SCRAPS = st.lists(
