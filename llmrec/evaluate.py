@@ -28,6 +28,7 @@ from llmrec import config, prepare
 from llmrec.baselines import Ranker, ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.baselines.transitions import Transitions
+from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
@@ -102,11 +103,7 @@ class LanguageModel:
 
     def rank(self, queries: Sequence[Query], n: int) -> np.ndarray:
         """(queries, n) int32 positions, -1 where a list ends early."""
-        lists = np.full((len(queries), n), -1, np.int32)
-        found = self.recommender.rank([query.history for query in queries], n, prior=self.prior)
-        for line, listed in zip(lists, found, strict=True):
-            line[: len(listed.items)] = listed.items
-        return lists
+        return listed(self.recommender.rank([query.history for query in queries], n, prior=self.prior), n)
 
 
 def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:

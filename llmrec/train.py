@@ -20,11 +20,11 @@ from accelerate.utils import set_seed
 
 from llmrec import config, prepare
 from llmrec.choices import bonus as terms
-from llmrec.choices.search import log_p_all
+from llmrec.choices.search import listed, log_p_all
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
-from llmrec.metrics.ranking import hr, ndcg
+from llmrec.metrics.ranking import hr, ndcg, ranks
 from llmrec.model import adapter as adapters
 from llmrec.model import rows
 from llmrec.model.encode import Encoder
@@ -133,8 +133,8 @@ def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, fl
     recommender.engine.forget()
     lists = recommender.rank([query.history for query in asked], 10, prior=False)
     recommender.engine.forget()
-    ranks = np.array([_rank_of(query.target, found.items) for query, found in zip(asked, lists, strict=True)])
-    return {"hr@10": float(hr(ranks, 10).mean()), METRIC: float(ndcg(ranks, 10).mean())}
+    found = ranks(listed(lists, 10), [query.target for query in asked])
+    return {"hr@10": float(hr(found, 10).mean()), METRIC: float(ndcg(found, 10).mean())}
 
 
 def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[float, list[dict[str, float]]]:
@@ -226,9 +226,3 @@ def _accelerator(recipe: config.Recipe) -> Accelerator:
     cpu = not torch.cuda.is_available()
     dtype = compute_dtype(recipe.fit.precision, "cpu" if cpu else "cuda")
     return Accelerator(cpu=cpu, mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
-
-
-def _rank_of(target: int, items: np.ndarray) -> int:
-    """1 is best; 0 where the target is not in the list."""
-    found = np.flatnonzero(np.asarray(items) == target)
-    return int(found[0]) + 1 if len(found) else 0

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from llmrec import config
+from llmrec.choices.search import listed
 from llmrec.data.split import Query, queries
 from llmrec.engine import Prompt
 from llmrec.metrics.ranking import ndcg, ranks
@@ -100,14 +101,11 @@ def main() -> None:
     ours, found = timed(lambda: model.rank([query.history for query in asked], 10, prior=False))
     beams = Beams(model, args.beams)
     theirs, lists = timed(lambda: [beams.rank(prompt, args.beams) for prompt in prompts])
-    top = np.full((len(asked), 10), -1)
-    for row, one in zip(top, found, strict=True):
-        row[: len(one.items)] = one.items
     valid = float(np.mean([np.mean(row >= 0) for row in lists]))
     expansions, waves = np.mean([f.expansions for f in found]), np.mean([f.waves for f in found])
     print("| | seconds a user | NDCG@10 | valid items |\n| --- | --- | --- | --- |")
     print(f"| reading the history alone | {read / args.users:.3f} | | |")
-    print(f"| exact search, top 10 | {ours / args.users:.3f} | {quality(top, asked):.4f} | 100% |")
+    print(f"| exact search, top 10 | {ours / args.users:.3f} | {quality(listed(found, 10), asked):.4f} | 100% |")
     print(f"| {args.beams} beams | {theirs / args.users:.3f} | {quality(np.array(lists), asked):.4f} | {valid:.0%} |")
     print(
         f"\n{theirs / ours:.1f} × the users per second of beam search; a top 10 costs {ours / read:.2f} × reading the "

@@ -173,7 +173,7 @@ def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) ->
     assert torch.equal(next(p for n, p in model.named_parameters() if "lora_B" in n), seen[1])
 
 
-def test_two_processes_see_all_rows_once() -> None:
+def test_every_epoch_sees_all_rows_once() -> None:
     plan = Plan([ROWS], SETTINGS)
     for epoch in range(4):
         rows = [row for step in range(plan.starts[epoch], plan.starts[epoch + 1]) for row in plan.step(step)[1]]

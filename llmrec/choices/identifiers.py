@@ -27,8 +27,8 @@ def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Enco
     number.  Raises: ChoiceError where no number tells them apart.
     """
     texts = [one_line(title) for title in titles]
-    texts = clipped(texts, encode, max_tokens)
-    tokens = [tuple(ids) for ids in encode(texts)]
+    texts, encoded = clipped(texts, encode, max_tokens)
+    tokens = [tuple(ids) for ids in encoded]
     taken: set[str] = set()
     known: set[tuple[int, ...]] = set()
     numbers: defaultdict[str, int] = defaultdict(lambda: 1)
@@ -57,21 +57,17 @@ def one_line(title: str) -> str:
     return re.sub(" +", " ", text)[:MAX_CHARACTERS].strip() or NAMELESS
 
 
-def clipped(texts: list[str], encode: Encode, max_tokens: int) -> list[str]:
-    """Texts of at most `max_tokens` tokens: whole words where at least one fits."""
-    long = [i for i, ids in enumerate(encode(texts)) if len(ids) > max_tokens]
-    result = list(texts)
-    rest = {i: texts[i] for i in long}
+def clipped(texts: list[str], encode: Encode, max_tokens: int) -> tuple[list[str], list[list[int]]]:
+    """Texts of at most `max_tokens` tokens, and these tokens: whole words where at least one fits."""
+    result, tokens = list(texts), encode(texts)
+    rest = [i for i, ids in enumerate(tokens) if len(ids) > max_tokens]
     while rest:  # every round drops a word (or a character of a single word) from all that are still too long
-        shorter = {i: _shorter(text) for i, text in rest.items()}
-        lengths = [len(ids) for ids in encode(list(shorter.values()))]
-        rest = {}
-        for (i, text), length in zip(shorter.items(), lengths, strict=True):
-            if length > max_tokens and len(text) > 1:
-                rest[i] = text
-            else:
-                result[i] = text
-    return result
+        for i in rest:
+            result[i] = _shorter(result[i])
+        for i, ids in zip(rest, encode([result[i] for i in rest]), strict=True):
+            tokens[i] = ids
+        rest = [i for i in rest if len(tokens[i]) > max_tokens and len(result[i]) > 1]
+    return result, tokens
 
 
 def _shorter(text: str) -> str:

@@ -104,8 +104,7 @@ def fit(
     cached = settings.cache != "none"
     activations = Activations(decoder, first_layer, settings, run, accelerator) if cached else None
     decisions = Decisions(trie)
-    upper = slice_layers(decoder, first_layer) if cached else nullcontext()
-    with upper:
+    with trained_layers(decoder, first_layer, cached):
         learner = accelerator.prepare(Learner(decoder, TrieLoss(trie, causal.get_output_embeddings())))
         optimizer = accelerator.prepare(optimizer)
     writer = _tensorboard(run) if accelerator.is_main_process else None
@@ -156,7 +155,7 @@ def fit(
                 inputs = activations.inputs(variant, variants[variant], part) if activations else None
                 batch = collate([variants[variant][row] for row in part], decisions, accelerator.device, inputs)
                 last = i == len(parts) - 1
-                with upper_again(decoder, first_layer, cached), _sync(accelerator, learner, last):
+                with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
                     nats = learner(batch.inputs, batch.positions, batch.children)
                     accelerator.backward(real * nats * accelerator.num_processes / total)
                 state.recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
@@ -336,7 +335,7 @@ def slice_layers(decoder: Any, first: int, last: int | None = None) -> Iterator[
         decoder.layers, decoder.norm = layers, norm
 
 
-def upper_again(decoder: Any, first: int, cached: bool) -> Any:
+def trained_layers(decoder: Any, first: int, cached: bool) -> Any:
     """Only the trained layers while their inputs come from the cache, the whole decoder otherwise."""
     return slice_layers(decoder, first) if cached else nullcontext()
 
