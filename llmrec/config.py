@@ -80,10 +80,12 @@ class Lora(Section):
     """Share of the adapter's inputs dropped while training."""
     first_layer: int = Field(0, ge=0)
     """Layers below this stay frozen.  With a positive value their activations can be cached (`fit.cache`)."""
-    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = (
+    targets: tuple[
+        Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"], ...
+    ] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
-    """Linear layers that get an update."""
+    """Linear layers that get an update; `lm_head` gives each token's score an update of its own."""
 
 
 class Fit(Section):
@@ -112,7 +114,7 @@ class Fit(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients above this norm are scaled down."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """`auto`: bf16 where the hardware multiplies it (GPU, AVX-512 or AMX processors), else float32."""
+    """`auto`: bf16 where the hardware multiplies it (GPUs, AMX processors), else float32."""
     quantize: Literal["none", "4bit"] = "none"
     """`4bit`: NF4 base weights through bitsandbytes, on a GPU (extra `qlora`)."""
     cache: Literal["none", "memory", "disk"] = "none"
@@ -131,6 +133,18 @@ class Fit(Section):
     """Seed of everything random."""
 
 
+class Teacher(Section):
+    """Soft targets for the next item: what a SASRec and the item-item transitions, fitted on the same training events,
+    expect at every line."""
+
+    share: float = Field(0.0, ge=0, le=1)
+    """Weight of what the teacher expects, against what happened; 0 trains on what happened alone."""
+    members: int = Field(2, ge=1, le=16)
+    """SASRec models of different seeds whose probabilities are averaged."""
+    transitions: float = Field(0.3, ge=0, le=1)
+    """Share of the item-item transitions in the teacher's probabilities."""
+
+
 class Prior(Section):
     """Item-item transitions added to the model's log p as a bonus; weight fitted on validation users."""
 
@@ -144,31 +158,6 @@ class Prior(Section):
     """Transitions drawn from popularity that are added to each item's own, so that rarely seen items say little."""
     floor: float = Field(0.1, gt=0, lt=1)
     """Share of popularity mixed in, so that no item gets -inf."""
-
-
-class Recipe(Section):
-    """What to train for one domain: `adapters/<domain>/recipe.yaml`."""
-
-    domain: str
-    """Name of the domain: the folder's name."""
-    noun: str = "items"
-    """What the catalog holds, in the plural: films, products, songs."""
-    unit: str = "item"
-    """One of them."""
-    base_model: str = "smollm2-135m"
-    """Hub id, local folder, GGUF file, or named asset."""
-    licence: str = ""
-    """Terms of the data, copied to the card."""
-    tasks: tuple[str, ...] = ("next_item",)
-    """Names of prompt files to train on."""
-    data: DataSource
-    split: Split = Split()
-    identifier: Identifier = Identifier()
-    lora: Lora = Lora()
-    fit: Fit = Fit()
-    prior: Prior = Prior()
-    new_share: float = Field(0.05, gt=0, lt=1)
-    """Probability that items added after training share, until the adapter is trained again."""
 
 
 class SASRec(Section):
@@ -196,6 +185,34 @@ class SASRec(Section):
     """Validation queries ranked each time, a random sample."""
     patience: int = Field(6, ge=1)
     """Validations without a better ndcg@10 before training stops; the best weights are kept."""
+
+
+class Recipe(Section):
+    """What to train for one domain: `adapters/<domain>/recipe.yaml`."""
+
+    domain: str
+    """Name of the domain: the folder's name."""
+    noun: str = "items"
+    """What the catalog holds, in the plural: films, products, songs."""
+    unit: str = "item"
+    """One of them."""
+    base_model: str = "smollm2-135m"
+    """Hub id, local folder, GGUF file, or named asset."""
+    licence: str = ""
+    """Terms of the data, copied to the card."""
+    tasks: tuple[str, ...] = ("next_item",)
+    """Names of prompt files to train on."""
+    data: DataSource
+    split: Split = Split()
+    identifier: Identifier = Identifier()
+    lora: Lora = Lora()
+    fit: Fit = Fit()
+    prior: Prior = Prior()
+    teacher: Teacher = Teacher()
+    sasrec: SASRec = SASRec()
+    """The teacher's members."""
+    new_share: float = Field(0.05, gt=0, lt=1)
+    """Probability that items added after training share, until the adapter is trained again."""
 
 
 class Asked(Section):

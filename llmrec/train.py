@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from llmrec import config, prepare
+from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all
 from llmrec.data.catalog import Catalog
@@ -34,7 +36,7 @@ from llmrec.recommender import Listing, Recommender
 from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
 
-PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # tried on validation users
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
 
 
 def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True) -> Path:
@@ -67,10 +69,15 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     if recipe.fit.cache != "none":
         check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
     asked = sampled(queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=1), recipe)
+    expects = None
+    if recipe.teacher.share:
+        with accelerator.main_process_first():
+            expects = teacher(recommender, run)
     state = fit(
         model, variants, listing.choices.trie, recipe.fit, run,
         first_layer=recipe.lora.first_layer,
         validate=(lambda: validation(recommender, asked)) if asked else None,
+        teacher=expects, share=recipe.teacher.share,
         accelerator=accelerator,
     )  # fmt: skip
     if accelerator.is_main_process:
@@ -119,6 +126,21 @@ def training_rows(recommender: Recommender) -> list[list[rows.Row]]:
             )
         variants.append(made)
     return variants
+
+
+def teacher(recommender: Recommender, run: Path) -> Callable[[Sequence[rows.Row]], Tensor]:
+    """What the recipe's teacher expects at all targets of some rows, (targets, items)."""
+    recipe, dataset, catalog = recommender.recipe, recommender.dataset, recommender.catalog
+    valid = queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets)
+    fitted = Teacher.fit(recipe, dataset, catalog, valid, run)
+
+    def expects(part: Sequence[rows.Row]) -> Tensor:
+        lines = [np.concatenate([row.context, row.choices]) for row in part]
+        return fitted.p([
+            line[: len(row.context) + k] for row, line in zip(part, lines, strict=True) for k in range(len(row.choices))
+        ])  # fmt: skip
+
+    return expects
 
 
 def sampled(asked: Sequence[Query], recipe: config.Recipe) -> list[Query]:

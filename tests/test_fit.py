@@ -42,7 +42,7 @@ def people(count: int = 24) -> list[Row]:
 ROWS = people()
 
 
-def learner(**lora: int) -> tuple[object, Learner]:
+def learner(**lora: object) -> tuple[object, Learner]:
     model = adapter.attach(tiny.model(100), LORA.model_copy(update=lora), base_name="tiny")
     causal = model.get_base_model()
     return model, Learner(causal.get_decoder(), TrieLoss(TRIE, causal.get_output_embeddings()))
@@ -56,7 +56,7 @@ def nats(parts: list[list[Row]]) -> float:
             if "lora_B" in name:
                 parameter.copy_(torch.sin(torch.arange(parameter.numel()).float()).view_as(parameter) * 0.1)
         batches = [collate(part, decisions) for part in parts]
-        return sum(float(module(b.inputs, b.positions, b.children)) for b in batches)
+        return sum(float(module(*b.learned)[0]) for b in batches)
 
 
 def trained(run: Path, rows: list[Row] = ROWS, **settings: object) -> dict[str, torch.Tensor]:
@@ -73,10 +73,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0
     return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=atol, rtol=0) for k in a)
 
 
-def test_the_loss_is_minus_log_p_of_the_choice_over_siblings_only() -> None:
-    """Summed over a line's decisions, against a softmax written out by hand."""
+@pytest.mark.parametrize("targets", [("q_proj",), ("q_proj", "lm_head")])
+def test_the_loss_is_minus_log_p_of_the_choice_over_siblings_only(targets: tuple[str, ...]) -> None:
+    """Summed over a line's decisions, against a softmax written out by hand; the head's own LoRA counts, too."""
     row = dense_rows([1, 2, 3], LINES, np.array([5, 40]), window_tokens=48)[0]
-    model, module = learner()
+    model, module = learner(targets=targets)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.sin(torch.arange(parameter.numel()).float()).view_as(parameter))
     batch = collate([row], Decisions(TRIE))
     with torch.no_grad():
         logits = model(torch.tensor(row.tokens)[None].long()).logits[0].float()
@@ -88,7 +93,47 @@ def test_the_loss_is_minus_log_p_of_the_choice_over_siblings_only() -> None:
                 siblings = torch.tensor(TRIE.children(node)).long()
                 right = TRIE.child_token[child]
                 expected -= float(logits[at, right] - torch.logsumexp(logits[at, siblings], 0))
-        assert float(module(batch.inputs, batch.positions, batch.children)) == pytest.approx(expected, abs=1e-4)
+        assert float(module(*batch.learned)[0]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_soft_targets_are_a_cross_entropy_with_the_teacher_at_every_decision() -> None:
+    row = dense_rows([1, 2, 3], LINES, np.array([5, 40]), window_tokens=48)[0]
+    model, module = learner()
+    batch = collate([row], Decisions(TRIE))
+    certain = torch.nn.functional.one_hot(torch.tensor([5, 40]), len(TRIE)).float()
+    p = torch.rand(2, len(TRIE), generator=torch.manual_seed(0))
+    with torch.no_grad():
+        happened, soft = module(*batch.learned, module.loss.expected(certain, batch.target))
+        assert float(soft) == pytest.approx(float(happened), rel=1e-5)
+        again, soft = module(*batch.learned, module.loss.expected(p, batch.target))
+        assert float(again) == pytest.approx(float(happened), rel=1e-6)
+        logits = model(torch.tensor(row.tokens)[None].long()).logits[0].float()
+        expected = 0.0
+        for target, (start, choice) in enumerate(zip(row.starts, row.choices, strict=True)):
+            for child in TRIE.decision_child[TRIE.decision_offsets[choice] : TRIE.decision_offsets[choice + 1]]:
+                node = int(TRIE.child_parent[child])
+                options = range(TRIE.child_offsets[node], TRIE.child_offsets[node + 1])
+                below = [TRIE.order[TRIE.child_lo[o] : TRIE.child_hi[o]].tolist() for o in options]
+                share = torch.stack([p[target, leaves].sum() for leaves in below])
+                tokens = torch.tensor(TRIE.children(node)).long()
+                log_p = torch.log_softmax(logits[start + TRIE.node_depth[node] - 1, tokens], 0)
+                expected -= float((share / share.sum() * log_p).sum())
+    assert float(soft) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_teacher_moves_the_model_towards_what_it_expects(tmp_path: Path) -> None:
+    """Soft targets alone, always the same choice: what happened gets less likely than without them."""
+    favourite = torch.nn.functional.one_hot(torch.tensor(7), len(TRIE)).float()
+
+    def loss(share: float) -> float:
+        model, _ = learner()
+        state = fit(
+            model, [ROWS], TRIE, SETTINGS, tmp_path / str(share), first_layer=1, accelerator=Accelerator(cpu=True),
+            teacher=lambda part: favourite.expand(sum(len(row.starts) for row in part), -1), share=share,
+        )  # fmt: skip
+        return [entry["loss"] for entry in state.log if "loss" in entry][-1]
+
+    assert loss(1.0) > loss(0.0)
 
 
 def test_rows_together_are_rows_alone() -> None:

@@ -17,19 +17,22 @@ from llmrec.model.rows import Row
 from llmrec.show import legend, render_row, row_kinds, show
 
 END = 0
+NOTHING = np.empty(0, np.int32)
 
 
 def test_only_decisions_of_targets_are_learned():
     """Lines 1-2-3-end, 1-2-4-end and 5-6-end: decisions after nothing (1 or 5) and after 1-2 (3 or 4)."""
     trie = ChoiceTrie.build([[1, 2, 3, END], [1, 2, 4, END], [5, 6, END]])
-    row = Row(np.array([9, 9, 5, 6, END, 1, 2, 4, END], np.int32), np.array([5], np.int32), np.array([1], np.int32))
+    row = Row(
+        np.array([9, 9, 5, 6, END, 1, 2, 4, END], np.int32), np.array([5], np.int32), np.array([1], np.int32), NOTHING
+    )
     assert row_kinds(row, trie) == ["context"] * 5 + ["learned", "forced", "learned", "forced"]
-    both = Row(row.tokens, np.array([2, 5], np.int32), np.array([2, 1], np.int32))
+    both = Row(row.tokens, np.array([2, 5], np.int32), np.array([2, 1], np.int32), NOTHING)
     assert row_kinds(both, trie)[2:5] == ["learned", "forced", "forced"]
 
 
 def test_a_catalog_of_one_teaches_nothing():
-    row = Row(np.array([9, 1, END], np.int32), np.array([1], np.int32), np.array([0], np.int32))
+    row = Row(np.array([9, 1, END], np.int32), np.array([1], np.int32), np.array([0], np.int32), NOTHING)
     assert row_kinds(row, ChoiceTrie.build([[1, END]])) == ["context", "forced", "forced"]
 
 

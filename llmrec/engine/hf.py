@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from llmrec.engine import Node, Prompt
 from llmrec.errors import LlmrecError
+from llmrec.model.head import base_weight, token_rows
 
 WIDE = 64  # children from which nodes that share them are scored in one matrix product
 GROW = 32  # columns by which the store of keys and values grows
@@ -41,8 +42,8 @@ class HFEngine:
         causal = model.get_base_model() if self.peft else model
         self.decoder = causal.get_decoder()
         self.head = causal.get_output_embeddings()
-        self.device = self.head.weight.device
-        self.exact = self.head.weight.dtype == torch.float32
+        self.device = base_weight(self.head).device
+        self.exact = base_weight(self.head).dtype == torch.float32
         self.max_tokens: int = causal.config.max_position_embeddings
         self._flight: _Flight | None = None
 
@@ -224,7 +225,7 @@ class HFEngine:
         return result
 
     def _weight(self, tokens: np.ndarray) -> Tensor:
-        return self.head.weight[torch.from_numpy(np.asarray(tokens, np.int64)).to(self.device)].float()
+        return token_rows(self.head, torch.from_numpy(np.asarray(tokens, np.int64)).to(self.device))
 
 
 @dataclass

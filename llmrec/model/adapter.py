@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +41,23 @@ def attach(model: Any, lora: Lora, *, base_name: str) -> PeftModel:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        layers_to_transform=list(range(lora.first_layer, layers)) if lora.first_layer else None,
+        target_modules=adapted(model, lora),
         bias="none",
         task_type="CAUSAL_LM",
     )
     if problems := unservable(peft_config.to_dict()):
         raise AdapterError(f"an adapter of this shape cannot be served: {'; '.join(problems)}")
-    peft_model = get_peft_model(model, peft_config)
+    with _untied():
+        peft_model = get_peft_model(model, peft_config)
     peft_config.base_model_name_or_path = base_name  # the name of a recipe, never a path of this machine
     return peft_model
+
+
+def adapted(model: Any, lora: Lora) -> list[str]:
+    """Full names of the modules that get an update: the head, and layers from `lora.first_layer` on."""
+    names = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in lora.targets]
+    layer = {name: re.search(r"\.layers\.(\d+)\.", name) for name in names}
+    return [name for name in names if not (found := layer[name]) or int(found[1]) >= lora.first_layer]
 
 
 def unservable(peft_config: dict[str, Any]) -> list[str]:
@@ -92,10 +102,11 @@ def load(model: Any, folders: dict[str, Path]) -> Any:
     """
     for name, folder in folders.items():
         check(folder)
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, use_safetensors=True)
+        with _untied():
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
+            else:
+                model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, use_safetensors=True)
     return model.eval()
 
 
@@ -154,6 +165,14 @@ def copy_prompts(prompts: Path, names: Iterable[str], folder: Path) -> None:
     (folder / "prompts").mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(prompts / f"{name}.yaml", folder / "prompts" / f"{name}.yaml")
+
+
+@contextmanager
+def _untied() -> Iterator[None]:
+    """PEFT warns where a head that shares its weight with the input gets an update: here only the output shall."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        yield
 
 
 def _plain(values: Any) -> Any:

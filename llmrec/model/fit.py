@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit
 from llmrec.errors import RecipeError
-from llmrec.model.loss import TrieLoss
+from llmrec.model.loss import Expected, TrieLoss
 from llmrec.model.rows import Row
 
 METRIC = "ndcg@10"  # what validation maximises
@@ -50,6 +50,12 @@ class Batch:
     inputs: Tensor  # (rows, time) token ids, or (rows, time, width) activations
     positions: Tensor  # (decisions,) into the flattened (rows * time)
     children: Tensor  # (decisions,) trie children that were right
+    target: Tensor  # (decisions,) which target of the batch a decision belongs to
+
+    @property
+    def learned(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a learner takes."""
+        return self.inputs, self.positions, self.children
 
 
 class Learner(nn.Module):
@@ -60,11 +66,15 @@ class Learner(nn.Module):
         self.decoder = decoder
         self.loss = loss
 
-    def forward(self, inputs: Tensor, positions: Tensor, children: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Tensor, positions: Tensor, children: Tensor, expected: Expected | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Summed nats of what happened and of what was expected."""
         name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
         hidden = self.decoder(**{name: inputs}, use_cache=False).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.loss(hidden.flatten(0, 1)[positions], children).sum()
+            happened, soft = self.loss(hidden.flatten(0, 1)[positions], children, expected)
+            return happened.sum(), soft.sum()
 
 
 def fit(
@@ -76,6 +86,8 @@ def fit(
     *,
     first_layer: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
+    teacher: Callable[[Sequence[Row]], Tensor] | None = None,
+    share: float = 0.0,
     accelerator: Accelerator | None = None,
 ) -> Progressed:
     """Train the trainable parameters of `model`; on return it holds the best ones by validation.
@@ -87,6 +99,8 @@ def fit(
         run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
         validate: returns metrics of the model as it is, ndcg@10 among them.
+        teacher: what it expects at all targets of some rows, (targets, choices) probabilities.
+        share: weight of what the teacher expects, against what happened.
     """
     accelerator = accelerator or Accelerator()
     run.mkdir(parents=True, exist_ok=True)
@@ -105,7 +119,8 @@ def fit(
     activations = Activations(decoder, first_layer, settings, run, accelerator) if cached else None
     decisions = Decisions(trie)
     with trained_layers(decoder, first_layer, cached):
-        learner = accelerator.prepare(Learner(decoder, TrieLoss(trie, causal.get_output_embeddings())))
+        trie_loss = TrieLoss(trie, causal.get_output_embeddings()).to(accelerator.device)
+        learner = accelerator.prepare(Learner(decoder, trie_loss))
         optimizer = accelerator.prepare(optimizer)
     writer = _tensorboard(run) if accelerator.is_main_process else None
     saved, started = time.monotonic(), time.monotonic() - state.seconds
@@ -156,8 +171,13 @@ def fit(
                 batch = collate([variants[variant][row] for row in part], decisions, accelerator.device, inputs)
                 last = i == len(parts) - 1
                 with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
-                    nats = learner(batch.inputs, batch.positions, batch.children)
-                    accelerator.backward(real * nats * accelerator.num_processes / total)
+                    expected = None
+                    if teacher is not None and share:
+                        p = teacher([variants[variant][row] for row in part]).to(accelerator.device)
+                        expected = trie_loss.expected(p, batch.target)
+                    nats, soft = learner(*batch.learned, expected)
+                    aim = torch.lerp(nats, soft, share)
+                    accelerator.backward(real * aim * accelerator.num_processes / total)
                 state.recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             for group in optimizer.param_groups:
@@ -237,9 +257,13 @@ class Decisions:
         self.child = trie.decision_child
         self.depth = trie.node_depth[trie.child_parent[trie.decision_child]]
 
+    def counts(self, row: Row) -> np.ndarray:
+        """(targets,) decisions of each target."""
+        return self.offsets[row.choices + 1] - self.offsets[row.choices]
+
     def of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
         """(positions, children) of all decisions of the row's targets; a token is decided one position before it."""
-        counts = self.offsets[row.choices + 1] - self.offsets[row.choices]
+        counts = self.counts(row)
         total = int(counts.sum())
         ahead = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
         index = np.repeat(self.offsets[row.choices], counts) + ahead
@@ -252,6 +276,7 @@ def collate(
     """Rows as one batch; `inputs` are activations (rows, time, width) where they are cached."""
     time_ = max(len(row.tokens) for row in rows)
     positions, children = zip(*(decisions.of(row) for row in rows), strict=True)
+    counts = np.concatenate([decisions.counts(row) for row in rows])
     flat = np.concatenate([place + i * time_ for i, place in enumerate(positions)])
     if inputs is None:
         tokens = np.zeros((len(rows), time_), np.int64)
@@ -262,6 +287,7 @@ def collate(
         inputs.to(device),
         torch.from_numpy(flat.astype(np.int64)).to(device),
         torch.from_numpy(np.concatenate(children).astype(np.int64)).to(device),
+        torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
     )
 
 

@@ -5,46 +5,70 @@ The sum over a choice's decisions is exactly -log p(choice); forced tokens cost 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from llmrec.choices.trie import ChoiceTrie
+from llmrec.model.head import token_rows
 
 WIDE = 64  # children from which a node is worth a matrix product of its own
 BUCKETS = (4, 16, WIDE - 1)  # narrower nodes are padded to one of these widths
 
 
-class TrieLoss(nn.Module):
-    """-log p of decisions under the output head of a frozen base model."""
+@dataclass(frozen=True)
+class Expected:
+    """What a teacher expects at each target, beside what happened: soft targets (Hinton, Vinyals and Dean 2015)."""
 
-    def __init__(self, trie: ChoiceTrie, head: nn.Linear):
+    below: Tensor
+    """(targets, choices + 1) float64, running sum of probability over leaves: what lies below any child is a difference
+    of two entries."""
+    target: Tensor
+    """(decisions,) which target a decision belongs to."""
+
+
+class TrieLoss(nn.Module):
+    """-log p of decisions under the output head, and what an adapter adds to it."""
+
+    def __init__(self, trie: ChoiceTrie, head: nn.Module):
         super().__init__()
         self.head = head
-        for name in ("child_offsets", "child_token", "child_parent"):
+        for name in ("order", "child_offsets", "child_token", "child_parent", "child_lo", "child_hi"):
             self.register_buffer(name, torch.as_tensor(getattr(trie, name)).long(), persistent=False)
 
-    def forward(self, hidden: Tensor, children: Tensor) -> Tensor:
-        """Nats of each decision.
+    def expected(self, p: Tensor, target: Tensor) -> Expected:
+        """Probabilities of choices (targets, choices) for decisions of `target` (decisions,)."""
+        below = p.double()[:, self.order].cumsum(1)
+        return Expected(nn.functional.pad(below / below[:, -1:], (1, 0)), target)
+
+    def forward(self, hidden: Tensor, children: Tensor, expected: Expected | None = None) -> tuple[Tensor, Tensor]:
+        """Nats of each decision, (decisions,) float32: of what happened, and of what was expected (the same where
+        nothing was).
 
         Args:
             hidden: (decisions, width) last hidden state before the decision's token.
             children: (decisions,) which child of the trie is right.
-
-        Returns:
-            (decisions,) float32.
         """
         hidden = hidden.float()
         node = self.child_parent[children]
         first = self.child_offsets[node]
         width = self.child_offsets[node + 1] - first
         slot = children - first
-        nats, order = [], []
+        happened, soft, order = [hidden.new_zeros(0)], [hidden.new_zeros(0)], [children.new_zeros(0)]
+
+        def take(rows: Tensor, options: Tensor, scores: Tensor) -> None:
+            """`options` and their `scores`, (rows, options), for some decisions."""
+            log_p = torch.log_softmax(scores, dim=-1)
+            happened.append(-log_p.gather(1, slot[rows, None])[:, 0])
+            soft.append(happened[-1] if expected is None else self._soft(rows, options, log_p, expected))
+            order.append(rows)
+
         for wide in node[width >= WIDE].unique().tolist():
             rows = (node == wide).nonzero()[:, 0]
-            tokens = self.child_token[self.child_offsets[wide] : self.child_offsets[wide + 1]]
-            scores = hidden[rows] @ self._weight(tokens).T
-            nats.append(nn.functional.cross_entropy(scores, slot[rows], reduction="none"))
-            order.append(rows)
+            options = torch.arange(self.child_offsets[wide], self.child_offsets[wide + 1], device=hidden.device)
+            scores = hidden[rows] @ token_rows(self.head, self.child_token[options]).T
+            take(rows, options.expand(len(rows), -1), scores)
         narrower = 0
         for bucket in BUCKETS:
             rows = ((width > narrower) & (width <= bucket)).nonzero()[:, 0]
@@ -53,14 +77,17 @@ class TrieLoss(nn.Module):
                 continue
             place = torch.arange(bucket, device=hidden.device)
             real = place < width[rows, None]
-            tokens = self.child_token[torch.where(real, first[rows, None] + place, first[rows, None])]
-            scores = torch.einsum("pd,pkd->pk", hidden[rows], self._weight(tokens))
-            scores = scores.masked_fill(~real, -torch.inf)
-            nats.append(nn.functional.cross_entropy(scores, slot[rows], reduction="none"))
-            order.append(rows)
-        if not order:
-            return hidden.new_zeros(0)
-        return torch.cat(nats)[torch.cat(order).argsort()]
+            options = torch.where(real, first[rows, None] + place, first[rows, None])
+            scores = torch.einsum("pd,pkd->pk", hidden[rows], token_rows(self.head, self.child_token[options]))
+            take(rows, options, scores.masked_fill(~real, -torch.inf))
+        back = torch.cat(order).argsort()
+        return torch.cat(happened)[back], torch.cat(soft)[back]
 
-    def _weight(self, tokens: Tensor) -> Tensor:
-        return self.head.weight[tokens].float()
+    def _soft(self, rows: Tensor, options: Tensor, log_p: Tensor, expected: Expected) -> Tensor:
+        """Cross-entropy with the teacher's shares among the options; padding has no log p and no share."""
+        below = expected.below[expected.target[rows]]
+        share = (below.gather(1, self.child_hi[options]) - below.gather(1, self.child_lo[options])).float()
+        real = log_p > -torch.inf
+        share = share.masked_fill(~real, 0.0)
+        share = share / share.sum(1, keepdim=True).clamp(min=1e-12)
+        return -(share * log_p.masked_fill(~real, 0.0)).sum(1)

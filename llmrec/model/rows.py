@@ -17,6 +17,7 @@ class Row:
     tokens: np.ndarray  # (time,) int32
     starts: np.ndarray  # (targets,) int32, where each target line's first token stands
     choices: np.ndarray  # (targets,) int32, which choice it is
+    context: np.ndarray  # (lines,) int32, choices on the lines before the first target
 
 
 def dense_rows(
@@ -90,4 +91,5 @@ def _row(header: Sequence[int], lines: Sequence[np.ndarray], history: np.ndarray
     ends = len(header) + np.cumsum([len(part) for part in parts])
     starts = np.concatenate([[len(header)], ends[:-1]])
     tokens = np.concatenate([np.asarray(header, np.int32), *parts]).astype(np.int32)
-    return Row(tokens, starts[context:].astype(np.int32), history[context:].astype(np.int32))
+    starts, history = starts.astype(np.int32), np.asarray(history, np.int32)
+    return Row(tokens, starts[context:], history[context:], history[:context])
