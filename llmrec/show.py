@@ -46,7 +46,7 @@ def show(
     template = Template.load(config.project() / "prompts" / "next_item.yaml")
     messages = next_item.conversation(template, recipe, (), wording=wording).messages
     encoder = Encoder(load_tokenizer(base_model(recipe.base_model).folder))
-    listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens)
+    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
     cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
     rows = cut(encoder.header(messages), listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)
     console.print(legend(marked=not console.is_terminal))
