@@ -20,12 +20,13 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
+from llmrec.data.names import readable
 from llmrec.data.split import queries
 from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.evaluate import read_card, sampled
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.metrics.significance import Interval, bootstrap, paired
-from llmrec.recommend import Question, question, readable
+from llmrec.recommend import Question, question
 from llmrec.tasks import TASKS
 from llmrec.tasks.lint import Finding, Length, lengths, lint
 from llmrec.tasks.saved import Change, changes, saved_prompts

@@ -11,12 +11,12 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
+from llmrec.data.names import readable
 from llmrec.data.split import histories
 from llmrec.errors import DataError
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.model.rows import Row, dense_rows, last_rows
-from llmrec.recommend import readable
 from llmrec.recommender import Listing
 from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
