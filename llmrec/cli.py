@@ -232,6 +232,55 @@ def recommend(
         verb.print_table(found)
 
 
+@app.command()
+def chat(
+    domain: Domain,
+    overrides: Overrides = None,
+    say: Annotated[
+        list[str] | None,
+        typer.Option(help="A message; repeat it for several. Without it, you are asked.", show_default=False),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Start with the history of a user of the data.", show_default=False)
+    ] = None,
+    session: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps the conversation; goes on where it is there.", show_default=False),
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; needs --say.")] = False,
+) -> None:
+    """Talk about what to choose next.
+
+    Titles you liked, categories, years, a length, "not this", "more", "more like the second", "why the third?",
+    "forget that one", "undo", "show my history": `help` within the conversation lists it.  Messages are read by a
+    grammar, lists come from the exact ranking: every title in a reply is the catalog's.
+
+    Example: llmrec chat movies
+
+    Example: llmrec chat movies --say "I liked Fargo and Heat" --say "only before 1980, -n 5" --session /tmp/me.json
+    """
+    from llmrec import chat as verb
+
+    if as_json and not say:
+        raise LlmrecError('--json needs a message: --say "something like Fargo"')
+    talk = verb.chat(
+        domain, overrides=tuple(overrides or ()), user=user, session=session, adapter=adapter, base=base, prior=prior
+    )
+    if not say:
+        verb.talk(talk)
+        return
+    if as_json:
+        turns = [(message, talk.say(message)) for message in say]
+        typer.echo(json.dumps(verb.as_dict(talk, turns), ensure_ascii=False, allow_nan=False, indent=2))
+        return
+    for message in say:
+        verb.print_message(message)
+        verb.print_reply(talk.say(message))
+
+
 prompts = typer.Typer(cls=TyperGroup, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(prompts, name="prompts")
 
