@@ -21,6 +21,7 @@ from llmrec.data.records import one_line
 from llmrec.dialogue.grammar import MAX_MESSAGE, Vocabulary
 from llmrec.dialogue.reply import Ranked, Ranker, Reply, respond
 from llmrec.dialogue.state import MAX_ITEMS, Session, State, load_session, save_session
+from llmrec.errors import DataError
 from llmrec.recommend import user_history
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -90,10 +91,10 @@ def chat(
     """A conversation that can begin, or goes on from the file `session`.
 
     Args:
-        user: whose history it starts with; only where the session is new.
+        user: whose history it starts with.
         adapter: another adapter than the domain's own.
         base: the base model without an adapter.
-    Raises: RecipeError, DataError (unknown user, a file that is no session).
+    Raises: RecipeError, DataError (unknown user, a file that is no session, a user for a session that goes on).
     """
     recipe = config.load_recipe(domain, overrides)
     dataset = prepare.load(recipe)
@@ -101,7 +102,9 @@ def chat(
     known = Session(domain=recipe.domain)
     if session:
         known = load_session(session, recipe.domain, catalog)
-    if user is not None and known == Session(domain=recipe.domain):
+    if user is not None:
+        if known != Session(domain=recipe.domain):
+            raise DataError(f"{session}: a conversation goes on here; leave out --user, or name another file")
         items = user_history(user, dataset, catalog)[-MAX_ITEMS:]
         known = known.then(State(liked=tuple(dict.fromkeys(catalog.item_id[item] for item in items))))
     return Chat(

@@ -345,8 +345,8 @@ def print_measure(users: int, found: Sequence[Measured], console: Console | None
     console = console or Console()
     title = Text(f"NDCG@{CUTOFF} on {users} validation users, 95% bootstrap intervals")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("wording", "text", f"ndcg@{CUTOFF}", "against trained", ""):
-        table.add_column(heading, no_wrap=heading != "text")
+    for heading in ("wording", f"ndcg@{CUTOFF}", "against trained", ""):
+        table.add_column(heading, no_wrap=True)
     for one in found:
         verdict, change = "", ""
         if one.difference is not None:
@@ -356,7 +356,10 @@ def print_measure(users: int, found: Sequence[Measured], console: Console | None
                 verdict = "the same ranks"
             elif one.difference.excludes_zero:
                 verdict = "better" if one.difference.mean > 0 else "worse"
-        table.add_row(one.name, Text(readable(one.text)), _interval(one.mean), change, verdict)
+        table.add_row(one.name, _interval(one.mean), change, verdict)
+    for one in found:
+        console.print(Text.assemble((one.name, "bold"), f": {readable(one.text)}"), soft_wrap=True)
+    console.print()
     console.print(table)
 
 

@@ -125,11 +125,14 @@ def test_sessions(engine: Watching, tmp_path: Path):
     assert file.read_text() == "{}"  # not overwritten
 
 
-def test_a_users_history_is_where_it_starts(engine: Watching):
+def test_a_users_history_is_where_it_starts(engine: Watching, tmp_path: Path):
     talk = verb.chat("films", user="u1")
     assert talk.session.state.liked == ("i1", "i2", "i3", "i4")
     with pytest.raises(DataError, match="no user 'zoe'"):
         verb.chat("films", user="zoe")
+    verb.chat("films", user="u1", session=tmp_path / "me.json").say("more")
+    with pytest.raises(DataError, match="goes on here; leave out --user"):
+        verb.chat("films", user="u1", session=tmp_path / "me.json")
 
 
 def test_a_pipe(engine: Watching):

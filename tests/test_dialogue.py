@@ -354,7 +354,9 @@ def test_why_names_what_counts():
     reply, after = say(f"why number {place}?", session=session)
     text = " ".join(reply.text)
     assert (
-        "Aliens (1986) (Horror, Sci-Fi)" in text and "because of Alien (+2.00)" in text and "Horror, like Alien" in text
+        "Aliens (1986) (Horror, Sci-Fi)" in text
+        and "would fall without Alien (2.00 nats)." in text
+        and "Horror, like Alien" in text
     )
     assert "Pulp Fiction" not in text and after == session
     assert "You named Alien (1979) yourself." in say("why Alien?", session=session)[0].text
@@ -384,7 +386,16 @@ def test_limits():
     reply, session = say("-n 5000")
     assert session.state.n == 100 and "A list has 1 to 100 films." in reply.text
     assert say("-n 0")[1].state.n == 1
-    assert say("quit")[0].ends and not say("help")[0].ends
+    assert say("quit")[0].ends
+
+
+def test_help_speaks_of_the_catalog():
+    text = "\n".join(say("help")[0].text)
+    assert "I liked Fargo and Heat" in text and "Sci-Fi, War and Western." in text
+    one = Catalog(["a"], ["Alone"], [None], [()])
+    reply, session = respond(Session(domain="x"), "help", Vocabulary(one), Fake())
+    assert "I liked Alone and Alone" in reply.text[1] and "Kinds" not in " ".join(reply.text)
+    assert session == Session(domain="x")
 
 
 @pytest.mark.parametrize("message", HOSTILE, ids=lambda text: ascii(text[:12]))

@@ -15,14 +15,6 @@ from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_SHOWN, Doubt, Session
 
 WEIGHED = 10  # latest items of a history whose part in a place is weighed
 SAYS = 0.05  # nats from which an item of the history counts as speaking for another
-HELP = """\
-Say what you liked, and what you are looking for:
-  I liked Fargo and Pulp Fiction          something like Fargo, but a comedy from the 90s
-  not Heat     no horror                  only before 1980     any year     any genre
-  more         next 10      -n 5          more like the second
-  why this?    why the third?             forget Fargo
-  show my history     undo     reset     quit
-Titles may be misspelt, or put between "quotes"."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class _Turn:
         if query.command == "history":
             return Reply(tuple(self._known(self._state))), self.session
         if query.command == "help":
-            return Reply(tuple(HELP.splitlines())), self.session
+            return Reply(tuple(self._help())), self.session
         return Reply(("Goodbye.",), ends=True), self.session
 
     @property
@@ -189,8 +181,8 @@ class _Turn:
             yield f"You named no {self.noun} yet: this is what people choose in general."
             return
         if speaking := [(gain, one) for gain, one in gains if gain >= SAYS][:3]:
-            named = _listed(f"{readable(self.catalog.title[one])} (+{gain:.2f})" for gain, one in speaking)
-            yield f"It stands higher because of {named}: nats that its score loses without them, one at a time."
+            named = _listed(f"{readable(self.catalog.title[one])} ({gain:.2f} nats)" for gain, one in speaking)
+            yield f"Its score would fall without {named}."
         else:
             yield f"No single {self.unit} of yours lifts it: it fits the list as a whole, or is liked in general."
         for name in own:
@@ -263,6 +255,21 @@ class _Turn:
         if act != "forget":
             (liked if act == "like" else excluded).append(item_id)
         return state.model_copy(update={"liked": tuple(liked[-MAX_ITEMS:]), "excluded": tuple(excluded[-MAX_ITEMS:])})
+
+    def _help(self) -> Iterable[str]:
+        """What can be said, in the catalog's own words."""
+        first, second = [readable(title) for title in (self.catalog.title * 2)[:2]]
+        categories = sorted({name for names in self.catalog.categories for name in names})
+        yield f"Say which {self.noun} you liked, and what you are looking for:"
+        yield f"  I liked {first} and {second}"
+        yield f"  something like {first}, but from the 90s"
+        yield f"  not {second}     only before 1980     any year     -n 5"
+        yield "  more     next 10     more like the second     why the third?"
+        yield f"  forget {first}     show my history     undo     reset     quit"
+        if categories:
+            kinds = _listed(map(readable, categories[:30])) + (" and more" if len(categories) > 30 else "")
+            yield f"Kinds, alone or with `no`, `or` and `any genre`: {kinds}."
+        yield 'Titles may be misspelt, or put between "quotes".'
 
     def _known(self, state: State) -> Iterable[str]:
         yield f"You liked: {_listed(map(self._label, state.liked)) or 'nothing yet'}."
