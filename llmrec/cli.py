@@ -232,6 +232,190 @@ def recommend(
         verb.print_table(found)
 
 
+@app.command()
+def chat(
+    domain: Domain,
+    overrides: Overrides = None,
+    say: Annotated[
+        list[str] | None,
+        typer.Option(help="A message; repeat it for several. Without it, you are asked.", show_default=False),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Start with the history of a user of the data.", show_default=False)
+    ] = None,
+    session: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps the conversation; goes on where it is there.", show_default=False),
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; needs --say.")] = False,
+) -> None:
+    """Talk about what to choose next.
+
+    Titles you liked, categories, years, a length, "not this", "more", "more like the second", "why the third?",
+    "forget that one", "undo", "show my history": `help` within the conversation lists it.  Messages are read by a
+    grammar, lists come from the exact ranking: every title in a reply is the catalog's.
+
+    Example: llmrec chat movies
+
+    Example: llmrec chat movies --say "I liked Fargo and Heat" --say "only before 1980, -n 5" --session /tmp/me.json
+    """
+    from llmrec import chat as verb
+
+    if as_json and not say:
+        raise LlmrecError('--json needs a message: --say "something like Fargo"')
+    talk = verb.chat(
+        domain, overrides=tuple(overrides or ()), user=user, session=session, adapter=adapter, base=base, prior=prior
+    )
+    if not say:
+        verb.talk(talk)
+        return
+    if as_json:
+        turns = [(message, talk.say(message)) for message in say]
+        typer.echo(json.dumps(verb.as_dict(talk, turns), ensure_ascii=False, allow_nan=False, indent=2))
+        return
+    for message in say:
+        verb.print_message(message)
+        verb.print_reply(talk.say(message))
+
+
+prompts = typer.Typer(cls=TyperGroup, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(prompts, name="prompts")
+
+
+@prompts.callback()
+def prompts_group() -> None:
+    """Edit the wording of tasks: check, diff, try, measure, roll back.
+
+    An adapter keeps the wording that it was trained on and answers with that one, whatever prompts/ says today.
+
+    Example: llmrec prompts check
+    """
+
+
+@prompts.command("check")
+def prompts_check(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of prompt files; default: all.", metavar="TASK", show_default=False),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(help="Count tokens for this domain; default: all that train on the task.", show_default=False),
+    ] = None,
+) -> None:
+    """Look for mistakes: slots, syntax, length in tokens, doubled wordings, nothing held out.
+
+    Exit status 2 where something must be mended.
+
+    Example: llmrec prompts check next_item
+    """
+    from llmrec import prompts as verb
+
+    found = verb.check(tasks or (), domain=domain)
+    verb.print_check(found)
+    if any(finding.grave for checked in found for finding in checked.findings):
+        raise typer.Exit(MISTAKE)
+
+
+@prompts.command("diff")
+def prompts_diff(
+    adapter: Annotated[str, typer.Argument(help="Name of a folder in adapters/.", show_default=False)],
+) -> None:
+    """Show what changed in prompts/ since an adapter was trained, and which of it changes behaviour.
+
+    Example: llmrec prompts diff movies
+    """
+    from llmrec import prompts as verb
+
+    verb.print_diff(verb.diff(adapter), adapter)
+
+
+@prompts.command("try", cls=ManyValues)
+def prompts_try(
+    domain: Domain,
+    overrides: Overrides = None,
+    wording: Annotated[
+        list[str] | None,
+        typer.Option(help="Two numbers in the prompt file, or 'trained'; default: trained 0.", show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Another prompt file than prompts/next_item.yaml.", show_default=False)
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists.")] = 10,
+    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+) -> None:
+    """Render and answer with two wordings side by side.
+
+    Example: llmrec prompts try movies --user 42 --wording 0 4
+    """
+    from llmrec import prompts as verb
+
+    verb.print_attempt(
+        *verb.attempt(
+            domain, overrides=tuple(overrides or ()), wordings=wording or (), file=file, user=user,
+            history=history or (), n=n, prior=prior,
+        )
+    )  # fmt: skip
+
+
+@prompts.command("measure", cls=ManyValues)
+def prompts_measure(
+    domain: Domain,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="users=100, samples=2000, seed=0, or the recipe's.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = None,
+    wordings: Annotated[
+        list[int] | None, typer.Option(min=0, help="Numbers in the prompt file; default: all.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Another prompt file than prompts/next_item.yaml.", show_default=False)
+    ] = None,
+    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+) -> None:
+    """Say what wordings cost or gain without training again.
+
+    NDCG@10 on validation users, with the paired interval against the wording that was trained on.  About a second a
+    user and wording on two cores.
+
+    Example: llmrec prompts measure movies users=50 --wordings 0 4
+    """
+    from llmrec import prompts as verb
+
+    users, found = verb.measure(domain, tuple(overrides or ()), wordings=wordings or (), file=file, prior=prior)
+    verb.print_measure(users, found)
+
+
+@prompts.command("rollback")
+def prompts_rollback(
+    adapter: Annotated[str, typer.Argument(help="Name of a folder in adapters/.", show_default=False)],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of prompt files; default: all.", metavar="TASK", show_default=False),
+    ] = None,
+) -> None:
+    """Put the wording saved with an adapter back into prompts/, and keep what was there as a backup.
+
+    Example: llmrec prompts rollback movies
+    """
+    from llmrec import prompts as verb
+
+    done = verb.rollback(adapter, tasks or ())
+    for path, backup in done:
+        typer.echo(f"{path}: as {adapter} was trained" + (f"; what was there: {backup.name}" if backup else ""))
+    if not done:
+        typer.echo(f"nothing to do: prompts/ is as {adapter} was trained")
+
+
 def main() -> None:
     """The `llmrec` of a shell."""
     try:

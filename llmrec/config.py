@@ -255,6 +255,17 @@ class Suite(Section):
     sasrec: SASRec = SASRec()
 
 
+class Wordings(Section):
+    """What `llmrec prompts measure` measures with."""
+
+    users: int = Field(100, ge=1)
+    """Validation users asked, a random sample."""
+    samples: int = Field(2000, ge=1)
+    """Bootstrap samples of users."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
 S = TypeVar("S", bound=Section)
 
 
@@ -299,7 +310,11 @@ def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
 def load_section(kind: type[S], path: Path, overrides: tuple[str, ...] = ()) -> S:
     """Any settings file, strictly."""
-    values = read_yaml(path)
+    return section(kind, read_yaml(path), overrides, path)
+
+
+def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = (), source: Path | str = "") -> S:
+    """Settings from plain values and `key=value` overrides; `source` stands in the messages of RecipeErrors."""
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -314,7 +329,7 @@ def load_section(kind: type[S], path: Path, overrides: tuple[str, ...] = ()) -> 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("; ".join(_explain(path, kind, problem) for problem in error.errors())) from None
+        raise RecipeError("; ".join(_explain(source, kind, problem) for problem in error.errors())) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -334,11 +349,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _explain(path: Path, kind: type[Section], problem: Any) -> str:
+def _explain(source: Path | str, kind: type[Section], problem: Any) -> str:
     *parents, leaf = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
-        return f"{path}: {'.'.join([*parents, leaf])}: {problem['msg']}"
+        return f"{source}: {'.'.join([*parents, leaf])}: {problem['msg']}"
     section: Any = kind
     for parent in parents:
         section = section.model_fields[parent].annotation
-    return f"{path}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"
+    return f"{source}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"

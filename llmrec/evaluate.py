@@ -215,7 +215,7 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
     Raises: AdapterError.
     """
     folder = config.adapter_folder(asked.adapter or recipe.domain)
-    card = _card(folder)
+    card = read_card(folder)
     if not card:
         raise AdapterError(f"{folder}: no trained adapter (no card.json); run `llmrec train {folder.name}`")
     cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
@@ -289,7 +289,7 @@ def _measure(
         part = parts / asked.label / f"{name}.parquet"
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
-            "settings": _settings(name, world), "adapter": _card(adapter).get("weights") if name in LLM else None,
+            "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
             "interactions": _data_digest(recipe),
         }  # fmt: skip
         lists, seconds = (None, {}) if force else _read_part(part, made_from, catalog)
@@ -317,7 +317,7 @@ def _measure(
     ]
     return {
         "data": {"digests": _data_digest(recipe), "catalog": catalog.digest, "questions": digest, **dataset.counts()},
-        "adapter": {"name": adapter.name, "weights": _card(adapter).get("weights")} if adapter else None,
+        "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
         "rankers": measured,
@@ -371,7 +371,7 @@ def _settings(name: str, world: World) -> Any:
         return world.suite.sasrec.model_dump(mode="json")
     prior = world.recipe.prior.model_dump(mode="json")
     if name in LLM or name == "base":
-        card = _card(world.adapter) if name in LLM else {}
+        card = read_card(world.adapter) if name in LLM else {}
         return {"prior": prior, "prior_weight": card.get("prior_weight"), "prompts": card.get("prompts"),
                 "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
                 "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
@@ -418,7 +418,7 @@ def _read_part(path: Path, made_from: dict[str, Any], catalog: Catalog) -> tuple
         return None, {}
 
 
-def _card(folder: Path | None) -> dict[str, Any]:
+def read_card(folder: Path | None) -> dict[str, Any]:
     """The adapter's card; empty where there is none."""
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if folder else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,10 @@ from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
 from llmrec.tasks import next_item
+from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Template
+
+LOG = logging.getLogger("llmrec")
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,22 @@ class Listing:
     def build(
         cls,
         catalog: Catalog,
+        template: Template,
         encoder: Encoder,
         max_tokens: int,
         trained: Sequence[str] | None = None,
         new_share: float = 0.0,
     ) -> Listing:
-        """Every item as one line.  With `trained` (digests from a card) the other items are newcomers with a trie of
-        their own, and together `new_share` of the probability.
+        """Every item as one line, worded by the template's `line`.  With `trained` (digests from a card) the other
+        items are newcomers with a trie of their own, and together `new_share` of the probability.
 
         Raises: AdapterError where trained items have left the catalog or changed their titles.
         """
-        texts = identifiers(catalog.title, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
+        rows = zip(catalog.title, catalog.year, catalog.categories, strict=True)
+        titles = [
+            template.line_text({"title": title, "year": year, "categories": names}) for title, year, names in rows
+        ]
+        texts = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
         lines = [np.asarray(ids, np.int32) for ids in encoder.lines(texts)]
         if trained is None:
             return cls(texts, lines, Choices(ChoiceTrie.build(lines)))
@@ -100,16 +109,20 @@ class Recommender:
         base = base_model(recipe.base_model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         encoder = Encoder(load_tokenizer(base.folder))
-        listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share)
         prompts = config.project() / "prompts"
         if folder:
             _check_card(card, folder, base.digest, base.name)
-            prompts = folder / "prompts"  # the wording that was trained on
+            template = _trained_wording(folder, card, prompts)
+        else:
+            template = Template.load(prompts / "next_item.yaml")
+        listing = Listing.build(
+            catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
+        )
         model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
         model = adapters.load(model, {adapter: folder} if adapter and folder else {})
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder,
-            template=Template.load(prompts / "next_item.yaml"), engine=HFEngine(model, encoder.tokenizer),
+            template=template, engine=HFEngine(model, encoder.tokenizer),
             adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
         )  # fmt: skip
 
@@ -175,6 +188,16 @@ def _check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name:
             f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "
             f"'{base_name}' has here ({base_digest}); name the base it was trained on, or train again"
         )
-    for name, digest in card.get("prompts", {}).items():
-        if Template.load(folder / "prompts" / f"{name}.yaml").digest != digest:
-            raise AdapterError(f"{folder}: prompts/{name}.yaml is not the wording it was trained on; restore it")
+
+
+def _trained_wording(folder: Path, card: dict[str, Any], prompts: Path) -> Template:
+    """The list's wording as it was trained, and a line to the user where the folder `prompts` says something else."""
+    saved = saved_prompts(folder, card)
+    if "next_item" not in saved:
+        raise AdapterError(f"{folder}: not trained on next_item (only {', '.join(saved)}); it cannot rank a catalog")
+    if changed := outdated(saved, prompts):
+        LOG.warning(
+            "%s answers with the wording it was trained on, not with today's prompts/ (%s); see what changed with "
+            "`llmrec prompts diff %s`", folder.name, ", ".join(changed), folder.name,
+        )  # fmt: skip
+    return saved["next_item"]

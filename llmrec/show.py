@@ -11,12 +11,12 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
+from llmrec.data.names import readable
 from llmrec.data.split import histories
 from llmrec.errors import DataError
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.model.rows import Row, dense_rows, last_rows
-from llmrec.recommend import readable
 from llmrec.recommender import Listing
 from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
@@ -46,7 +46,7 @@ def show(
     template = Template.load(config.project() / "prompts" / "next_item.yaml")
     messages = next_item.conversation(template, recipe, (), wording=wording).messages
     encoder = Encoder(load_tokenizer(base_model(recipe.base_model).folder))
-    listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens)
+    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
     cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
     rows = cut(encoder.header(messages), listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)
     console.print(legend(marked=not console.is_terminal))

@@ -56,8 +56,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     accelerator = _accelerator(recipe)
     set_seed(recipe.fit.seed)
     encoder = Encoder(load_tokenizer(base.folder))
-    listing = Listing.build(catalog, encoder, recipe.identifier.max_tokens)
     template = Template.load(config.project() / "prompts" / "next_item.yaml")
+    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     model = load_model(base, dtype=dtype, device=accelerator.device, quantize=recipe.fit.quantize)
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
@@ -95,7 +95,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
 def run_folder(recipe: config.Recipe, base: BaseModel, catalog: Catalog) -> Path:
     """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed."""
     settings = recipe.model_dump(mode="json", exclude={"fit": {"checkpoint_minutes"}, "licence": True})
-    text = json.dumps([settings, base.digest, catalog.digest], sort_keys=True)
+    wordings = [Template.load(config.project() / "prompts" / f"{name}.yaml").meaning for name in recipe.tasks]
+    text = json.dumps([settings, wordings, base.digest, catalog.digest], sort_keys=True)
     return config.home() / "runs" / f"{recipe.domain}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -19,9 +19,8 @@ from llmrec.tasks.template import Template, Wording  # noqa: E402
 
 
 def verbs() -> str:
-    """The help of every verb."""
-    names = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    return "\n".join(f"### {name}\n\n```\n{_help(name)}\n```\n" for name in names)
+    """The help of every verb, and of the acts of those that have several."""
+    return "\n".join(f"### {name}\n\n```\n{_help(name)}\n```\n" for name in _names(typer.main.get_command(cli.app)))
 
 
 def settings(kind: type[config.Section], prefix: str = "") -> str:
@@ -36,6 +35,10 @@ def recipe() -> str:
 
 def suite() -> str:
     return settings(config.Suite)
+
+
+def wordings() -> str:
+    return settings(config.Wordings)
 
 
 def prompt_file() -> str:
@@ -54,9 +57,16 @@ def prompts() -> str:
     return "\n".join(["| task | version | slots | reply | wordings |", "| --- | --- | --- | --- | --- |", *rows]) + "\n"
 
 
+def _names(group: Any, before: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield f"{before}{name}"
+        if hasattr(command, "commands"):
+            yield from _names(command, f"{before}{name} ")
+
+
 def _help(verb: str) -> str:
     result = CliRunner().invoke(
-        cli.app, [verb, "--help"], prog_name="llmrec", terminal_width=100, env={"COLUMNS": "100"}
+        cli.app, [*verb.split(), "--help"], prog_name="llmrec", terminal_width=100, env={"COLUMNS": "100"}
     )
     return result.output.strip()
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
+from llmrec.data.names import Found, look_up, match_titles, passes, plain, selected
 from llmrec.errors import DataError
-from llmrec.recommend import answer, match_titles, passes, plain, print_table, question, selected, user_history
+from llmrec.recommend import answer, print_table, question, user_history
 
 FILMS = [
     ("50", "Fargo", 1996, ("Crime", "Comedy")),
@@ -219,3 +220,13 @@ def test_table_and_json():
     assert list(again) == ["domain", "adapter", "user", "history", "exact", "items"]
     assert list(again["items"][0]) == ["rank", "item_id", "title", "year", "categories", "score", "log_p", "p"]
     assert next(item for item in again["items"] if item["item_id"] == "18")["year"] is None
+
+
+def test_looking_up_says_what_a_name_may_mean():
+    def found(name: str) -> list[str]:
+        return [CATALOG.item_id[i] for i in look_up(name, CATALOG).items]
+
+    assert found("Heat") == ["7", "8"] and found("heat (1986)") == ["8"]
+    assert found("chasing amy") == ["13"]  # the two look alike
+    assert look_up("Xyzzy Plugh", CATALOG) == Found(()) and look_up("…", CATALOG) == Found(())
+    assert CATALOG.item_id[look_up("Shawshenk Rediption Part", CATALOG).near[0]] == "9"

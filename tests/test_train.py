@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,26 @@ def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tm
     (tmp_path / "items.csv").write_text(short + f"\ni14,{FILMS[14]},2004\n")
     with pytest.raises(AdapterError, match="1 of 15 items"):
         Recommender.load(config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}",)), "films")
+
+
+def test_an_edited_wording_is_told_and_not_used(
+    trained: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = recommend("films", history=["Red Sun"], n=5)
+    assert not caplog.records
+    edited = tmp_path / "project"
+    shutil.copytree(world, edited, ignore=shutil.ignore_patterns("base"))
+    monkeypatch.setenv("LLMREC_PROJECT", str(edited))
+    wording = edited / "prompts" / "next_item.yaml"
+    wording.write_text(wording.read_text().replace("Continue the list.", "What else?"))
+    assert recommend("films", history=["Red Sun"], n=5) == before
+    [record] = caplog.records
+    assert "next_item" in record.getMessage() and "`llmrec prompts diff films`" in record.getMessage()
+    base, catalog = SimpleNamespace(digest="b"), SimpleNamespace(digest="c")
+    recipe = config.load_recipe("films")
+    new_run = run_folder(recipe, base, catalog)  # type: ignore[arg-type]
+    monkeypatch.setenv("LLMREC_PROJECT", str(world))
+    assert run_folder(recipe, base, catalog) != new_run  # type: ignore[arg-type]
 
 
 def test_another_recipe_is_another_run(world: Path) -> None:

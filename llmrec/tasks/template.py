@@ -73,7 +73,8 @@ class Template(Section):
     reply: Literal["list", "text", "choice"]
     """`list`: lines of items, each a choice; `choice`: one entry of `choices`; `text`: free."""
     line: str = "{{ item.title }}"
-    """One item of a list; `item` has title, year and categories."""
+    """What names an item in a list, and is predicted; `item` has title, year and categories.  Cut to the recipe's
+    `identifier.max_tokens` and made unique; changing it needs a new training."""
     after: str = ""
     """More of the item on the same line, as context that is never predicted."""
     choices: str = ""
@@ -91,8 +92,11 @@ class Template(Section):
         return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
     @classmethod
-    def load(cls, path: Path) -> Template:
-        """Raises: PromptError with every problem of the file at once."""
+    def load(cls, path: Path, task: str = "") -> Template:
+        """The prompt file of `task`, by default the one that the file is named after.
+
+        Raises: PromptError with every problem of the file at once.
+        """
         content = _read(path)
         try:
             values = yaml.safe_load(content)
@@ -106,14 +110,24 @@ class Template(Section):
             raise PromptError("; ".join(_explain(path, problem) for problem in error.errors())) from None
         template._path = path
         template._digest = hashlib.sha256(content).hexdigest()[:12]
-        if problems := list(template._problems()):
+        if problems := list(template._problems(task or path.stem)):
             raise PromptError("; ".join(f"{path}: {problem}" for problem in problems))
         return template
+
+    @property
+    def path(self) -> Path:
+        """The file it was loaded from."""
+        return self._path
 
     @property
     def digest(self) -> str:
         """First 12 hex digits of the file's SHA-256."""
         return self._digest
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What a model reads or learns of the file: all but comments, layout, version, slots and metrics."""
+        return self.model_dump(mode="json", exclude={"version", "slots", "metrics"})
 
     def wordings(self, held_out: bool | None = None) -> list[int]:
         """Indexes into `user`: all, or only those (not) held out."""
@@ -162,9 +176,9 @@ class Template(Section):
     def _compiled(self) -> dict[str, jinja2.Template]:
         return {place: ENVIRONMENT.from_string(text) for place, (text, _) in self._parts.items()}
 
-    def _problems(self) -> Iterator[str]:
-        if self.task != self._path.stem:
-            yield f"task: '{self.task}' must be the file's name, '{self._path.stem}'"
+    def _problems(self, task: str) -> Iterator[str]:
+        if self.task != task:
+            yield f"task: '{self.task}' must be the file's name, '{task}'"
         if not self.wordings(held_out=False):
             yield "user: every wording is held out; leave at least one to train on"
         for place, (text, names) in self._parts.items():

@@ -1,0 +1,192 @@
+"""Items by name, as people write them: titles tolerantly, filters by category and year."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from rapidfuzz import fuzz, process
+
+from llmrec.data.catalog import Catalog
+from llmrec.errors import DataError, did_you_mean
+
+SURE = 88.0  # likeness, 0 to 100, from which a misspelt title is taken…
+AHEAD = 5.0  # …if it is this far ahead of the next
+NEAR = 50.0  # likeness from which a title is worth suggesting
+SHOWN = 5  # suggestions in a message
+ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
+FILTERS = ("category", "year")
+
+
+def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
+    """Catalog positions of titles as people write them: case, accents, articles and small slips are forgiven.
+
+    A name may carry its year ("Heat (1995)"), be part of one title only ("Shawshank"), or be an id ("item:42").
+    Items that look alike to a reader count as one: the first is taken.
+    Raises: DataError with every name that fits none or several, and what is near.
+    """
+    positions: list[int] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            positions.append(_match(name, catalog))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+    return positions
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name may mean."""
+
+    items: tuple[int, ...]
+    """Catalog positions: one where the name is clear, several where it must be asked back, none where nothing fits."""
+    near: tuple[int, ...] = ()
+    """Where nothing fits, the nearest titles."""
+
+
+def look_up(name: str, catalog: Catalog) -> Found:
+    """The items that a name fits best, forgiving what `match_titles` forgives; of items that look alike the first."""
+    key, year = plain(name), re.search(r"\(\s*(\d{4})\s*\)", name)
+    if not key:
+        return Found((), ())
+    names, owners = spellings(tuple(catalog.title))
+    same = sorted({owners[at] for at, other in enumerate(names) if other == key})
+    same = [i for i in same if plain(catalog.title[i]) == key] or same
+    if year and (dated := [i for i in same if _year(catalog, i) == int(year[1])]):
+        same = dated
+    if same:
+        return _distinct(same, catalog)
+    words = set(key.split())
+    if partial := sorted({owners[at] for at, other in enumerate(names) if words <= set(other.split())}):
+        return _distinct(partial, catalog)
+    numbers = re.findall(r"\d+", key)  # "Terminator 2" is no misspelt "Terminator"
+    close = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=SURE)
+    slips = [(likeness, owners[at]) for other, likeness, at in close if re.findall(r"\d+", other) == numbers]
+    if slips:
+        return _distinct([i for likeness, i in slips if likeness > slips[0][0] - AHEAD], catalog)
+    near = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
+    return Found((), _distinct([owners[at] for _, _, at in near], catalog).items[:3])
+
+
+def plain(title: str) -> str:
+    """A title for comparing: no case, accents, punctuation, article at either end, or year in parentheses."""
+    text = unicodedata.normalize("NFKD", re.sub(r"\(\s*\d{4}\s*\)", " ", title)).casefold().replace("&", " and ")
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    if moved := re.fullmatch(r"(.+), *([\w']+)((?: *\(.*)?)", text.strip()):  # "Shawshank Redemption, The"
+        text = f"{moved[1]} {moved[3]}" if moved[2] in ARTICLES else text
+    words = re.sub(r"[^\w\s]|_", " ", text.replace("'", "")).split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES else words)
+
+
+def is_filter(text: str) -> bool:
+    """`category=…` and `year=…` rather than a title."""
+    return text.partition("=")[0].strip().casefold() in FILTERS and "=" in text
+
+
+def selected(catalog: Catalog, only: Sequence[str], exclude: Sequence[str] = ()) -> np.ndarray | None:
+    """(items,) bool: what passes every filter of `only` and none of `exclude`; None without filters."""
+    if not only and not exclude:
+        return None
+    allowed = np.ones(len(catalog), bool)
+    for text in only:
+        allowed &= passes(catalog, text)
+    for text in exclude:
+        allowed &= ~passes(catalog, text)
+    return allowed
+
+
+def passes(catalog: Catalog, text: str) -> np.ndarray:
+    """(items,) bool: the items that one filter names.  Items of unknown year pass no filter by year.
+
+    Raises: DataError for a filter that is none, or a category that the catalog lacks.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or key.casefold() not in FILTERS:
+        hint = did_you_mean(key, FILTERS)
+        raise DataError(f"filter '{text}': write category=NAME,NAME or year=FROM..TO{hint}")
+    if key.casefold() == "year":
+        first, last = _years(text, value)
+        return np.array([year is not None and first <= year <= last for year in catalog.year], bool)
+    known = {name.casefold(): name for names in catalog.categories for name in names}
+    wanted = {name.strip().casefold() for name in value.split(",")}
+    if unknown := sorted(wanted - known.keys()):
+        raise DataError(f"filter '{text}': no category '{unknown[0]}'{did_you_mean(unknown[0], known.values())}")
+    return np.array([any(name.casefold() in wanted for name in names) for names in catalog.categories], bool)
+
+
+def label(catalog: Catalog, position: int) -> str:
+    """A title with its year, as people read it."""
+    title, year = readable(catalog.title[position]), catalog.year[position]
+    return f"{title} ({year})" if year and f"({year})" not in title else title
+
+
+def readable(text: str) -> str:
+    """Without the characters that steer a terminal or the direction of reading."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _match(name: str, catalog: Catalog) -> int:
+    if name.startswith("item:"):
+        item_id = name.removeprefix("item:")
+        if item_id not in catalog.position:
+            raise DataError(f"no item with the id '{item_id}'")
+        return catalog.position[item_id]
+    if not plain(name):
+        raise DataError(f"title {name!r}: no letters or digits to look for")
+    found = look_up(name, catalog)
+    if len(found.items) == 1:
+        return found.items[0]
+    if found.items:
+        labels = [f"'{label(catalog, i)}'" for i in found.items]
+        more = f" or {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+        raise DataError(
+            f"'{name}': which one: {', '.join(labels[:SHOWN])}{more}?  "
+            "Write more of the title, or its year in parentheses"
+        )
+    nearest = ", ".join(f"'{label(catalog, i)}'" for i in found.near)
+    raise DataError(f"no title like '{name}' among {len(catalog):,}" + (f"; nearest: {nearest}" if nearest else ""))
+
+
+def _distinct(positions: Sequence[int], catalog: Catalog) -> Found:
+    """One position per label, in order."""
+    first: dict[str, int] = {}
+    for i in positions:
+        first.setdefault(label(catalog, i), i)
+    return Found(tuple(first.values()))
+
+
+@lru_cache(maxsize=4)
+def spellings(titles: tuple[str, ...]) -> tuple[list[str], list[int]]:
+    """Every title for comparing, whole and, as in "Seven (Se7en)", outside and inside its parentheses; and whose."""
+    names: list[str] = []
+    owners: list[int] = []
+    for i, title in enumerate(titles):
+        parts = [title, re.sub(r"\(.*?\)", " ", title), *re.findall(r"\((.*?)\)", title)]
+        for name in dict.fromkeys(plain(part) for part in parts):
+            if name and not re.fullmatch(r"\d{4}", name) or name == plain(title):
+                names.append(name)
+                owners.append(i)
+    return names, owners
+
+
+def _year(catalog: Catalog, position: int) -> int | None:
+    in_title = re.search(r"\(\s*(\d{4})\s*\)", catalog.title[position])
+    return catalog.year[position] or (int(in_title[1]) if in_title else None)
+
+
+def _years(text: str, value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"(\d{1,4})?\s*(\.\.)?\s*(\d{1,4})?", value)
+    if not found or not (found[1] or found[3]) or (found[1] and found[3] and not found[2]):
+        raise DataError(f"filter '{text}': write year=1994, year=1990..1995, year=1990.. or year=..1995")
+    first = float(found[1]) if found[1] else -np.inf
+    last = float(found[3]) if found[3] else np.inf if found[2] else first
+    if first > last:
+        raise DataError(f"filter '{text}': the first year comes after the last")
+    return first, last

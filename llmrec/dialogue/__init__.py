@@ -1,0 +1,5 @@
+"""A conversation about a catalog: `grammar` reads a message, `state` keeps what is known, `reply` answers.
+
+No model reads what a person writes: a message becomes a typed `Query`, and the exact ranking answers it.  So a reply
+names only what the catalog holds, and nothing that is typed can become a control token.
+"""

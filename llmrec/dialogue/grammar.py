@@ -1,0 +1,550 @@
+"""What a message asks for: a small grammar over the catalog's own titles and categories.
+
+    something like Fargo but a comedy from the 90s, -n 5        not Heat        more like the second        why this?
+
+Words are read from left to right.  A mode (like, not, forget) says what becomes of the titles and categories behind
+it; what is neither grammar nor a title nor a word that carries nothing is handed back as not understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from rapidfuzz import fuzz
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.names import ARTICLES, look_up, plain, spellings
+from llmrec.data.records import one_line
+
+Act = Literal["like", "not", "forget"]
+Command = Literal["ask", "more", "why", "undo", "reset", "history", "help", "quit"]
+Years = tuple[int | None, int | None]  # first and last, None where open
+
+MAX_MESSAGE = 2000  # characters
+MAX_MENTIONS = 20  # titles of one message
+MAX_OPTIONS = 10  # items that one name may mean
+LONGEST_NAME = 16  # words of a title that are compared at once
+ALIKE = 88.0  # likeness, 0 to 100, from which a misspelt category is taken
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+NUMBERS = {word: i for i, word in enumerate(_words("one two three four five six seven eight nine ten eleven"), 1)}
+NUMBERS |= {"dozen": 12, "twelve": 12, "fifteen": 15, "twenty": 20, "fifty": 50, "hundred": 100}
+ORDINALS = {
+    word: i for i, word in enumerate(_words("first second third fourth fifth sixth seventh eighth ninth tenth"), 1)
+}
+ORDINALS |= {"last": -1}
+DECADES = {
+    word: 1920 + 10 * i for i, word in enumerate(_words("twenties thirties forties fifties sixties seventies eighties"))
+}
+DECADES |= {"nineties": 1990, "noughties": 2000}
+CARRY_NOTHING = frozenset(_words(
+    """a an the i i'm i've me my mine we us you your it its he she they them this that these those there here is are
+    was were am be been do does did have has had can could would will should may might shall let lets let's please
+    thanks thank hi hello hey ok okay yes yeah well so then now just only really very quite rather also too maybe
+    perhaps instead again actually some something anything everything any all of for with in on at by from about as to
+    up out what what's which who when where how give show tell find get list recommend recommendation recommendations
+    suggest suggestion suggestions want wanna need looking look try watch see pick choose good great nice best better
+    fantastic awesome cool interesting else other others another one ones thing things stuff kind kinds sort sorts
+    type types genre genres category categories made released came era year years time title titles result results
+    item items and or but & than most much many few if feel feeling mood tonight today"""
+))  # fmt: skip
+ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
+OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
+
+_NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
+_NOT = (
+    r"(?:i )?(?:do not|don['’]?t|did not|didn['’]?t|does not|doesn['’]?t)(?: really| much)?"
+    r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    r"but not|anything but|not|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|leave out|avoid"
+)
+_LIKE = (
+    r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)|"
+    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
+)
+_FORGET = r"forget(?: about)?|remove|drop|take (?:out|away)|(?:have not|haven['’]?t|never) (?:seen|watched)|never saw"
+_ACTS: dict[Act, str] = {"forget": _FORGET, "not": _NOT, "like": _LIKE}
+MODES = [(act, re.compile(rf"(?:{words})\b", re.I)) for act, words in _ACTS.items()]
+WISH = re.compile(r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b", re.I)  # "I'd like a comedy"
+_COMMANDS: dict[Command, str] = {
+    "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
+    "reset": r"reset|start (?:over|again|afresh)|clear(?: all| everything)?|forget (?:everything|all|it all)",
+    "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|taste|profile|state)|"
+    r"what do you know(?: about me)?",
+    "help": r"help|what can (?:you do|i (?:say|ask))|commands",
+    "quit": r"quit|exit|bye|goodbye|q",
+}
+COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
+LIFTS = (
+    ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
+    ("category", re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
+)
+COUNT = re.compile(
+    r"-n\s*=?\s*(?P<length>\d{1,9})\b|"
+    r"(?:(?:the )?(?:top|(?P<next>next)|best|first|last)(?! one\b)|(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
+    rf"\s+(?P<number>{_NUMBER})",
+    re.I,
+)
+ORDINAL = re.compile(
+    rf"(?:the )?(?:({'|'.join(ORDINALS)})|(\d{{1,3}})(?:st|nd|rd|th))\b(?: one\b)?|"
+    r"(?:number|nr\.?|no\.|#)\s*(\d{1,3})\b",
+    re.I,
+)
+MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
+WHY = re.compile(r"why\b", re.I)
+_YEAR, _DECADE = (
+    r"((?:18|19|20)\d\d)",
+    rf"(early |mid[ -]|late )?['’]?(\d\ds|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
+)
+RANGE = re.compile(rf"(?:from |between |in )?{_YEAR}\s*(?:-|–|\.\.|to|and|until|till|through)\s*{_YEAR}\b", re.I)
+BOUND = re.compile(
+    rf"(before|until|up to|older than|earlier than|after|since|newer than|later than|from)(?: the)? "
+    rf"(?:{_YEAR}|{_DECADE})( onwards?| on\b)?(?!\w)",
+    re.I,
+)
+SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE})(?!\w)", re.I)
+TOKEN = re.compile(
+    r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
+)
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A title as somebody wrote it, and what it may mean."""
+
+    act: Act
+    text: str
+    items: tuple[int, ...]
+    """Catalog positions: one where it is clear, several where it must be asked back, none where nothing fits."""
+    near: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An item by its place in the list that was shown last."""
+
+    act: Act
+    place: int
+    """1 is the first, -1 the last."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one message asks for."""
+
+    command: Command = "ask"
+    mentions: tuple[Mention | Reference, ...] = ()
+    only: tuple[tuple[str, ...], ...] = ()
+    """Categories: one of every group must hold."""
+    without: tuple[str, ...] = ()
+    years: Years | None = None
+    n: int | None = None
+    lift: tuple[str, ...] = ()
+    """`category` and `year`: filters that shall hold no more."""
+    unknown: tuple[str, ...] = ()
+    """What was not understood."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it asks for another list."""
+        return bool(self.mentions or self.only or self.without or self.years or self.lift)
+
+
+class Vocabulary:
+    """The words that a catalog gives the grammar."""
+
+    def __init__(self, catalog: Catalog, things: tuple[str, ...] = ("items", "item")):
+        self.catalog = catalog
+        self.things = frozenset(plain(word) for word in (*things, "items", "titles", "results", "ones"))
+        self.names = frozenset(spellings(tuple(catalog.title))[0])
+        self.categories = {
+            name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})
+        }
+        self.category = lru_cache(maxsize=4096)(self._category)
+
+    def _category(self, phrase: str) -> str | None:
+        """The category that a phrase names: "comedies", "sci fi", "science fiction", "romantic", "noir", "commedy"."""
+        words = plain(phrase).split()
+        rules: tuple[Callable[[list[str]], bool], ...] = (
+            lambda own: own == words,
+            lambda own: len(own) == len(words) and all(map(_same_word, own, words)),
+            lambda own: len(own) == len(words) > 1 and all(w.startswith(o) for o, w in zip(own, words, strict=True)),
+            lambda own: len(own) > len(words) == 1 and words[0] in own and words[0] not in self.things,
+            lambda own: len(own) == len(words) == 1 and _related(own[0], words[0]),
+        )
+        for rule in rules:
+            if len(fitting := [name for name, own in self.categories.items() if rule(own)]) == 1:
+                return fitting[0]
+        return None
+
+
+def parse(message: str, vocabulary: Vocabulary) -> Query:
+    """Reads one message of at most `MAX_MESSAGE` characters."""
+    text = one_line(message, MAX_MESSAGE)
+    bare = re.sub(r"^please\s+|[\s.!?]+$|,?\s+please[\s.!?]*$", "", text, flags=re.I)
+    if text.strip() == "?":
+        return Query("help")
+    for command, pattern in COMMANDS:
+        if pattern.fullmatch(bare):
+            return Query(command)
+    return _Reader(text, vocabulary).read()
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str  # word, quote, dated, stop
+    text: str
+    start: int
+    end: int
+
+
+class _Reader:
+    """One pass over a message."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary):
+        self.text, self.vocabulary = text, vocabulary
+        self.tokens = list(_tokens(text))
+        self.at = 0
+        self.act: Act = "like"
+        self.explicit = False  # a mode word asks for what comes now
+        self.fresh = False  # nothing has come since the mode word
+        self.ended = -1  # the token behind the last title
+        self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
+        self.negated = ""  # what a "not" has been about so far: title, category
+        self.joined = ""  # "or" or "," since the last category
+        self.command: Command = "ask"
+        self.more = False
+        self.mentions: list[Mention | Reference] = []
+        self.only: list[list[str]] = []
+        self.without: list[str] = []
+        self.years: Years | None = None
+        self.n: int | None = None
+        self.lift: list[str] = []
+        self.unknown: list[str] = []
+
+    def read(self) -> Query:
+        steps = (
+            self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
+            self._wish, self._mode, self._more, self._categories, self._short_title, self._nothing, self._other,
+        )  # fmt: skip
+        while self.at < len(self.tokens):
+            any(step() for step in steps)  # the last one always takes at least a word
+        query = Query(
+            command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
+            without=tuple(dict.fromkeys(self.without)), years=self.years, n=self.n, lift=tuple(self.lift),
+            unknown=tuple(self.unknown),
+        )  # fmt: skip
+        if self.more and query.command == "ask" and not query.changes and not query.unknown:
+            return Query("more", n=self.n)
+        return query
+
+    # Each step takes tokens and says so, or leaves everything as it was.
+
+    def _quote(self) -> bool:
+        if self._now.kind != "quote":
+            return False
+        self._mention(self._now.text, self.at + 1, exact=False)
+        return True
+
+    def _stop(self) -> bool:
+        if self._now.kind == "word":
+            return False
+        if self._now.text != ",":
+            self.act, self.explicit, self.negated, self.listing = "like", False, "", True
+        else:
+            self.listing, self.joined = self.at == self.ended, self.joined or ","
+        self.at += 1
+        return True
+
+    def _lift(self) -> bool:
+        for what, pattern in LIFTS:
+            if self._take(pattern):
+                self.lift.append(what)
+                return True
+        return False
+
+    def _long_title(self) -> bool:
+        """Two words or more that are a title to the letter, wherever they stand."""
+        return self._title(2)
+
+    def _short_title(self) -> bool:
+        """One word that is a title to the letter, where a title is expected or it is written like a name."""
+        return (self.explicit or self._named or (self.listing and self._alone(self.at + 1))) and self._title(1)
+
+    def _why(self) -> bool:
+        if not self._take(WHY):
+            return False
+        self.command, self.listing = "why", True
+        return True
+
+    def _count(self) -> bool:
+        if found := self._take(COUNT):
+            self.n = _number(found["length"] or found["number"])
+            self.more = self.more or bool(found["next"])
+            return True
+        follows = self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else None
+        if not re.fullmatch(_NUMBER, self._now.text, re.I):
+            return False
+        if follows is None and len(self.tokens) == 1:
+            self.mentions.append(Reference(self.act, _number(self._now.text)))
+        elif follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
+            self.n = _number(self._now.text)
+        else:
+            return False
+        self.at += 1
+        return True
+
+    def _years(self) -> bool:
+        for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
+            if found := self._match(pattern):
+                years = meaning(found)
+                if years:
+                    self.years = years
+                    self._skip_to(found.end())
+                    return True
+        return False
+
+    def _ordinal(self) -> bool:
+        if not (found := self._take(ORDINAL)):
+            return False
+        self.mentions.append(
+            Reference(self.act, ORDINALS[found[1].casefold()] if found[1] else int(found[2] or found[3]))
+        )
+        self._listed()
+        return True
+
+    def _mode(self) -> bool:
+        for act, pattern in MODES:
+            if self._take(pattern):
+                self.act, self.explicit, self.fresh, self.listing, self.negated = act, True, True, True, ""
+                return True
+        return False
+
+    def _wish(self) -> bool:
+        """ "I'd like" asks; it says nothing about what somebody liked."""
+        return self._take(WISH) is not None
+
+    def _more(self) -> bool:
+        if not self._take(MORE):
+            return False
+        self.more, self.listing = True, False
+        return True
+
+    def _categories(self) -> bool:
+        for length in (3, 2, 1):
+            words = self.tokens[self.at : self.at + length]
+            if len(words) < length or any(word.kind != "word" for word in words):
+                continue
+            phrase = self.text[words[0].start : words[-1].end]
+            if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
+                continue
+            if self.act == "not" and not (self.negated == "title" and self.joined):
+                self.without.append(name)
+                self.negated = "category"
+            elif self.only and self.joined in ("or", ","):
+                self.only[-1].append(name)
+            else:
+                self.only.append([name])
+            self.at += length
+            self.joined, self.listing = "", False
+            return True
+        return False
+
+    def _nothing(self) -> bool:
+        """Words that carry nothing, but may end a list of titles, or a "not"."""
+        word = self._now.text.casefold()
+        if word not in CARRY_NOTHING and not self._is_thing(word):
+            return False
+        if word in OPENS and (self.negated or word == "but"):
+            self.act, self.explicit, self.negated = "like", False, ""
+        if word == "or":
+            self.joined = "or"
+        if word in ("and", "or", "&"):
+            self.listing = self.listing or self.at == self.ended
+        elif word not in ARTICLES:
+            self.listing, self.explicit = False, self.explicit and self.fresh
+        self.at += 1
+        return True
+
+    def _other(self) -> bool:
+        """A run of words: a title that is not written to the letter, or not understood."""
+        end = self._run_end(self.at)
+        for stop in [*self._longer_ends(end), end]:
+            alone = self.listing and self._alone(stop)
+            if (self.explicit or self._named or stop - self.at > 1 or alone) and self._mention(
+                self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
+            ):
+                return True
+        self._not_understood(self._between(self.at, end))
+        self.at = end
+        return True
+
+    # What the steps are made of.
+
+    @property
+    def _now(self) -> _Token:
+        return self.tokens[self.at]
+
+    @property
+    def _named(self) -> bool:
+        """Whether the word is written like a name within a sentence."""
+        before = self.tokens[self.at - 1] if self.at else None
+        inside = before is not None and (before.kind == "word" or before.text == ",")
+        return inside and self._now.text[:1].isupper()
+
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        return pattern.match(self.text, self._now.start)
+
+    def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        if found := self._match(pattern):
+            self._skip_to(found.end())
+        return found
+
+    def _skip_to(self, position: int) -> None:
+        while self.at < len(self.tokens) and self.tokens[self.at].start < position:
+            self.at += 1
+
+    def _between(self, first: int, end: int) -> str:
+        return self.text[self.tokens[first].start : self.tokens[end - 1].end]
+
+    def _is_thing(self, word: str) -> bool:
+        return plain(word) in self.vocabulary.things or self.vocabulary.category(word) is not None
+
+    def _alone(self, end: int) -> bool:
+        """Whether the words before `end` are a part of a list or all there is."""
+        follows = self.tokens[end] if end < len(self.tokens) else None
+        return follows is None or follows.kind != "word" or follows.text.casefold() in ("and", "or", "but")
+
+    def _title(self, least: int) -> bool:
+        """Takes the longest run of tokens that is a title of at least `least` words, to the letter."""
+        if self._now.kind != "word":
+            return False
+        for end in range(min(len(self.tokens), self.at + LONGEST_NAME), self.at, -1):
+            key = plain(self._between(self.at, end))
+            if self.tokens[end - 1].kind == "word" and len(key.split()) >= least and key in self.vocabulary.names:
+                while end - 1 > self.at and plain(self._between(self.at, end - 1)) == key:
+                    end -= 1  # "Heat, a" is Heat, too
+                return self._mention(self._between(self.at, end), end, exact=False)
+        return False
+
+    def _mention(self, text: str, end: int, *, exact: bool, only_if_found: bool = False) -> bool:
+        """Notes a title that ends before token `end`; its year in parentheses belongs to it.
+
+        Args:
+            exact: a name of one title's part only is not enough where no mode word asks for a title.
+        """
+        if end < len(self.tokens) and self.tokens[end].kind == "dated":
+            text, end = f"{text} {self.tokens[end].text}", end + 1
+        if len(self.mentions) >= MAX_MENTIONS:
+            self._not_understood(text)
+            self.at = end
+            return True
+        found = look_up(text, self.vocabulary.catalog)
+        if not found.items and (only_if_found or (exact and not self.explicit)):
+            return False
+        self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near))
+        self.at = end
+        self._listed()
+        return True
+
+    def _listed(self) -> None:
+        self.listing, self.joined, self.fresh, self.ended = False, "", False, self.at
+        if self.act == "not":
+            self.negated = self.negated or "title"
+
+    def _run_end(self, first: int) -> int:
+        """Where the words that are no grammar end; words that carry nothing may stand between, not at the end."""
+        end = last = first + 1
+        while end < len(self.tokens) and self.tokens[end].kind == "word":
+            word, start = self.tokens[end].text.casefold(), self.tokens[end].start
+            if word in ("and", "or", "but", "because") or self.vocabulary.category(word):
+                break
+            if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, *(p for _, p in MODES))):
+                break
+            end += 1
+            if word not in CARRY_NOTHING:
+                last = end
+        return last
+
+    def _longer_ends(self, end: int) -> list[int]:
+        """Ends of longer runs, joined by "and" or a comma, longest first: "Beuty and the Beast" is one title."""
+        ends = []
+        for _ in range(2):
+            if end + 1 >= len(self.tokens) or self.tokens[end].text.casefold() not in ("and", "&", ","):
+                break
+            end = self._run_end(end + 1)
+            ends.append(end)
+        return ends[::-1]
+
+    def _not_understood(self, text: str) -> None:
+        self.unknown.append(text)
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    for found in TOKEN.finditer(text):
+        kind = found.lastgroup or ""
+        start, end = found.span(kind)
+        if kind != "word":
+            yield _Token(kind, found[kind], start, end)
+            continue
+        kept = found[kind].rstrip(".:…")
+        if plain(kept) or kept == "&" or kept.startswith("#"):
+            yield _Token("word", kept, start, start + len(kept))
+        if len(kept) < len(found[kind]) and found[kind].endswith(".") and kept.casefold() not in ABBREVIATED:
+            yield _Token("stop", ".", start + len(kept), end)
+
+
+def _same_word(own: str, word: str) -> bool:
+    """`own` in the singular or plural, or with a slip."""
+    forms = {own, own + "s", own + "es", own.removesuffix("s"), re.sub("y$", "ies", own)}
+    return word in forms or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
+
+
+def _related(own: str, word: str) -> bool:
+    """ "romantic" and "romance", "animated" and "animation": five letters or more in common, and short endings."""
+    shared = next((i for i, (a, b) in enumerate(zip(own, word, strict=False)) if a != b), min(len(own), len(word)))
+    return shared >= 5 and len(own) - shared <= 3 and len(word) - shared <= 4
+
+
+def _number(text: str) -> int:
+    return NUMBERS.get(text.casefold()) or int(text)
+
+
+def _range(found: re.Match[str]) -> Years | None:
+    first, last = sorted((int(found[1]), int(found[2])))
+    return first, last
+
+
+def _bound(found: re.Match[str]) -> Years | None:
+    word, year, part, decade, onwards = found.groups()
+    years = (int(year), int(year)) if year else _decade(part, decade)
+    word = word.casefold()
+    if word in ("before", "older than", "earlier than"):
+        return None, years[0] - 1
+    if word in ("until", "up to"):
+        return None, years[1]
+    if word in ("after", "newer than", "later than"):
+        return years[1] + 1, None
+    return (years[0], None) if word == "since" or onwards else years
+
+
+def _span(found: re.Match[str]) -> Years | None:
+    year, part, decade = found.groups()
+    return (int(year), int(year)) if year else _decade(part, decade)
+
+
+def _decade(part: str | None, decade: str) -> tuple[int, int]:
+    """`90s`, `1990s` or `nineties`, whole or its early (0 to 3), mid (4 to 6) or late (7 to 9) years."""
+    digits = re.sub(r"\D", "", decade)
+    first = int(digits) if len(digits) == 4 else DECADES[decade.casefold()] if not digits else 1900 + int(digits)
+    if len(digits) == 2 and int(digits) < 20:
+        first += 100
+    begin, end = {"earl": (0, 3), "mid": (4, 6), "late": (7, 9)}.get((part or "").casefold().strip(" -y")[:4], (0, 9))
+    return first + begin, first + end

@@ -1,0 +1,322 @@
+"""What is answered: a list from the exact ranking, a question back, or the reasons of a place in the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.names import label, readable
+from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, parse
+from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_SHOWN, Doubt, Session, State
+
+WEIGHED = 10  # latest items of a history whose part in a place is weighed
+SAYS = 0.05  # nats from which an item of the history counts as speaking for another
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An item as the ranking sees it."""
+
+    item: int
+    """Catalog position."""
+    score: float
+    """log p plus bonus, nats."""
+    log_p: float
+    """Under the whole catalog, nats."""
+
+
+class Ranker(Protocol):
+    """The exact ranking of a catalog."""
+
+    def rank(
+        self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
+    ) -> list[list[Ranked]]:
+        """Per history (catalog positions, oldest first) its top `n`, best first, among `allowed` (items,) and without
+        `exclude` and the history itself; shorter where less is left."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list; numbers go on where a list is continued."""
+
+    number: int
+    item_id: str
+    title: str
+    year: int | None
+    categories: tuple[str, ...]
+    score: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Sentences, then the list they speak of."""
+
+    text: tuple[str, ...]
+    items: tuple[Entry, ...] = ()
+    ends: bool = False
+    """Whether the conversation is over."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"text": list(self.text), "items": [asdict(item) for item in self.items]}
+
+
+def respond(
+    session: Session, message: str, vocabulary: Vocabulary, ranker: Ranker, noun: str = "items", unit: str = "item"
+) -> tuple[Reply, Session]:
+    """The answer to a message, and the session after it."""
+    if len(message) > MAX_MESSAGE:
+        return Reply((f"A message may have {MAX_MESSAGE:,} characters; this one has {len(message):,}.",)), session
+    return _Turn(session, vocabulary.catalog, ranker, noun, unit).answer(parse(message, vocabulary))
+
+
+@dataclass
+class _Turn:
+    session: Session
+    catalog: Catalog
+    ranker: Ranker
+    noun: str
+    unit: str
+
+    def answer(self, query: Query) -> tuple[Reply, Session]:
+        acts: dict[str, Callable[[Query], tuple[Reply, Session]]] = {
+            "ask": self._ask, "more": self._more, "why": self._why, "undo": self._undo, "reset": self._reset,
+        }  # fmt: skip
+        if query.command in acts:
+            return acts[query.command](query)
+        if query.command == "history":
+            return Reply(tuple(self._known(self._state))), self.session
+        if query.command == "help":
+            return Reply(tuple(self._help())), self.session
+        return Reply(("Goodbye.",), ends=True), self.session
+
+    @property
+    def _state(self) -> State:
+        return self.session.state
+
+    def _ask(self, query: Query) -> tuple[Reply, Session]:
+        query = self._settled(query)
+        state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
+        doubt: Doubt | None = None
+        understood = query.n is not None or bool(query.only or query.without or query.years or query.lift)
+        for mention in query.mentions:
+            items = self._meant(mention, notes)
+            if len(items) == 1:
+                state, understood = self._with(state, mention.act, items[0]), True
+            elif items and doubt is None and isinstance(mention, Mention):
+                doubt = Doubt(act=mention.act, text=mention.text, options=self._ids(items))
+        if query.unknown:
+            notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
+        if doubt:
+            state = state.model_copy(update={"doubt": doubt})
+            options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
+            asked = f"Which {self.unit} is {readable(doubt.text)!r}?  Answer with its number."
+            return Reply((*notes, asked, *options)), self.session.then(state)
+        if not understood:
+            hint = f"Name {self.noun} you liked, or say what you are looking for; `help` shows how."
+            return Reply((*notes, hint)), self.session
+        return self._list(state, notes)
+
+    def _more(self, query: Query) -> tuple[Reply, Session]:
+        state, notes = self._filtered(self._state, query)
+        return self._list(state, notes, after=state.shown)
+
+    def _undo(self, query: Query) -> tuple[Reply, Session]:
+        before = self.session.back()
+        if before is None:
+            return Reply(("There is nothing to take back.",)), self.session
+        return Reply(("Taken back.", *self._known(before.state))), before
+
+    def _reset(self, query: Query) -> tuple[Reply, Session]:
+        return Reply(("Everything is forgotten; `undo` brings it back.",)), self.session.then(State())
+
+    def _list(self, state: State, notes: Sequence[str], after: Sequence[str] = ()) -> tuple[Reply, Session]:
+        """The next `state.n` after what was shown of the same list."""
+        taken = self._positions((*state.excluded, *after))
+        [found] = self.ranker.rank([self._positions(state.liked)], state.n, taken, state.allowed(self.catalog))
+        entries = tuple(self._entry(place, ranked) for place, ranked in enumerate(found, len(after) + 1))
+        shown = (*after, *(entry.item_id for entry in entries))[-MAX_SHOWN:]
+        if entries:
+            intro = "Next:" if after else f"{_sentence(self._because(state))}:"
+        elif after:
+            intro = "That was all: nothing is left of this list."
+        else:
+            intro = f"No {self.unit} is left ({self._because(state)}); lift a filter, e.g. `any year`, or `undo`."
+        return Reply((*notes, intro), entries), self.session.then(state.model_copy(update={"shown": shown}))
+
+    def _why(self, query: Query) -> tuple[Reply, Session]:
+        notes: list[str] = []
+        asked = query.mentions[0] if query.mentions else Reference("like", 1)
+        items = self._meant(asked, notes)
+        if len(items) != 1:
+            return Reply((*notes, "Name one of the list: why the second?")), self.session
+        [item] = items
+        history = self._positions(self._state.liked)
+        if item in history:
+            return Reply((f"You named {label(self.catalog, item)} yourself.",)), self.session
+        weighed = history[-WEIGHED:]
+        alone = np.zeros(len(self.catalog), bool)
+        alone[item] = True
+        histories = [history, *([other for other in history if other != one] for one in weighed)]
+        found = self.ranker.rank(histories, 1, (), alone)
+        if not all(found):  # what the history holds is never offered; anything else has a score
+            return Reply((f"{label(self.catalog, item)} is not offered here.",)), self.session
+        whole, *without = (ranked.score for [ranked] in found)
+        gains = sorted(((whole - score, one) for one, score in zip(weighed, without, strict=True)), reverse=True)
+        return Reply((*notes, *self._reasons(item, found[0][0], gains, history))), self.session
+
+    def _reasons(
+        self, item: int, ranked: Ranked, gains: Sequence[tuple[float, int]], history: Sequence[int]
+    ) -> Iterable[str]:
+        own = self.catalog.categories[item]
+        kinds = f" ({', '.join(map(readable, own))})" if own else ""
+        p = np.exp(ranked.log_p)
+        yield f"{label(self.catalog, item)}{kinds}: p {p:.2%} of the whole catalog, score {ranked.score:.2f} nats."
+        if not history:
+            yield f"You named no {self.noun} yet: this is what people choose in general."
+            return
+        if speaking := [(gain, one) for gain, one in gains if gain >= SAYS][:3]:
+            named = _listed(f"{readable(self.catalog.title[one])} ({gain:.2f} nats)" for gain, one in speaking)
+            yield f"Its score would fall without {named}."
+        else:
+            yield f"No single {self.unit} of yours lifts it: it fits the list as a whole, or is liked in general."
+        for name in own:
+            if same := [one for one in history[::-1] if name in self.catalog.categories[one]][:3]:
+                yield f"{readable(name)}, like {_listed(readable(self.catalog.title[one]) for one in same)}."
+
+    def _settled(self, query: Query) -> Query:
+        """The query with the answer to what was asked back, where it is one."""
+        doubt = self._state.doubt
+        if not doubt:
+            return query
+        options = self._positions(doubt.options)
+        chosen: list[int] = []
+        if len(query.mentions) == 1:
+            [mention] = query.mentions
+            if isinstance(mention, Reference):
+                place = mention.place - 1 if mention.place > 0 else mention.place
+                chosen = options[place:][:1] if place < len(options) else []
+            else:
+                chosen = [item for item in options if item in mention.items]
+        elif query.years and not query.mentions:
+            chosen = [item for item in options if (self.catalog.year[item],) * 2 == query.years]
+        if len(chosen) != 1:
+            return query
+        settled = Mention(doubt.act, doubt.text, (chosen[0],))
+        return replace(query, mentions=(settled,), years=None if not query.mentions else query.years)
+
+    def _filtered(self, state: State, query: Query) -> tuple[State, list[str]]:
+        """The state with the filters and the length that a query names: categories and years replace older ones."""
+        notes: list[str] = []
+        changes: dict[str, Any] = {}
+        if "category" in query.lift:
+            changes |= {"only": (), "without": ()}
+        if "year" in query.lift:
+            changes |= {"years": None}
+        if query.only:
+            wanted = {name for group in query.only for name in group}
+            changes |= {"only": query.only, "without": tuple(name for name in state.without if name not in wanted)}
+        if query.without:
+            kept = tuple(group for group in changes.get("only", state.only) if not set(group) & set(query.without))
+            changes |= {"only": kept, "without": tuple(dict.fromkeys((*state.without, *query.without)))}
+        if query.years:
+            changes |= {"years": query.years}
+        if query.n is not None:
+            changes |= {"n": min(max(query.n, 1), MAX_LIST)}
+            if changes["n"] != query.n:
+                notes.append(f"A list has 1 to {MAX_LIST} {self.noun}.")
+        return state.model_copy(update=changes), notes
+
+    def _meant(self, mention: Mention | Reference, notes: list[str]) -> list[int]:
+        """Positions that a mention may mean; why there is none goes to `notes`."""
+        if isinstance(mention, Mention):
+            if not mention.items:
+                near = _listed(label(self.catalog, item) for item in mention.near)
+                nearest = f"; nearest: {near}" if near else ""
+                notes.append(f"I know no {self.unit} like {readable(mention.text)!r}{nearest}.")
+            return list(mention.items)
+        shown = self._positions(self._state.shown)
+        place = mention.place - 1 if mention.place > 0 else mention.place
+        if not -len(shown) <= place < len(shown) or mention.place == 0:
+            notes.append(f"The list has {len(shown)} {self.noun}." if shown else "There is no list yet.")
+            return []
+        return [shown[place]]
+
+    def _with(self, state: State, act: Act, item: int) -> State:
+        """The state with an item liked (as the latest), left out, or neither."""
+        [item_id] = self._ids([item])
+        liked = [one for one in state.liked if one != item_id]
+        excluded = [one for one in state.excluded if one != item_id]
+        if act != "forget":
+            (liked if act == "like" else excluded).append(item_id)
+        return state.model_copy(update={"liked": tuple(liked[-MAX_ITEMS:]), "excluded": tuple(excluded[-MAX_ITEMS:])})
+
+    def _help(self) -> Iterable[str]:
+        """What can be said, in the catalog's own words."""
+        first, second = [readable(title) for title in (self.catalog.title * 2)[:2]]
+        categories = sorted({name for names in self.catalog.categories for name in names})
+        yield f"Say which {self.noun} you liked, and what you are looking for:"
+        yield f"  I liked {first} and {second}"
+        yield f"  something like {first}, but from the 90s"
+        yield f"  not {second}     only before 1980     any year     -n 5"
+        yield "  more     next 10     more like the second     why the third?"
+        yield f"  forget {first}     show my history     undo     reset     quit"
+        if categories:
+            kinds = _listed(map(readable, categories[:30])) + (" and more" if len(categories) > 30 else "")
+            yield f"Kinds, alone or with `no`, `or` and `any genre`: {kinds}."
+        yield 'Titles may be misspelt, or put between "quotes".'
+
+    def _known(self, state: State) -> Iterable[str]:
+        yield f"You liked: {_listed(map(self._label, state.liked)) or 'nothing yet'}."
+        if state.excluded:
+            yield f"Left out: {_listed(map(self._label, state.excluded))}."
+        if filters := self._filters(state):
+            yield f"Looking for: {filters}."
+
+    def _because(self, state: State) -> str:
+        """What a list follows from, in words."""
+        latest = [readable(self.catalog.title[item]) for item in self._positions(state.liked[-3:])][::-1]
+        if more := len(state.liked) - len(latest):
+            latest.append(f"{more} more")
+        parts = [f"because of {_listed(latest)}" if latest else "for anybody", self._filters(state)]
+        return "; ".join(part for part in parts if part)
+
+    def _filters(self, state: State) -> str:
+        parts = [" or ".join(map(readable, group)) for group in state.only]
+        parts += [f"no {readable(name)}" for name in state.without]
+        if state.years:
+            first, last = state.years
+            span = f"{first}" if first == last else f"{first or 'up'} to {last}" if last else f"{first} or later"
+            parts.append(span)
+        return ", ".join(parts)
+
+    def _entry(self, number: int, ranked: Ranked) -> Entry:
+        catalog, i = self.catalog, ranked.item
+        return Entry(
+            number=number, item_id=catalog.item_id[i], title=catalog.title[i], year=catalog.year[i],
+            categories=catalog.categories[i], score=round(ranked.score, 6), p=float(np.exp(ranked.log_p)),
+        )  # fmt: skip
+
+    def _label(self, item_id: str) -> str:
+        return label(self.catalog, self.catalog.position[item_id])
+
+    def _positions(self, item_ids: Iterable[str]) -> list[int]:
+        return [self.catalog.position[item_id] for item_id in item_ids]
+
+    def _ids(self, positions: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self.catalog.item_id[item] for item in positions)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    *first, last = list(texts) or [""]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,429 @@
+"""prompts: edit the wording of tasks with open eyes: check, diff, try, measure, roll back."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from llmrec import config, prepare
+from llmrec.choices.search import listed
+from llmrec.data.catalog import Catalog
+from llmrec.data.names import readable
+from llmrec.data.split import queries
+from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.evaluate import read_card, sampled
+from llmrec.metrics.ranking import by_user, ndcg, ranks
+from llmrec.metrics.significance import Interval, bootstrap, paired
+from llmrec.recommend import Question, question
+from llmrec.tasks import TASKS
+from llmrec.tasks.lint import Finding, Length, lengths, lint
+from llmrec.tasks.saved import Change, changes, saved_prompts
+from llmrec.tasks.template import Template
+
+if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.model.encode import Encoder
+    from llmrec.recommender import Recommender
+
+TASK = "next_item"  # what `try` and `measure` rank with
+TRAINED = "trained"  # the wording that an adapter serves with
+CUTOFF = 10
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One prompt file: its problems, and per domain that trains on it the lengths of its wordings."""
+
+    task: str
+    template: Template | None
+    """None where the file cannot be loaded."""
+    findings: list[Finding]
+    lengths: dict[str, list[Length]]
+
+
+def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Checked]:
+    """Every prompt file (or those of `tasks`), looked at with the tokenizer of each domain that trains on it.
+
+    Args:
+        domain: measure lengths for this domain only, whether or not it trains on the task.
+    Raises: PromptError for a task without a file; RecipeError, AssetError.
+    """
+    folder = config.project() / "prompts"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if unknown := [task for task in tasks if task not in known]:
+        raise PromptError(f"no prompt file '{unknown[0]}' in {folder}{did_you_mean(unknown[0], known)}")
+    recipes = _recipes() if domain is None else [config.load_recipe(domain)]
+    found = []
+    for task in tasks or sorted({*known, *(name for recipe in recipes for name in recipe.tasks)}):
+        try:
+            template = Template.load(folder / f"{task}.yaml")
+        except PromptError as error:
+            found.append(Checked(task, None, [Finding("file", str(error), grave=True)], {}))
+            continue
+        findings = lint(template)
+        if task not in TASKS:
+            findings.append(Finding("task", f"nothing reads it: tasks are {', '.join(TASKS)}"))
+        measured: dict[str, list[Length]] = {}
+        for recipe in recipes:
+            if domain is not None or task in recipe.tasks:
+                measured[recipe.domain], more = _lengths(template, recipe)
+                findings += more
+        found.append(Checked(task, template, findings, measured))
+    return found
+
+
+@dataclass(frozen=True)
+class Diff:
+    """How today's file of one task differs from the one saved with an adapter."""
+
+    task: str
+    lines: list[str]
+    """A unified diff; empty where the files are the same."""
+    changes: list[Change]
+    """What that means; empty where only comments or layout differ."""
+
+
+def diff(adapter: str) -> list[Diff]:
+    """Per task of an adapter, what changed in prompts/ since it was trained.
+
+    Raises: AdapterError, PromptError (a file that is gone or cannot be read).
+    """
+    folder = config.adapter_folder(adapter)
+    found = []
+    for task, old in saved_prompts(folder, read_card(folder)).items():
+        path = config.project() / "prompts" / f"{task}.yaml"
+        new = Template.load(path)
+        before, after = (source.read_text(encoding="utf-8").splitlines() for source in (old.path, path))
+        lines = difflib.unified_diff(before, after, f"{adapter}, as trained", f"prompts/{task}.yaml", lineterm="")
+        found.append(Diff(task, list(lines), changes(old, new)))
+    return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one wording reads like and what it recommends."""
+
+    name: str
+    prompt: str
+    """The turns before the history, as text."""
+    items: list[tuple[int, float]]
+    """(catalog position, score in nats), best first."""
+
+
+def attempt(
+    domain: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    wordings: Sequence[str] = (),
+    file: Path | None = None,
+    user: str | None = None,
+    history: Sequence[str] = (),
+    n: int = CUTOFF,
+    prior: bool = True,
+) -> tuple[Catalog, Question, list[Answer]]:
+    """The same question answered with two wordings: `trained` or numbers of today's prompts/ (or of `file`).
+
+    One wording stands beside the trained one, none means wording 0.  Raises: PromptError, DataError, AdapterError.
+    """
+    names = list(wordings) or ["0"]
+    names = [TRAINED, *names] if len(names) == 1 else names
+    if len(names) != 2:
+        raise PromptError(f"{len(names)} wordings: two stand side by side; `llmrec prompts measure` takes more")
+    recipe = config.load_recipe(domain, overrides)
+    edited = _edited(file, names)
+    dataset = prepare.load(recipe)
+    asked = question(dataset, Catalog.of(dataset), user=user, history=history)
+    model = _load(recipe, edited)
+    answers = []
+    for name in names:
+        worded, wording = _worded(model, edited, name)
+        [found] = worded.rank([asked.history], n, prior=prior, wording=wording)
+        prompt = model.encoder.tokenizer.decode(worded.prompts([[]], wording)[0].tokens)
+        answers.append(Answer(name, prompt, list(zip(found.items.tolist(), found.score.tolist(), strict=True))))
+    return model.catalog, asked, answers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """NDCG@10 of one wording over validation users, and how it differs from the trained one's (None: it is that)."""
+
+    name: str
+    text: str
+    mean: Interval
+    difference: Interval | None
+
+
+def measure(
+    domain: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    wordings: Sequence[int] = (),
+    file: Path | None = None,
+    prior: bool = True,
+) -> tuple[int, list[Measured]]:
+    """What wordings of today's prompts/ (or of `file`) cost or gain without training again, on validation users.
+
+    Args:
+        overrides: `users=…`, `samples=…`, `seed=…` of this measurement; anything else is a setting of the recipe.
+        wordings: numbers in the file; default: all of it.
+        prior: with the card's weight of transitions, as people are served.
+
+    Returns: how many users were asked, and the wordings, the trained one first.
+    Raises: PromptError, AdapterError, DataError.
+    """
+    own = tuple(text for text in overrides if text.partition("=")[0] in config.Wordings.model_fields)
+    settings = config.section(config.Wordings, {}, own, "measure")
+    recipe = config.load_recipe(domain, tuple(text for text in overrides if text not in own))
+    edited = _edited(file, [str(wording) for wording in wordings])
+    dataset = prepare.load(recipe)
+    split = recipe.split
+    asked = queries(dataset, Catalog.of(dataset), "valid", baskets=split.baskets, max_targets=split.max_targets)
+    asked = sampled(asked, settings.users, settings.seed)
+    if not asked:
+        raise DataError(f"{recipe.domain}: no validation interactions; prepare it with other shares")
+    model = _load(recipe, edited)
+    users, targets = [query.user_id for query in asked], [query.target for query in asked]
+    histories = [query.history for query in asked]
+    names = [TRAINED, *map(str, wordings or edited.wordings())]
+    found: list[Measured] = []
+    known: dict[Any, np.ndarray] = {}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for name in names:
+            worded, wording = _worded(model, edited, name)
+            bar = progress.add_task(f"wording {name}", total=len(asked))
+            prompt = worded.prompts([[]], wording)[0].tokens
+            if prompt not in known:
+                lists = worded.rank(
+                    histories, CUTOFF, prior=prior, wording=wording,
+                    progress=lambda done, bar=bar: progress.advance(bar, done),
+                )  # fmt: skip
+                known[prompt] = by_user(ndcg(ranks(listed(lists, CUTOFF), targets), CUTOFF), users)
+            values = known[prompt]
+            options = {"seed": settings.seed, "samples": settings.samples}
+            found.append(
+                Measured(
+                    name=name,
+                    text=worded.template.user[wording].text,
+                    mean=bootstrap(values, **options),
+                    difference=None if name == TRAINED else paired(values, next(iter(known.values())), **options),
+                )
+            )
+    return len(set(users)), found
+
+
+def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path | None]]:
+    """Puts the wordings saved with an adapter back into prompts/.
+
+    Each file is replaced whole or not at all, after what was there has been kept beside it as `<file>.<digest>.bak`.
+    Returns: per changed file its path and its backup (None: there was no file).
+    Raises: AdapterError, PromptError for a task that the adapter does not have.
+    """
+    folder = config.adapter_folder(adapter)
+    saved = saved_prompts(folder, read_card(folder))
+    if unknown := [task for task in tasks if task not in saved]:
+        raise PromptError(f"{folder}: not trained on '{unknown[0]}'{did_you_mean(unknown[0], saved)}")
+    done: list[tuple[Path, Path | None]] = []
+    for task in tasks or saved:
+        path, old = config.project() / "prompts" / f"{task}.yaml", saved[task].path.read_bytes()
+        now = path.read_bytes() if path.is_file() else None
+        if now == old:
+            continue
+        backup = None if now is None else path.with_name(f"{path.name}.{hashlib.sha256(now).hexdigest()[:12]}.bak")
+        if backup is not None and now is not None:
+            _write(backup, now)
+        _write(path, old)
+        done.append((path, backup))
+    return done
+
+
+def print_check(found: Sequence[Checked], console: Console | None = None) -> None:
+    """A table per file: tokens of every wording and the room they leave; then what to mend."""
+    console = console or Console()
+    for checked in found:
+        title = Text(checked.task, style="bold")
+        if checked.template is None:
+            console.print(title)
+        else:
+            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+            table.add_column("", justify="right")
+            table.add_column("wording")
+            readers: dict[tuple[Length, ...], list[str]] = {}
+            for domain, measured in checked.lengths.items():
+                readers.setdefault(tuple(measured), []).append(domain)
+            for domains in readers.values():
+                table.add_column(f"tokens for {', '.join(domains)}", justify="right")
+                table.add_column("left in the window", justify="right")
+            for i, wording in enumerate(checked.template.user):
+                cells = []
+                for measured in readers:
+                    length = next((one for one in measured if one.wording == i), None)
+                    cells += [str(length.tokens), str(length.room)] if length else ["", ""]
+                note = Text(" held out", style="cyan") if wording.held_out else Text()
+                table.add_row(str(i), Text(readable(wording.text)) + note, *cells)
+            console.print(table)
+        for finding in sorted(checked.findings, key=lambda finding: not finding.grave):
+            word, style = ("error", "bold red") if finding.grave else ("note", "yellow")
+            console.print(Text.assemble((word, style), f" {finding.where}: {readable(finding.says)}"), soft_wrap=True)
+        console.print()
+
+
+def print_diff(found: Sequence[Diff], adapter: str, console: Console | None = None) -> None:
+    """The unified diffs in colour, then in words what they change."""
+    console = console or Console()
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    for one in found:
+        if not one.lines:
+            console.print(Text(f"{one.task}: as trained"))
+            continue
+        for line in one.lines:
+            style = "bold" if line.startswith(("+++", "---")) else styles.get(line[:1], "")
+            console.print(Text(readable(line), style=style), soft_wrap=True)
+        console.print()
+        if not one.changes:
+            console.print(Text(f"{one.task}: comments or layout only; behaviour is the same"))
+        for change in one.changes:
+            word, style = ("behaves otherwise", "bold yellow") if change.behaves else ("no effect", "dim")
+            text = Text.assemble(f"{one.task}: {readable(change.what)}: ", (word, style), f": {change.effect}")
+            console.print(text, soft_wrap=True)
+        if any(change.behaves for change in one.changes):
+            console.print(
+                Text(
+                    f"{adapter} goes on answering with the wording it was trained on.  See the effect: llmrec prompts "
+                    f"measure {adapter}; undo: llmrec prompts rollback {adapter}; adopt: train again"
+                )
+            )
+
+
+def print_attempt(catalog: Catalog, asked: Question, answers: Sequence[Answer], console: Console | None = None) -> None:
+    """Both prompts, both lists side by side, and how far they agree."""
+    console = console or Console()
+    for answer in answers:
+        console.print(Text(f"wording {answer.name}", style="bold"))
+        console.print(Text("\n".join(map(readable, answer.prompt.splitlines())), style="dim"))
+        console.print()
+    first, second = ([item for item, _ in answer.items] for answer in answers)
+    who = f"user {asked.user}" if asked.user is not None else f"{len(asked.history)} in the history"
+    table = Table(title=Text(who), title_justify="left", box=None, pad_edge=False)
+    table.add_column("", justify="right")
+    for answer in answers:
+        table.add_column(f"wording {answer.name}")
+        table.add_column("nats", justify="right", no_wrap=True)
+    table.add_column(f"under {answers[0].name}", justify="right")
+    for place in range(max(len(first), len(second))):
+        cells: list[Text | str] = []
+        for answer in answers:
+            item, score = answer.items[place] if place < len(answer.items) else (None, 0.0)
+            cells += ["", ""] if item is None else [Text(readable(catalog.title[item])), f"{score:.2f}"]
+        table.add_row(str(place + 1), *cells, _moved(second[place], place, first) if place < len(second) else "")
+    console.print(table)
+    console.print(Text(agreement(first, second)))
+
+
+def agreement(first: Sequence[int], second: Sequence[int]) -> str:
+    """Overlap of two lists and the largest move within it, in words."""
+    shared = [(first.index(item), place) for place, item in enumerate(second) if item in first]
+    moves = [abs(a - b) for a, b in shared]
+    text = f"{len(shared)} of {max(len(first), len(second))} in both lists"
+    if moves:
+        text += f"; {sum(move == 0 for move in moves)} at the same rank, largest move {max(moves)}"
+    return text
+
+
+def print_measure(users: int, found: Sequence[Measured], console: Console | None = None) -> None:
+    """NDCG@10 with intervals, and in words what the difference means."""
+    console = console or Console()
+    title = Text(f"NDCG@{CUTOFF} on {users} validation users, 95% bootstrap intervals")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("wording", f"ndcg@{CUTOFF}", "against trained", ""):
+        table.add_column(heading, no_wrap=True)
+    for one in found:
+        verdict, change = "", ""
+        if one.difference is not None:
+            change = _interval(one.difference, "+")
+            verdict = "no difference shown"
+            if one.difference.low == one.difference.high == 0:
+                verdict = "the same ranks"
+            elif one.difference.excludes_zero:
+                verdict = "better" if one.difference.mean > 0 else "worse"
+        table.add_row(one.name, _interval(one.mean), change, verdict)
+    for one in found:
+        console.print(Text.assemble((one.name, "bold"), f": {readable(one.text)}"), soft_wrap=True)
+    console.print()
+    console.print(table)
+
+
+def _recipes() -> list[config.Recipe]:
+    """Of every domain there is, in order."""
+    return [config.load_recipe(str(path)) for path in sorted((config.project() / "adapters").glob("*/recipe.yaml"))]
+
+
+def _lengths(template: Template, recipe: config.Recipe) -> tuple[list[Length], list[Finding]]:
+    encoder = _encoder(recipe.base_model)
+    return lengths(
+        template, recipe, lambda messages: len(encoder.header(messages)), window_tokens=recipe.fit.window_tokens,
+        longest_line=recipe.identifier.max_tokens + len(encoder.newline),
+    )  # fmt: skip
+
+
+@cache
+def _encoder(name: str) -> Encoder:
+    from llmrec.model.encode import Encoder
+    from llmrec.model.load import base_model, load_tokenizer
+
+    return Encoder(load_tokenizer(base_model(name).folder))
+
+
+def _edited(file: Path | None, names: Sequence[str]) -> Template:
+    """The file whose wordings are tried; every name that is a number is one of them."""
+    path = file or config.project() / "prompts" / f"{TASK}.yaml"
+    edited = Template.load(path, task=TASK)
+    for name in names:
+        if name != TRAINED and not (name.isdecimal() and int(name) < len(edited.user)):
+            raise PromptError(f"{path}: no wording '{name}'; there are 0 to {len(edited.user) - 1}, and '{TRAINED}'")
+    return edited
+
+
+def _load(recipe: config.Recipe, edited: Template) -> Recommender:
+    from llmrec.recommender import Recommender
+
+    model = Recommender.load(recipe, recipe.domain)
+    if edited.line != model.template.line:
+        raise PromptError(f"{edited.path}: line: names items otherwise than the adapter knows them; train again first")
+    return model
+
+
+def _worded(model: Recommender, edited: Template, name: str) -> tuple[Recommender, int]:
+    """The recommender with the file that holds the wording, and the wording's number there."""
+    return (model, 0) if name == TRAINED else (replace(model, template=edited), int(name))
+
+
+def _moved(item: int, place: int, before: Sequence[int]) -> Text:
+    if item not in before:
+        return Text("new", style="cyan")
+    was = before.index(item)
+    return Text("=" if was == place else str(was + 1), style="dim" if was == place else "yellow")
+
+
+def _interval(value: Interval, sign: str = "") -> str:
+    return f"{value.mean:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""The wordings saved with an adapter, and how prompt files differ from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrec import config
+from llmrec.errors import AdapterError, PromptError
+from llmrec.tasks.template import Template
+
+RETRAIN = "no adapter answers this way until it is trained again"
+
+
+def saved_prompts(folder: Path, card: Mapping[str, Any]) -> dict[str, Template]:
+    """Task → the prompt file that the adapter in `folder` was trained on.
+
+    Raises: AdapterError where a file is not the one that the card names; PromptError where it is missing.
+    """
+    digests = card.get("prompts")
+    if not isinstance(digests, dict) or not digests:
+        raise AdapterError(f"{folder}: the card names no prompts; restore it or train again")
+    saved = {}
+    for name, digest in digests.items():
+        path = folder / "prompts" / f"{config.checked_name(name, 'task')}.yaml"
+        saved[name] = Template.load(path)
+        if saved[name].digest != digest:
+            raise AdapterError(f"{folder}: prompts/{name}.yaml is not the wording it was trained on; restore it")
+    return saved
+
+
+def outdated(saved: Mapping[str, Template], prompts: Path) -> list[str]:
+    """The tasks whose file in the folder `prompts` no longer says what was trained on, or cannot be read."""
+    return [name for name, template in saved.items() if _meaning(prompts / f"{name}.yaml") != template.meaning]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two prompt files."""
+
+    what: str
+    effect: str
+    behaves: bool
+    """Whether a model reads or learns something else."""
+
+
+def changes(old: Template, new: Template) -> list[Change]:
+    """What `new` says that `old` did not, most weighty first; empty where only comments or layout differ."""
+    found = [
+        *_identifiers(old, new),
+        *_turns(old, new),
+        *(_unread(name, old, new) for name in ("version", "slots", "metrics")),
+    ]
+    listed = [change for change in found if change]
+    if any(change.behaves for change in listed) and old.version == new.version:
+        listed.append(Change(f"version is still {new.version}", "raise it with every change of meaning", False))
+    return listed
+
+
+def _identifiers(old: Template, new: Template) -> Iterator[Change]:
+    if old.line != new.line:
+        yield Change("line", f"items are named otherwise; {RETRAIN}", True)
+    for name in ("after", "reply", "choices"):
+        if getattr(old, name) != getattr(new, name):
+            yield Change(name, f"another kind of answer; {RETRAIN}", True)
+
+
+def _turns(old: Template, new: Template) -> Iterator[Change]:
+    if old.system != new.system:
+        yield Change("system", "every prompt of this task begins otherwise", True)
+    before, after = [wording.text for wording in old.user], [wording.text for wording in new.user]
+    for i, text in enumerate(after):
+        serves = "it is the one that answers" if i == 0 else "one of several"
+        if i < len(before) and before[i] == text:
+            pass
+        elif text in before:
+            yield Change(f"wording {before.index(text)} is now wording {i}", serves, True)
+        elif i < len(before) and before[i] not in after:
+            yield Change(f"wording {i} reworded", serves, True)
+        else:
+            yield Change(f"wording {i} added", serves, True)
+    for i, text in enumerate(before):
+        if text not in after and not (i < len(after) and after[i] not in before):
+            yield Change(f"wording {i} removed", "it is learned from no more", True)
+    held_out = {wording.text: wording.held_out for wording in old.user}
+    for i, wording in enumerate(new.user):
+        if held_out.get(wording.text, wording.held_out) != wording.held_out:
+            effect = "training leaves it out" if wording.held_out else "training learns from it; it measures no more"
+            yield Change(f"wording {i} is {'' if wording.held_out else 'no longer '}held out", effect, True)
+
+
+def _unread(name: str, old: Template, new: Template) -> Change | None:
+    before, after = getattr(old, name), getattr(new, name)
+    return (
+        Change(f"{name}: {_plain(before)} → {_plain(after)}", "no model reads it", False) if before != after else None
+    )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+
+
+def _meaning(path: Path) -> dict[str, Any] | None:
+    try:
+        return Template.load(path).meaning
+    except PromptError:
+        return None
