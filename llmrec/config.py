@@ -265,6 +265,8 @@ class Suite(Section):
     """Where lists are cut: the @k of every metric."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of users."""
+    engine: str = "hf"
+    """What computes for the llm rankers: hf, vllm, or the address of a vLLM server."""
     seed: int = 0
     """Seed of everything random."""
     sasrec: SASRec = SASRec()

@@ -16,6 +16,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Serve
 from llmrec.engine import Node, Prompt
 from llmrec.engine.hf import HFEngine
+from llmrec.engine.serving import arguments
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -135,8 +136,6 @@ def test_what_does_not_fit_is_an_error(vllm: Any, prompt: Prompt) -> None:
 
 
 def test_settings_reach_vllm(vllm: Any) -> None:
-    from llmrec.engine.vllm import arguments
-
     on_gpu = arguments(
         Serve(tensor_parallel=2, quantization="bitsandbytes", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64
     )

@@ -27,6 +27,20 @@ class Ask:
     ids: tuple[int, ...]
 
 
+@dataclass
+class Tally:
+    """Prompt tokens of answered requests, and how many of them came from the prefix cache."""
+
+    requests: int = 0
+    tokens: int = 0
+    cached: int = 0
+
+    def add(self, requests: int, tokens: int, cached: int) -> None:
+        self.requests += requests
+        self.tokens += tokens
+        self.cached += cached
+
+
 def asks(nodes: Sequence[Node], max_tokens: int) -> list[Ask]:
     """The requests for `nodes`, in their order; a node of more than 128 children takes several.
 

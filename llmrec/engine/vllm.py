@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,10 @@ import torch
 
 from llmrec.config import Serve
 from llmrec.engine import Node, Prompt
-from llmrec.engine.asks import Ask, asks, check, cut, groups, joined
+from llmrec.engine.asks import Ask, Tally, asks, check, cut, groups, joined
+from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, rank_for
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
-
-MISSING = (
-    "vLLM is not installed; with a GPU: pip install 'llmrec[vllm]'; on a processor: `make vllm` in the project's folder"
-)
-CPU_STEP, GPU_STEP = 512, 8192  # tokens of one step; a larger step made prefilling with adapters slower on a processor
-CPU_BLOCK, GPU_BLOCK = 32, 16  # smallest block of keys and values that the attention kernels take
-
-
-@dataclass
-class Tally:
-    """Prompt tokens of answered requests, and how many of them came from the prefix cache."""
-
-    requests: int = 0
-    tokens: int = 0
-    cached: int = 0
 
 
 class VLLMEngine:
@@ -58,7 +43,8 @@ class VLLMEngine:
         merged: str | None = None,
     ):
         settings = settings or Serve()
-        environment()
+        for variable, value in (ENVIRONMENT | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}).items():
+            os.environ.setdefault(variable, value)
         try:
             with _quiet():
                 from vllm import LLM
@@ -78,7 +64,7 @@ class VLLMEngine:
         try:
             with _quiet():
                 self.llm = LLM(
-                    str(base), dtype=str(dtype).removeprefix("torch."), seed=0, use_tqdm_on_load=False,
+                    str(base), dtype=str(dtype).removeprefix("torch."), use_tqdm_on_load=False,
                     **arguments(settings, on_cpu=on_cpu, max_rank=0 if merged else self._max_rank),
                 )  # fmt: skip
         except (RuntimeError, ValueError, OSError) as error:
@@ -191,9 +177,7 @@ class VLLMEngine:
             [{"prompt_token_ids": list(tokens)} for tokens in prompts], params, use_tqdm=False,
             lora_request=[self._request(name) for name in names],
         )  # fmt: skip
-        self.tally.requests += len(outputs)
-        self.tally.tokens += sum(map(len, prompts))
-        self.tally.cached += sum(out.num_cached_tokens or 0 for out in outputs)
+        self.tally.add(len(outputs), sum(map(len, prompts)), sum(out.num_cached_tokens or 0 for out in outputs))
         return outputs
 
     def _request(self, name: str | None) -> Any:
@@ -204,48 +188,6 @@ class VLLMEngine:
         if name is not None and name not in self._loaded:
             raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
         return self._loaded[name] if name is not None else None
-
-
-def environment() -> None:
-    """What vLLM reads from the environment; whatever the user has set stays."""
-    for name, value in {
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, so Ctrl-C and tracebacks are ours
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # `auto` may take the core that another job runs on
-        "VLLM_HOST_IP": "127.0.0.1",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]:
-    """vLLM's engine arguments; `max_rank` 0 serves no adapters."""
-    chosen: dict[str, Any] = {
-        "enable_prefix_caching": True,
-        "block_size": settings.block_size or (CPU_BLOCK if on_cpu else GPU_BLOCK),
-        "max_num_batched_tokens": settings.step_tokens or (CPU_STEP if on_cpu else GPU_STEP),
-        "max_num_seqs": settings.requests,
-        "tensor_parallel_size": settings.tensor_parallel,
-        "max_logprobs": 128,
-    }
-    if settings.context:
-        chosen["max_model_len"] = settings.context
-    if settings.quantization:
-        chosen["quantization"] = settings.quantization
-    if max_rank:
-        chosen |= {"enable_lora": True, "max_loras": settings.max_loras, "max_lora_rank": max_rank}
-        chosen["max_cpu_loras"] = max(settings.max_loras, settings.max_cpu_loras)
-    if on_cpu:
-        chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": int(settings.kv_gib * 2**30)}
-    else:
-        chosen["gpu_memory_utilization"] = settings.gpu_share
-    return chosen
-
-
-def rank_for(folders: Mapping[str, Path], settings: Serve) -> int:
-    """The rank to start vLLM for: the setting, else the largest of the adapters, else 64."""
-    ranks = [int(adapter.read_json(folder / "adapter_config.json").get("r", 0)) for folder in folders.values()]
-    return settings.max_rank or max(ranks, default=64)
 
 
 @contextmanager
