@@ -25,7 +25,7 @@ def hf(served: Served) -> HFEngine:
     return HFEngine(model, tiny.tokenizer("gpt2"), batch_tokens=100)
 
 
-@pytest.fixture(params=["hf", "fake", "vllm"])
+@pytest.fixture(params=["hf", "fake", "vllm", "remote"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     return FakeEngine() if request.param == "fake" else request.getfixturevalue(request.param)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ class RemoteEngine:
         for i, prompt in enumerate(prompts):
             together.setdefault(self._name(prompt.adapter), []).append(i)
         replies = [""] * len(prompts)
-        for i, choice in self._complete([p.tokens for p in prompts], [(n, options, m) for n, m in together.items()]):
-            replies[i] = cut(self.tokenizer.decode(choice["token_ids"], skip_special_tokens=True), stop)
+        work = [(name, options, members) for name, members in together.items()]
+        for i, ids in self._complete([p.tokens for p in prompts], work, lambda i, choice: choice["token_ids"]):
+            replies[i] = cut(self.tokenizer.decode(ids, skip_special_tokens=True), stop)
         return replies
 
     def close(self) -> None:
@@ -121,15 +122,23 @@ class RemoteEngine:
             for (name, ids), members in together.items()
         ]
         result: list[np.ndarray] = [np.empty(0)] * len(asked)
-        for i, choice in self._complete([ask.tokens for ask in asked], work):
+
+        def take(i: int, choice: dict[str, Any]) -> np.ndarray:
             found = choice["logprobs"]["top_logprobs"][0]
-            result[i] = np.array([found[f"token_id:{token}"] for token in asked[i].ids])
+            return np.array([found[f"token_id:{token}"] for token in asked[i].ids], np.float64)
+
+        for i, log_p in self._complete([ask.tokens for ask in asked], work, take):
+            result[i] = log_p
         return result
 
     def _complete(
-        self, prompts: Sequence[tuple[int, ...]], work: Sequence[tuple[str, dict[str, Any], list[int]]]
-    ) -> list[tuple[int, dict[str, Any]]]:
-        """(index of a prompt, its choice) for (model, options, indexes of prompts) after another, all in flight."""
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        work: Sequence[tuple[str, dict[str, Any], list[int]]],
+        take: Callable[[int, dict[str, Any]], Any],
+    ) -> list[tuple[int, Any]]:
+        """(index of a prompt, what `take` finds in its choice) for every (model, options, indexes of prompts), with
+        many requests in flight.  Raises: EngineError, also for an answer in which `take` does not find it."""
         requests = [
             (name, options, members[at : at + PROMPTS])
             for name, options, members in work
@@ -144,12 +153,14 @@ class RemoteEngine:
         result = []
         for (_, _, members), answer in zip(requests, self._threads.map(post, requests), strict=True):
             try:
-                result += [(members[choice["index"]], choice) for choice in answer["choices"]]
+                for choice in answer["choices"]:
+                    i = members[choice["index"]]
+                    result.append((i, take(i, choice)))
                 usage = answer["usage"]
                 cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
                 self.tally.add(len(members), usage["prompt_tokens"], cached)
-            except (KeyError, IndexError, TypeError) as error:
-                raise EngineError(f"{self.url}: an answer that is none of vLLM's ({error!r})") from None
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise self._odd(error) from None
         return result
 
     def _name(self, name: str | None) -> str:
@@ -161,8 +172,10 @@ class RemoteEngine:
 
     def _listed(self) -> dict[str, int]:
         """Names that the server answers to, with the longest context of each."""
-        data = self._call("GET", "/v1/models").json()["data"]
-        return {entry["id"]: entry.get("max_model_len") or 0 for entry in data}
+        try:
+            return {entry["id"]: entry.get("max_model_len") or 0 for entry in self._get("/v1/models")["data"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._odd(error) from None
 
     def _capacity(self) -> tuple[int, int]:
         """(blocks, tokens of a block) of the server's cache."""
@@ -172,9 +185,22 @@ class RemoteEngine:
         blocks, size = int(labels.get("num_gpu_blocks", BLOCKS)), int(labels.get("block_size", BLOCK_SIZE))
         return blocks - blocks // 4, size  # a quarter for the requests in flight and for other clients
 
+    def _get(self, path: str) -> Any:
+        return self._json(self._call("GET", path))
+
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = self._call("POST", path, body)
-        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.data
+        return self._json(self._call("POST", path, body))
+
+    def _json(self, answer: Any) -> Any:
+        if "json" not in answer.headers.get("Content-Type", ""):
+            return answer.data  # loading an adapter is answered in words
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise self._odd(error) from None
+
+    def _odd(self, error: Exception) -> EngineError:
+        return EngineError(f"{self.url}: an answer that is none of vLLM's ({error!r})"[:MAX_REASON])
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, optional: bool = False) -> Any:
         try:
