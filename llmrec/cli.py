@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrec import __version__, config
-from llmrec.errors import LlmrecError
+from llmrec.errors import LlmrecError, RecipeError
 
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -78,6 +78,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings that differ, e.g. lora.rank=32.", metavar="KEY=VALUE", show_default=False),
 ]
+
+Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, or the address of a vLLM server.")]
 
 
 def _version(value: bool) -> None:
@@ -212,6 +214,7 @@ def recommend(
     adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
     prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank the whole catalog for one person.
@@ -224,7 +227,7 @@ def recommend(
 
     found = verb.recommend(
         domain, overrides=tuple(overrides or ()), user=user, history=history or (), n=n, exclude=exclude or (),
-        only=only or (), adapter=adapter, base=base, prior=prior,
+        only=only or (), adapter=adapter, base=base, prior=prior, engine=engine,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, allow_nan=False, indent=2))
@@ -414,6 +417,46 @@ def prompts_rollback(
         typer.echo(f"{path}: as {adapter} was trained" + (f"; what was there: {backup.name}" if backup else ""))
     if not done:
         typer.echo(f"nothing to do: prompts/ is as {adapter} was trained")
+
+
+@app.command()
+def serve(
+    domains: Annotated[
+        list[str], typer.Argument(help="Domains to serve, then settings.", metavar="DOMAIN... KEY=VALUE...")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on; set VLLM_API_KEY before opening it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command and do not run it.")] = False,
+) -> None:
+    """Start vLLM's OpenAI-compatible server with the adapters of domains.
+
+    Then: llmrec recommend movies --user 42 --engine http://127.0.0.1:8000
+
+    Example: llmrec serve movies fit.precision=float32
+    """
+    import shlex
+
+    from llmrec import serve as verb
+
+    names = [word for word in domains if "=" not in word]
+    overrides = tuple(word for word in domains if "=" in word)
+    if not names:
+        raise RecipeError("name a domain to serve, e.g. llmrec serve movies")
+    words, environment = verb.command(names, overrides, host=host, port=port)
+    typer.echo(" ".join([*(f"{name}={value}" for name, value in environment.items()), shlex.join(words)]))
+    if not dry_run:
+        os.execve(words[0], words, os.environ | environment)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, what is missing, and the command that fixes it.
+
+    Example: llmrec doctor
+    """
+    from llmrec import doctor as verb
+
+    verb.print_report(verb.doctor())
 
 
 def main() -> None:

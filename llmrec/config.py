@@ -160,6 +160,37 @@ class Prior(Section):
     """Share of popularity mixed in, so that no item gets -inf."""
 
 
+class Serve(Section):
+    """How vLLM runs, in process and as a server."""
+
+    merge: bool = False
+    """Merge the adapter into the base weights first: faster, but one domain only."""
+    max_loras: int = Field(4, ge=1)
+    """Different adapters in one batch; each takes memory."""
+    max_cpu_loras: int = Field(16, ge=1)
+    """Adapters kept ready in main memory."""
+    max_rank: Literal[0, 1, 8, 16, 32, 64, 128, 256, 320, 512] = 0
+    """Largest LoRA rank served; 0: the largest of the adapters named at the start."""
+    context: int = Field(0, ge=0)
+    """Longest prompt and reply, in tokens; 0: what the model takes."""
+    block_size: int = Field(0, ge=0)
+    """Tokens of a block of the prefix cache; 0: the smallest that the hardware's kernels take."""
+    step_tokens: int = Field(0, ge=0)
+    """Most tokens of one step; 0: 512 on a processor, 8192 on a GPU."""
+    requests: int = Field(128, ge=1)
+    """Most requests in one step."""
+    kv_gib: float = Field(1.0, gt=0)
+    """Processor only: memory for keys and values, GiB."""
+    gpu_share: float = Field(0.9, gt=0, le=1)
+    """GPU only: share of its memory that vLLM takes."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that share each layer."""
+    data_parallel: int = Field(1, ge=1)
+    """Replicas of the server behind one port (`llmrec serve`)."""
+    quantization: str | None = None
+    """vLLM's name of a quantisation of the base weights, e.g. bitsandbytes, on a GPU."""
+
+
 class SASRec(Section):
     """The self-attentive baseline that stands beside the language model."""
 
@@ -211,6 +242,7 @@ class Recipe(Section):
     teacher: Teacher = Teacher()
     sasrec: SASRec = SASRec()
     """The teacher's members."""
+    serve: Serve = Serve()
     new_share: float = Field(0.05, gt=0, lt=1)
     """Probability that items added after training share, until the adapter is trained again."""
 
@@ -250,6 +282,8 @@ class Suite(Section):
     """Where lists are cut: the @k of every metric."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of users."""
+    engine: str = "hf"
+    """What computes for the llm rankers: hf, vllm, or the address of a vLLM server."""
     seed: int = 0
     """Seed of everything random."""
     sasrec: SASRec = SASRec()

@@ -39,6 +39,10 @@ class AdapterError(LlmrecError):
     """An adapter that is missing, incomplete, or was trained on something else."""
 
 
+class EngineError(LlmrecError):
+    """An engine that is not installed, cannot be reached, or does not take what it is asked."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list."""
     options = sorted(options)

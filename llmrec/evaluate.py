@@ -110,7 +110,7 @@ def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
     def make(world: World) -> Ranker:
         from llmrec.recommender import Recommender
 
-        return LanguageModel(Recommender.load(world.recipe, adapter(world)), prior)
+        return LanguageModel(Recommender.load(world.recipe, adapter(world), engine=world.suite.engine), prior)
 
     return make
 
@@ -290,7 +290,7 @@ def _measure(
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
             "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
-            "interactions": _data_digest(recipe),
+            "interactions": _data_digest(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
         }  # fmt: skip
         lists, seconds = (None, {}) if force else _read_part(part, made_from, catalog)
         if lists is None:

@@ -68,6 +68,7 @@ def recommend(
     adapter: str | None = None,
     base: bool = False,
     prior: bool = True,
+    engine: str = "hf",
 ) -> Recommendation:
     """The top `n` for a user of the domain's data, for a history of titles, or for both (titles last).
 
@@ -77,6 +78,7 @@ def recommend(
         only: filters such as `category=Comedy` or `year=1990..1995`; all must hold.
         adapter: another adapter than the domain's own.
         base: the base model without an adapter.
+        engine: `hf`, `vllm`, or the address of a vLLM server.
     Raises: RecipeError, DataError (unknown user, title or filter), AdapterError.
     """
     recipe = config.load_recipe(domain, overrides)
@@ -85,7 +87,8 @@ def recommend(
     asked = question(dataset, Catalog.of(dataset), user=user, history=history, exclude=exclude, only=only)
     from llmrec.recommender import Recommender
 
-    return answer(Recommender.load(recipe, None if base else adapter or recipe.domain), asked, n, prior=prior)
+    model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
+    return answer(model, asked, n, prior=prior)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.engine import Engine, Prompt
-from llmrec.engine.hf import HFEngine
-from llmrec.errors import AdapterError
+from llmrec.engine import start as engines
+from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.model.load import base_model, load_tokenizer
 from llmrec.tasks import next_item
 from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Template
@@ -95,11 +95,17 @@ class Recommender:
     _prior: Transitions | None = None
 
     @classmethod
-    def load(cls, recipe: config.Recipe, adapter: str | None, *, device: str | None = None) -> Recommender:
+    def load(
+        cls, recipe: config.Recipe, adapter: str | None, *, engine: str = "hf", device: str | None = None
+    ) -> Recommender:
         """The domain of `recipe` with a trained adapter (`None`: the base model as it is).
 
-        Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording.
+        Args:
+            engine: `hf`, `vllm`, or the address of a vLLM server.
+        Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording; EngineError.
         """
+        if not engines.is_engine(engine):
+            raise EngineError(f"engine '{engine}': use {engines.HELP}")
         dataset = prepare.load(recipe)
         catalog = Catalog.of(dataset)
         folder = config.adapter_folder(adapter) if adapter else None
@@ -111,18 +117,17 @@ class Recommender:
         encoder = Encoder(load_tokenizer(base.folder))
         prompts = config.project() / "prompts"
         if folder:
-            _check_card(card, folder, base.digest, base.name)
+            check_card(card, folder, base.digest, base.name)
             template = _trained_wording(folder, card, prompts)
         else:
             template = Template.load(prompts / "next_item.yaml")
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
         )
-        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
-        model = adapters.load(model, {adapter: folder} if adapter and folder else {})
+        folders = {adapter: folder} if adapter and folder else {}
         return cls(
-            recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder,
-            template=template, engine=HFEngine(model, encoder.tokenizer),
+            recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
+            engine=engines.start(engine, base, encoder.tokenizer, folders, recipe, device=device),
             adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
         )  # fmt: skip
 
@@ -182,7 +187,8 @@ class Recommender:
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
 
 
-def _check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
+def check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
+    """Raises AdapterError where an adapter was trained on other weights than there are now."""
     if card.get("base_digest") != base_digest:
         raise AdapterError(
             f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "

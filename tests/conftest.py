@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -45,3 +55,105 @@ def real_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"no base model in {REAL_HOME}; `make test` fetches it")
     monkeypatch.setenv("LLMREC_HOME", str(REAL_HOME))
     return REAL_HOME
+
+
+@dataclass(frozen=True)
+class Served:
+    """A tiny base model and two adapters of it, on disk."""
+
+    base: Path
+    adapters: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    import tiny
+
+    folder = tmp_path_factory.mktemp("served")
+    tiny.model(width=128).save_pretrained(folder / "base")  # vLLM's attention takes no head narrower than 32
+    tiny.tokenizer("gpt2").save_pretrained(folder / "base")
+    names = ["movies", "books"]
+    return Served(folder / "base", {name: tiny.adapter(folder / name, seed) for seed, name in enumerate(names)})
+
+
+@pytest.fixture(scope="session")
+def vllm(served: Served) -> Iterator[Any]:
+    """The real engine in float32; it answers a whole session, as its start takes seconds."""
+    need_vllm()
+    from llmrec.config import Serve
+    from llmrec.engine.vllm import VLLMEngine
+
+    engine = VLLMEngine(served.base, served.adapters, settings=Serve(max_loras=2, kv_gib=0.01, requests=16))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that `llmrec serve movies books` would start."""
+    need_vllm()
+    import yaml
+
+    from llmrec import serve
+    from llmrec.model import adapter
+    from llmrec.model.load import base_model
+
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMREC_PROJECT", str(folder))
+        patch.setenv("LLMREC_HOME", str(folder / "home"))
+        base = base_model(str(served.base))
+        for name, path in served.adapters.items():
+            target = folder / "adapters" / name
+            shutil.copytree(path, target)
+            recipe = {"domain": name, "base_model": str(served.base), "data": {"path": "none"}}
+            (target / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+            card = adapter.read_json(target / adapter.CARD)
+            adapter.write_json(target / adapter.CARD, card | {"base_digest": base.digest})
+        port = _free_port()
+        settings = ("serve.kv_gib=0.01", "serve.requests=16", "fit.precision=float32")
+        words, environment = serve.command(list(served.adapters), settings, port=port)
+    log = folder / "log.txt"
+    with log.open("w") as out:
+        running = subprocess.Popen(words, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert running.poll() is None, log.read_text()[-3000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
+                break
+            time.sleep(0.5)
+        else:
+            raise AssertionError(log.read_text()[-3000:])
+        yield url
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+@pytest.fixture(scope="session")
+def remote(server: str, served: Served) -> Iterator[Any]:
+    """The engine that asks `server`."""
+    import tiny
+
+    from llmrec.engine.remote import RemoteEngine
+    from llmrec.engine.serving import base_name
+    from llmrec.model.load import base_model
+
+    engine = RemoteEngine(server, base_name(base_model(str(served.base))), tiny.tokenizer("gpt2"), served.adapters)
+    yield engine
+    engine.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def need_vllm() -> None:
+    """Skips where vLLM is missing, and fails where the environment says that it must be there."""
+    if importlib.util.find_spec("vllm") is None:
+        if os.environ.get("LLMREC_REQUIRE_VLLM"):
+            pytest.fail("vLLM is not installed")
+        pytest.skip("vLLM is not installed; `make vllm` installs its build for processors")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import Served
 
 from llmrec.choices.search import Choices, log_p_all, rank
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.config import Lora
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.engine.fake import FakeEngine
 from llmrec.engine.hf import HFEngine
@@ -19,32 +17,17 @@ from llmrec.errors import LlmrecError
 from llmrec.model import adapter
 
 RNG = np.random.default_rng(0)
-VOCABULARY = 600
-
-
-def an_adapter(folder: Path, seed: int) -> Path:
-    model = adapter.attach(tiny.model(VOCABULARY), Lora(rank=8, alpha=8), base_name="tiny")
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    digest = adapter.save(model, folder)
-    adapter.write_json(folder / adapter.CARD, {"weights": digest})
-    return folder
 
 
 @pytest.fixture(scope="module")
-def hf(tmp_path_factory: pytest.TempPathFactory) -> HFEngine:
-    folder = tmp_path_factory.mktemp("adapters")
-    folders = {name: an_adapter(folder / name, seed) for seed, name in enumerate(["movies", "books"])}
-    model = adapter.load(tiny.model(VOCABULARY), folders)
+def hf(served: Served) -> HFEngine:
+    model = adapter.load(tiny.model(width=128), served.adapters)
     return HFEngine(model, tiny.tokenizer("gpt2"), batch_tokens=100)
 
 
-@pytest.fixture(params=["hf", "fake"])
+@pytest.fixture(params=["hf", "fake", "vllm", "remote"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return FakeEngine() if request.param == "fake" else request.getfixturevalue("hf")
+    return FakeEngine() if request.param == "fake" else request.getfixturevalue(request.param)
 
 
 def some_prompts(count: int, adapters: tuple[str | None, ...] = (None, "movies", "books")) -> list[Prompt]:
@@ -109,7 +92,7 @@ def test_branch_is_what_the_whole_model_says(hf: HFEngine) -> None:
 
 
 def test_no_adapter_is_the_base_model_whatever_was_asked_before(hf: HFEngine) -> None:
-    base = HFEngine(tiny.model(VOCABULARY), tiny.tokenizer("gpt2"))
+    base = HFEngine(tiny.model(width=128), tiny.tokenizer("gpt2"))
     prompt = some_prompts(1, (None,))[0]
     children = np.array([5, 9, 200], np.int32)
     expected = base.branch([Node(prompt, (), children)])[0]

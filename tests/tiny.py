@@ -71,12 +71,28 @@ def _sentencepiece() -> Any:
     return made
 
 
-def model(vocabulary: int = 600, layers: int = 3, seed: int = 0) -> LlamaForCausalLM:
+def model(vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32) -> LlamaForCausalLM:
     """A random decoder; with a smaller initializer_range a LoRA could not learn and tests would prove nothing."""
     torch.manual_seed(seed)
     shape = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2,
+        tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return LlamaForCausalLM._from_config(shape, attn_implementation="sdpa").eval().requires_grad_(False)
+
+
+def adapter(folder: Path, seed: int, width: int = 128) -> Path:
+    """A saved adapter of `model(width=width)` that changes its answers a lot."""
+    from llmrec.config import Lora
+    from llmrec.model import adapter as adapters
+
+    made = adapters.attach(model(width=width), Lora(rank=8, alpha=8), base_name="tiny")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    adapters.write_json(folder / adapters.CARD, {"weights": adapters.save(made, folder)})
+    return folder

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from llmrec import config
 from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
+from llmrec.model.load import BaseModel, load_model, load_tokenizer
 
 CARD = "card.json"  # written last: a folder without it is not an adapter
 WEIGHTS = "adapter_model.safetensors"
@@ -108,6 +112,28 @@ def load(model: Any, folders: dict[str, Path]) -> Any:
             else:
                 model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, use_safetensors=True)
     return model.eval()
+
+
+def merged(base: BaseModel, folder: Path) -> Path:
+    """The base model with the adapter added to its weights, float32, as a folder in LLMREC_HOME; made once.
+
+    Raises: AdapterError naming what is wrong with the adapter.
+    """
+    check(folder)
+    result = config.home() / "models" / f"merged-{base.digest}-{weights_digest(folder)}"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{result}.lock"):
+        if not result.is_dir():
+            model = load(load_model(base, dtype=torch.float32), {"adapter": folder})
+            temporary = Path(tempfile.mkdtemp(prefix=result.name, dir=result.parent))
+            try:
+                model.merge_and_unload().save_pretrained(temporary)
+                load_tokenizer(base.folder).save_pretrained(temporary)
+                temporary.rename(result)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    return result
 
 
 def check(folder: Path) -> None:

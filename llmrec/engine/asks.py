@@ -1,0 +1,105 @@
+"""`branch` as requests for one token: what any vLLM is asked, in process or behind HTTP.
+
+A request brings back log p of up to 128 given ids.  They share the whole vocabulary's normaliser, so the children of
+a wide node are asked for in parts, and one logsumexp over all parts makes log p among the children: exact, and the
+trie stays with the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec.engine import Node, Prompt
+from llmrec.errors import EngineError
+
+MAX_IDS = 128  # of a request, a limit of vLLM's sampler
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Which log p of the next token is wanted, after `tokens`, under `adapter`."""
+
+    tokens: tuple[int, ...]
+    adapter: str | None
+    ids: tuple[int, ...]
+
+
+@dataclass
+class Tally:
+    """Prompt tokens of answered requests, and how many of them came from the prefix cache."""
+
+    requests: int = 0
+    tokens: int = 0
+    cached: int = 0
+
+    def add(self, requests: int, tokens: int, cached: int) -> None:
+        self.requests += requests
+        self.tokens += tokens
+        self.cached += cached
+
+
+def asks(nodes: Sequence[Node], max_tokens: int) -> list[Ask]:
+    """The requests for `nodes`, in their order; a node of more than 128 children takes several.
+
+    Args:
+        max_tokens: longest prompt and path that leaves room for one token.
+    Raises: EngineError for what is longer, or empty.
+    """
+    result = []
+    for node in nodes:
+        tokens = node.prompt.tokens + node.path
+        check(node.prompt, max_tokens - len(node.path))
+        for start in range(0, len(node.children), MAX_IDS):
+            ids = tuple(node.children[start : start + MAX_IDS].tolist())
+            result.append(Ask(tokens, node.prompt.adapter, ids))
+    return result
+
+
+def joined(nodes: Sequence[Node], answers: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """log p among the children of each node, float32 nats, from the answers to `asks(nodes)` (log p in the whole
+    vocabulary, in the order of each request's ids)."""
+    result = []
+    parts = iter(answers)
+    for node in nodes:
+        count = -(-len(node.children) // MAX_IDS)
+        log_p = np.concatenate([next(parts) for _ in range(count)]).astype(np.float64)
+        result.append((log_p - np.logaddexp.reduce(log_p)).astype(np.float32))
+    return result
+
+
+def check(prompt: Prompt, max_tokens: int) -> None:
+    """Raises: EngineError for a prompt that is empty or too long."""
+    if not 0 < len(prompt.tokens) <= max_tokens:
+        raise EngineError(f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {max_tokens}")
+
+
+def groups(prompts: Sequence[Prompt], *, blocks: int, block_size: int, adapters: int) -> Iterator[list[int]]:
+    """Indexes of prompts whose keys and values fit together: `blocks` blocks, and `adapters` different adapters.
+
+    Prompts of one adapter come together, else in their order; one that fits nowhere is alone.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i].adapter or "")
+    group: list[int] = []
+    used, names = 0, set[str]()
+    for i in order:
+        # One block more than the prompt fills: the paths behind it.
+        need = len(prompts[i].tokens) // block_size + 2
+        name = prompts[i].adapter
+        full = used + need > blocks or (name is not None and len(names | {name}) > adapters)
+        if group and full:
+            yield group
+            group, used, names = [], 0, set()
+        group.append(i)
+        used += need
+        if name is not None:
+            names.add(name)
+    if group:
+        yield group
+
+
+def cut(reply: str, stop: Sequence[str]) -> str:
+    """`reply` before the first of `stop`."""
+    return reply[: min((at for s in stop if (at := reply.find(s)) >= 0), default=len(reply))]

@@ -1,0 +1,227 @@
+"""A vLLM server behind HTTP, as `llmrec serve` starts it: the requests of the engine in process, other transport."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import urllib3
+
+from llmrec.engine import Node, Prompt
+from llmrec.engine.asks import Ask, Tally, asks, check, cut, groups, joined
+from llmrec.errors import AdapterError, EngineError
+from llmrec.model import adapter
+
+CONNECTIONS = 32  # HTTP requests in flight
+PROMPTS = 64  # prompts of one HTTP request
+MAX_REASON = 300  # characters of a server's message that are shown
+TIMEOUT = urllib3.Timeout(connect=5, read=600)  # seconds
+BLOCKS, BLOCK_SIZE = 2048, 16  # assumed where the server does not tell
+
+
+class RemoteEngine:
+    """Engine over an OpenAI-compatible vLLM server.
+
+    Args:
+        url: its address, e.g. http://127.0.0.1:8000; the environment's VLLM_API_KEY is sent where it is set.
+        model: name under which it must serve the base model: `base_name` of `llmrec.engine.serving`, with the digest
+            of the weights in it.  `exact` where it serves `<model>-float32` too, as `llmrec serve` says in float32.
+        tokenizer: for replies.
+        adapters: name → folder; what the server does not have yet is loaded into it from there.
+    Raises: EngineError where the server does not answer or serves other weights; AdapterError where it refuses one.
+    """
+
+    def __init__(self, url: str, model: str, tokenizer: Any, adapters: Mapping[str, Path] | None = None):
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.tokenizer = tokenizer
+        self._model = model
+        key = os.environ.get("VLLM_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = urllib3.PoolManager(maxsize=CONNECTIONS, block=True, timeout=TIMEOUT, headers=headers)
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="llmrec-http")
+        self._loaded: dict[str, str] = {}
+        self.tally = Tally()
+        listed = self._listed()
+        if model not in listed:
+            raise EngineError(f"{self.url} serves {', '.join(listed) or 'nothing'}, not {model}; start `llmrec serve`")
+        self.exact = f"{model}-float32" in listed
+        self.max_tokens: int = int(listed[model]) - 1
+        self._blocks, self._block_size = self._capacity()
+        for name, folder in (adapters or {}).items():
+            self.load(name, folder)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that a prompt may ask for."""
+        return tuple(self._loaded)
+
+    def load(self, name: str, folder: Path) -> str:
+        """Make an adapter available; one that the server has under its digest is not sent again.
+
+        Returns: the name that the server knows it by.
+        Raises: AdapterError where it is refused; EngineError where the server does not answer.
+        """
+        adapter.check(folder)
+        served = f"{name}-{adapter.weights_digest(folder)}"
+        if served not in self._listed():
+            try:
+                self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(folder.resolve())})
+            except EngineError as error:
+                raise AdapterError(f"{folder}: not taken: {error}; name it when starting `llmrec serve`") from None
+        self._loaded[name] = served
+        return served
+
+    def unload(self, name: str) -> None:
+        """Remove an adapter from the server, for everybody.  Raises: EngineError."""
+        self._post("/v1/unload_lora_adapter", {"lora_name": self._name(name)})
+        del self._loaded[name]
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
+        """As many prompts as the server's cache of keys and values holds."""
+        return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=len(prompts))
+
+    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        for prompt in prompts:
+            check(prompt, self.max_tokens + 1 - max_tokens)
+        options: dict[str, Any] = {"max_tokens": max_tokens, "return_token_ids": True}
+        if stop:
+            options["stop"] = list(stop)
+        together: dict[str, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            together.setdefault(self._name(prompt.adapter), []).append(i)
+        replies = [""] * len(prompts)
+        work = [(name, options, members) for name, members in together.items()]
+        for i, ids in self._complete([p.tokens for p in prompts], work, lambda i, choice: choice["token_ids"]):
+            replies[i] = cut(self.tokenizer.decode(ids, skip_special_tokens=True), stop)
+        return replies
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._threads.shutdown()
+        self._http.clear()
+
+    def _log_p(self, asked: Sequence[Ask]) -> list[np.ndarray]:
+        """Prompts that ask for the same ids under the same adapter, as all users do at the root, go together."""
+        together: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for i, ask in enumerate(asked):
+            together.setdefault((self._name(ask.adapter), ask.ids), []).append(i)
+        work = [
+            (
+                name,
+                {"max_tokens": 1, "logprobs": len(ids), "logprob_token_ids": ids, "return_tokens_as_token_ids": True},
+                members,
+            )
+            for (name, ids), members in together.items()
+        ]
+        result: list[np.ndarray] = [np.empty(0)] * len(asked)
+
+        def take(i: int, choice: dict[str, Any]) -> np.ndarray:
+            found = choice["logprobs"]["top_logprobs"][0]
+            return np.array([found[f"token_id:{token}"] for token in asked[i].ids], np.float64)
+
+        for i, log_p in self._complete([ask.tokens for ask in asked], work, take):
+            result[i] = log_p
+        return result
+
+    def _complete(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        work: Sequence[tuple[str, dict[str, Any], list[int]]],
+        take: Callable[[int, dict[str, Any]], Any],
+    ) -> list[tuple[int, Any]]:
+        """(index of a prompt, what `take` finds in its choice) for every (model, options, indexes of prompts), with
+        many requests in flight.  Raises: EngineError, also for an answer in which `take` does not find it."""
+        requests = [
+            (name, options, members[at : at + PROMPTS])
+            for name, options, members in work
+            for at in range(0, len(members), PROMPTS)
+        ]
+
+        def post(request: tuple[str, dict[str, Any], list[int]]) -> Any:
+            name, options, members = request
+            body = {"model": name, "prompt": [prompts[i] for i in members], "temperature": 0, **options}
+            return self._post("/v1/completions", body)
+
+        result = []
+        for (_, _, members), answer in zip(requests, self._threads.map(post, requests), strict=True):
+            try:
+                for choice in answer["choices"]:
+                    i = members[choice["index"]]
+                    result.append((i, take(i, choice)))
+                usage = answer["usage"]
+                cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+                self.tally.add(len(members), usage["prompt_tokens"], cached)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise self._odd(error) from None
+        return result
+
+    def _name(self, name: str | None) -> str:
+        if name is None:
+            return self._model
+        if name not in self._loaded:
+            raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
+        return self._loaded[name]
+
+    def _listed(self) -> dict[str, int]:
+        """Names that the server answers to, with the longest context of each."""
+        try:
+            return {entry["id"]: entry.get("max_model_len") or 0 for entry in self._get("/v1/models")["data"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._odd(error) from None
+
+    def _capacity(self) -> tuple[int, int]:
+        """(blocks, tokens of a block) of the server's cache."""
+        text = self._call("GET", "/metrics", optional=True)
+        found = re.search(r"^vllm:cache_config_info\{(.*)\}", text.data.decode() if text else "", re.MULTILINE)
+        labels = dict(re.findall(r'(\w+)="(\d+)"', found[1])) if found else {}
+        blocks, size = int(labels.get("num_gpu_blocks", BLOCKS)), int(labels.get("block_size", BLOCK_SIZE))
+        return blocks - blocks // 4, size  # a quarter for the requests in flight and for other clients
+
+    def _get(self, path: str) -> Any:
+        return self._json(self._call("GET", path))
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._json(self._call("POST", path, body))
+
+    def _json(self, answer: Any) -> Any:
+        if "json" not in answer.headers.get("Content-Type", ""):
+            return answer.data  # loading an adapter is answered in words
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise self._odd(error) from None
+
+    def _odd(self, error: Exception) -> EngineError:
+        return EngineError(f"{self.url}: an answer that is none of vLLM's ({error!r})"[:MAX_REASON])
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, optional: bool = False) -> Any:
+        try:
+            answer = self._http.request(method, self.url + path, json=body, retries=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise EngineError(f"{self.url}: no answer ({_reason(error)}); is `llmrec serve` running there?") from None
+        if answer.status == 200:
+            return answer
+        if optional:
+            return None
+        raise EngineError(f"{self.url}{path}: {answer.status}: {_message(answer)}")
+
+
+def _reason(error: Exception) -> str:
+    return re.sub(r"<.*?>:? ?", "", str(error)).splitlines()[0][:MAX_REASON]
+
+
+def _message(answer: Any) -> str:
+    try:
+        said = answer.json()
+        said = said.get("error", said)
+        return " ".join(str(said.get("message", said) if isinstance(said, dict) else said).split())[:MAX_REASON]
+    except ValueError:
+        return " ".join(answer.data.decode(errors="replace").split())[:MAX_REASON]

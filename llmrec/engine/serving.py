@@ -1,0 +1,71 @@
+"""How vLLM is run, whoever runs it: its build, its environment, its arguments, the names it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from llmrec.config import Serve
+from llmrec.model import adapter
+from llmrec.model.load import BaseModel
+
+MISSING = (
+    "vLLM is not installed; with a GPU: pip install 'llmrec[vllm]'; on a processor: `make vllm` in the project's folder"
+)
+CPU_STEP, GPU_STEP = 512, 8192  # tokens of one step
+CPU_BLOCK, GPU_BLOCK = 32, 16  # smallest block of keys and values that the attention kernels take
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # `auto` may take the core that another job runs on
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+"""What vLLM reads from the environment; whatever the user has set stays."""
+
+
+def build() -> tuple[str, str] | None:
+    """The distribution of vLLM that is installed (`vllm`, or `vllm-cpu` for processors) and its version."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return name, version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def base_name(base: BaseModel) -> str:
+    """The name a base model is served under: it holds the digest of its weights."""
+    return f"{Path(base.name).stem}-{base.digest}"
+
+
+def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]:
+    """vLLM's engine arguments; `max_rank` 0 serves no adapters."""
+    chosen: dict[str, Any] = {
+        "enable_prefix_caching": True,
+        "block_size": settings.block_size or (CPU_BLOCK if on_cpu else GPU_BLOCK),
+        "max_num_batched_tokens": settings.step_tokens or (CPU_STEP if on_cpu else GPU_STEP),
+        "max_num_seqs": settings.requests,
+        "max_logprobs": 128,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "seed": 0,
+    }
+    if settings.context:
+        chosen["max_model_len"] = settings.context
+    if settings.quantization:
+        chosen["quantization"] = settings.quantization
+    if max_rank:
+        chosen |= {"enable_lora": True, "max_loras": settings.max_loras, "max_lora_rank": max_rank}
+        chosen["max_cpu_loras"] = max(settings.max_loras, settings.max_cpu_loras)
+    if on_cpu:
+        chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": int(settings.kv_gib * 2**30)}
+    else:
+        chosen["gpu_memory_utilization"] = settings.gpu_share
+    return chosen
+
+
+def rank_for(folders: Mapping[str, Path], settings: Serve) -> int:
+    """The rank to start vLLM for: the setting, else the largest of the adapters, else 64."""
+    ranks = [int(adapter.read_json(folder / "adapter_config.json").get("r", 0)) for folder in folders.values()]
+    return settings.max_rank or max(ranks, default=64)

@@ -1,0 +1,58 @@
+"""The engine that a word names: `hf`, `vllm`, or the address of a vLLM server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmrec import config
+from llmrec.engine import Engine
+from llmrec.errors import EngineError
+from llmrec.model import adapter
+from llmrec.model.load import BaseModel, compute_dtype, load_model
+
+HELP = "hf, vllm, or the address of a vLLM server."
+
+
+def is_engine(name: str) -> bool:
+    """Whether `start` knows it."""
+    return name in ("hf", "vllm") or name.startswith(("http://", "https://"))
+
+
+def start(
+    name: str,
+    base: BaseModel,
+    tokenizer: Any,
+    adapters: Mapping[str, Path],
+    recipe: config.Recipe,
+    *,
+    device: torch.device | str = "cpu",
+) -> Engine:
+    """An engine with the adapters (name → folder) loaded.
+
+    Raises: EngineError where it is unknown, not installed or not reachable; AdapterError for a folder it cannot take.
+    """
+    dtype = compute_dtype(recipe.fit.precision, device)
+    if name == "hf":
+        from llmrec.engine.hf import HFEngine
+
+        model = load_model(base, dtype=dtype, device=device)
+        return HFEngine(adapter.load(model, dict(adapters)), tokenizer)
+    if name == "vllm":
+        from llmrec.engine.vllm import VLLMEngine
+
+        if recipe.serve.merge:
+            if len(adapters) != 1:
+                raise EngineError(f"serve.merge=true merges one adapter, not {len(adapters)}")
+            [(merged, folder)] = adapters.items()
+            return VLLMEngine(adapter.merged(base, folder), dtype=dtype, settings=recipe.serve, merged=merged)
+        return VLLMEngine(base.folder, adapters, dtype=dtype, settings=recipe.serve)
+    if is_engine(name):
+        from llmrec.engine.remote import RemoteEngine
+        from llmrec.engine.serving import base_name
+
+        return RemoteEngine(name, base_name(base), tokenizer, adapters)
+    raise EngineError(f"engine '{name}': use {HELP}")

