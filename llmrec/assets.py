@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from llmrec import config
+from llmrec import config, hub
 from llmrec.errors import AssetError, did_you_mean
 
 PREFIX = "asset:"
@@ -89,10 +89,13 @@ ASSETS = {
 
 
 def resolve(path: str) -> Path:
-    """`asset:NAME` or `asset:NAME/FILE` as the fetched folder or file, anything else as a path of this machine.
+    """`asset:NAME` or `asset:NAME/FILE` as the fetched folder or file, `hub:OWNER/NAME` as a fetched table, anything
+    else as a path of this machine.
 
     Raises: AssetError.
     """
+    if path.startswith(hub.PREFIX):
+        return hub.table(path)
     if not path.startswith(PREFIX):
         return Path(path).expanduser()
     name, _, file = path.removeprefix(PREFIX).partition("/")

@@ -32,7 +32,8 @@ class DataSource(Section):
     """`recbole`: atomic files (.inter .item .user); `movielens`: ratings.csv and movies.csv; `table`: CSV, JSON lines
     or Parquet with a column map."""
     path: str
-    """Folder or file of the interactions; `asset:NAME` is a named download."""
+    """Folder or file of the interactions; `asset:NAME` is a named download; `hub:OWNER/NAME[@REVISION][:SPLIT]` a hub's
+    data set (extra `hub`)."""
     items: str | None = None
     """`table` only: the file with one row per item (item_id, title, …)."""
     users: str | None = None

@@ -15,6 +15,7 @@ FILES = sorted((ROOT / "llmrec").rglob("*.py"))
 LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"errors"},
     {"config"},
+    {"hub"},
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
