@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +63,8 @@ class World:
     adapter: Path | None
     """Folder of the trained adapter; None where there is none."""
     tick: Tick
+    loaded: dict[str | None, Recommender] = field(default_factory=dict)
+    """Adapter (None: the base model) → what was loaded for an earlier ranker of the protocol."""
 
     @property
     def trained(self) -> str:
@@ -110,7 +112,11 @@ def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
     def make(world: World) -> Ranker:
         from llmrec.recommender import Recommender
 
-        return LanguageModel(Recommender.load(world.recipe, adapter(world), engine=world.suite.engine), prior)
+        name = adapter(world)
+        if name not in world.loaded:
+            world.loaded.clear()  # one model in memory at a time
+            world.loaded[name] = Recommender.load(world.recipe, name, engine=world.suite.engine)
+        return LanguageModel(world.loaded[name], prior)
 
     return make
 
@@ -279,13 +285,14 @@ def _measure(
     measured: dict[str, Any] = {}
     frames: list[pd.DataFrame] = []
     per_user: dict[str, dict[str, np.ndarray]] = {}
+    loaded: dict[str | None, Recommender] = {}
     for name in suite.rankers:
         bar = progress.add_task(f"{asked.label}: {name}", total=None)
 
         def tick(done: int, total: int, bar: Any = bar) -> None:
             progress.update(bar, completed=done, total=total)
 
-        world = World(recipe, suite, dataset, catalog, valid, adapter, tick)
+        world = World(recipe, suite, dataset, catalog, valid, adapter, tick, loaded)
         part = parts / asked.label / f"{name}.parquet"
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
