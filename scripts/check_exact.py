@@ -23,6 +23,7 @@ from llmrec.choices import bonus as terms
 from llmrec.choices.search import rank
 from llmrec.data.split import queries
 from llmrec.engine import Prompt
+from llmrec.model.head import token_rows
 from llmrec.recommender import Recommender
 
 GAP = 1e-3  # nats
@@ -54,7 +55,7 @@ def every_item(model: Recommender, prompt: Prompt, chunk: int = 48) -> np.ndarra
                 for depth, token in enumerate(line):
                     children = sorted(following[tuple(line[:depth])])
                     if len(children) > 1:
-                        scores = states[i, depth] @ engine.head.weight[torch.tensor(children)].T
+                        scores = states[i, depth] @ token_rows(engine.head, torch.tensor(children)).T
                         result[start + i] += float(torch.log_softmax(scores, 0)[children.index(token)])
     return result
 
