@@ -173,16 +173,15 @@ class Recommender:
         items = len(self.catalog)
         weight = self.prior_weight if prior else 0.0
 
-        def bonus(i: int) -> np.ndarray:
+        offered = None if allowed is None else terms.only(items, np.flatnonzero(allowed))
+
+        def bonus(i: int) -> np.ndarray | terms.Except:
             seen = histories[i] if self.recipe.split.repeats == "exclude" else ()
-            parts = [terms.mask(items, [*seen, *(exclude[i] if exclude else ())])]
-            if allowed is not None:
-                parts.append(terms.only(items, np.flatnonzero(allowed)))
-            if weight:
-                parts.append(
-                    terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor)
-                )
-            return terms.combine(*parts)
+            hidden = [*seen, *(exclude[i] if exclude else ())]
+            if not weight:
+                return terms.without(items, hidden, offered)
+            prior = terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor)
+            return terms.combine(prior, terms.mask(items, hidden), *([] if offered is None else [offered]))
 
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
 

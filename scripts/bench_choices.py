@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from llmrec.choices.bonus import without
 from llmrec.choices.search import Choices, rank
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
@@ -65,7 +66,13 @@ def measure(titles: int, users: int) -> dict[str, float]:
     prompts = [Prompt((int(i),)) for i in rng.integers(0, 1000, users)]
     bonus = rng.normal(size=titles).astype(np.float32)
     found: dict[str, float] = {"titles": titles, "build s": build, "peak MB more": grown, "nodes": len(trie.node_lo)}
-    for name, term in (("shared bonus", bonus), ("own bonus", lambda i: bonus)):
+    seen = [np.unique(rng.integers(0, titles, 50)) for _ in prompts]
+    kinds = (
+        ("shared", bonus),
+        ("shared, own mask", lambda i: without(titles, seen[i], bonus)),
+        ("own", lambda i: bonus),
+    )
+    for name, term in kinds:
         rank(engine, prompts[:2], choices, term, 10)
         engine.seconds = 0.0
         start = time.perf_counter()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrec.choices.bonus import Except, without
 from llmrec.choices.identifiers import identifiers
 from llmrec.choices.search import Choices, log_p_all, rank, score
 from llmrec.choices.trie import ChoiceTrie
@@ -54,6 +55,26 @@ def test_search_equals_brute_force(names: list[str], data: st.DataObject, n: int
         clear = np.diff(total, append=-np.inf, prepend=np.inf)
         for k in np.flatnonzero((clear[:-1] < -1e-3) & (clear[1:] < -1e-3)):  # rounding may swap what is closer
             assert found.items[k] == items[k]
+
+
+@given(titles, st.data(), st.integers(1, 12), st.booleans())
+def test_exceptions_to_a_shared_bonus_are_the_same_bonus_written_out(
+    names: list[str], data: st.DataObject, n: int, with_base: bool
+) -> None:
+    old, new = choices_of(names).trie, choices_of(["Newcomer", "News", "Fargo"]).trie
+    choices, engine, prompts = Choices(old, new, 0.3), FakeEngine(), [Prompt((1,)), Prompt((2, 3))]
+    drawn = st.lists(bonuses, min_size=len(choices), max_size=len(choices))
+    base = np.array(data.draw(drawn), np.float32) if with_base else None
+    few = [data.draw(st.dictionaries(st.integers(0, len(choices) - 1), bonuses, max_size=6)) for _ in prompts]
+    terms = [
+        Except(len(choices), np.array(list(some), np.int64), np.array(list(some.values()), np.float32), base)
+        for some in few
+    ]
+    short = rank(engine, prompts, choices, lambda i: terms[i], n)
+    long = rank(engine, prompts, choices, lambda i: terms[i].dense(), n)
+    for a, b in zip(short, long, strict=True):
+        assert a.items.tolist() == b.items.tolist()
+        np.testing.assert_array_equal(a.score, b.score)
 
 
 @given(titles, st.integers(1, 8), st.floats(0.01, 0.99))
@@ -131,5 +152,9 @@ def test_a_bonus_that_is_no_bonus(value: float) -> None:
         rank(FakeEngine(), [Prompt((1,))], choices, np.array([0, value], np.float32), 1)
     with pytest.raises(ChoiceError, match="shape"):
         rank(FakeEngine(), [Prompt((1,))], choices, np.zeros(3, np.float32), 1)
+    with pytest.raises(ChoiceError, match="NaN or"):
+        rank(FakeEngine(), [Prompt((1,))], choices, Except(2, np.array([1]), np.array([value], np.float32)), 1)
+    with pytest.raises(ChoiceError, match="for 3 choices"):
+        rank(FakeEngine(), [Prompt((1,))], choices, without(3, [0]), 1)
     with pytest.raises(ChoiceError, match="n=0"):
         rank(FakeEngine(), [Prompt((1,))], choices, None, 0)

@@ -3,8 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Except:
+    """A bonus that is `base` for most items and something else for a few: what costs a search is the few.
+
+    Attributes:
+        items: how many there are in all.
+        positions: (few,) those that differ, each once.
+        values: (few,) float32 nats, their bonus.
+        base: (items,) float32 nats of the others, the same array for every prompt; None is 0.
+    """
+
+    items: int
+    positions: np.ndarray
+    values: np.ndarray
+    base: np.ndarray | None = None
+
+    def dense(self) -> np.ndarray:
+        """(items,) float32: the same bonus, written out."""
+        bonus = np.zeros(self.items, np.float32) if self.base is None else self.base.astype(np.float32)
+        bonus[self.positions] = self.values
+        return bonus
+
+
+def without(items: int, excluded: Sequence[int] | np.ndarray, base: np.ndarray | None = None) -> Except:
+    """`base` with -inf for the excluded positions."""
+    positions = np.unique(np.asarray(excluded, np.int64))
+    return Except(items, positions, np.full(len(positions), -np.inf, np.float32), base)
 
 
 def mask(items: int, excluded: Sequence[int] | np.ndarray) -> np.ndarray:

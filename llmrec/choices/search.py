@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmrec.choices.bonus import Except
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import ChoiceError
 
-Bonus = np.ndarray | Callable[[int], np.ndarray] | None
+OneBonus = np.ndarray | Except | None
+Bonus = OneBonus | Callable[[int], OneBonus]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def rank(
     Args:
         bonus: (choices,) nats for all prompts, or a function from a prompt's index to such an array; -inf removes a
             choice and prunes what leads to nothing else, while every softmax stays over the node's full children.
+            An `Except` costs by what it lists, where an array of its own per prompt costs by the catalog.
         progress: told how many prompts were finished since the last call.
 
     Raises: ChoiceError for a bonus that is NaN, +inf or of another length.
@@ -78,11 +81,12 @@ def rank(
     if n < 1:
         raise ChoiceError(f"n={n}: ask for at least one")
     result: list[Ranking | None] = [None] * len(prompts)
-    shared = _Bounds(choices, bonus) if bonus is None or isinstance(bonus, np.ndarray) else None
+    bases: dict[int, _Bounds] = {}
+    shared = None if callable(bonus) else _bounds(choices, bonus, bases)
     for group in engine.batches(prompts):
         searches = {}
         for i in group:
-            bounds = shared or _Bounds(choices, bonus(i))  # type: ignore[misc, operator]
+            bounds = shared or _bounds(choices, bonus(i), bases)  # type: ignore[misc, operator]
             searches[i] = _Search(choices, bounds, n)
         while searches:
             asked = {i: search.wanted() for i, search in searches.items()}
@@ -178,8 +182,8 @@ class _Bounds:
                 raise ChoiceError(
                     f"bonus has shape {bonus.shape}; one value for each of {len(choices)} choices is needed"
                 )
-            if np.isnan(bonus).any() or np.isposinf(bonus).any():
-                raise ChoiceError("bonus holds NaN or +inf; any finite value or -inf can be used")
+            _check(bonus)
+        self.bonus = bonus  # held, so that its identity stays its own
         self.leaves = [
             None if bonus is None else bonus[first + trie.order.astype(np.int64)].astype(np.float64)
             for trie, first, _ in choices.parts()
@@ -197,9 +201,57 @@ class _Bounds:
             self._below[part, node] = np.maximum.reduceat(leaves[lo:hi], starts)
         return self._below[part, node]
 
-    def whole(self, part: int) -> float:
+    def whole(self, part: int, trie: ChoiceTrie) -> float:
         leaves = self.leaves[part]
         return 0.0 if leaves is None else float(leaves.max())
+
+
+class _Exceptions:
+    """A base's bounds with a few choices that differ.  A bound may be above the best bonus below a node (where an
+    exception took the base's best away): the search opens a node more then, and stays exact."""
+
+    def __init__(self, choices: Choices, base: _Bounds, bonus: Except):
+        _check(bonus.values)
+        self.base = base
+        self.at: list[tuple[np.ndarray, np.ndarray]] = []  # per trie: ascending leaves, their bonus
+        for trie, first, _ in choices.parts():
+            here = (bonus.positions >= first) & (bonus.positions < first + len(trie))
+            leaves = trie.leaf[bonus.positions[here] - first]
+            order = np.argsort(leaves)
+            self.at.append((leaves[order], bonus.values[here][order].astype(np.float64)))
+
+    def below(self, part: int, trie: ChoiceTrie, node: int) -> np.ndarray:
+        """(children,) the best bonus below each child, or somewhat more."""
+        here = slice(trie.child_offsets[node], trie.child_offsets[node + 1])
+        return self._best(part, self.base.below(part, trie, node), trie.child_lo[here], trie.child_hi[here])
+
+    def whole(self, part: int, trie: ChoiceTrie) -> float:
+        return float(self._best(part, self.base.whole(part, trie), np.array([0]), np.array([len(trie)]))[0])
+
+    def _best(self, part: int, base: np.ndarray | float, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+        leaves, values = self.at[part]
+        first, last = np.searchsorted(leaves, lo), np.searchsorted(leaves, hi)
+        best = np.where(last - first == hi - lo, -np.inf, base)  # nothing of the base is left
+        some = np.flatnonzero(last > first)
+        if len(some):  # children follow one another, so what lies between two starts is the first one's
+            best[some] = np.maximum(best[some], np.maximum.reduceat(values[: last[some[-1]]], first[some]))
+        return best
+
+
+def _bounds(choices: Choices, bonus: OneBonus, bases: dict[int, _Bounds]) -> _Bounds | _Exceptions:
+    """The bounds of one prompt's bonus; `bases` keeps those that prompts share."""
+    if not isinstance(bonus, Except):
+        return _Bounds(choices, bonus)
+    if bonus.items != len(choices):
+        raise ChoiceError(f"bonus is for {bonus.items} choices, not for {len(choices)}")
+    if id(bonus.base) not in bases:
+        bases[id(bonus.base)] = _Bounds(choices, bonus.base)
+    return _Exceptions(choices, bases[id(bonus.base)], bonus)
+
+
+def _check(bonus: np.ndarray) -> None:
+    if np.isnan(bonus).any() or np.isposinf(bonus).any():
+        raise ChoiceError("bonus holds NaN or +inf; any finite value or -inf can be used")
 
 
 @dataclass
@@ -207,7 +259,7 @@ class _Search:
     """One prompt's frontier: open nodes by bound, and the leaves found so far."""
 
     choices: Choices
-    bounds: _Bounds
+    bounds: _Bounds | _Exceptions
     n: int
     parts: list[tuple[ChoiceTrie, int, float]] = field(init=False)
     expansions: int = 0
@@ -224,7 +276,7 @@ class _Search:
         self.found_log_p = np.empty(0)
         self.found_score = np.empty(0)
         for part, (trie, first, share) in enumerate(self.parts):
-            best = self.bounds.whole(part)
+            best = self.bounds.whole(part, trie)
             if best == -np.inf:
                 continue
             if len(trie) == 1:
