@@ -141,6 +141,23 @@ def test_categories(message: str, only: tuple, without: tuple):
     assert (query.only, query.without, query.unknown) == (only, without, ())
 
 
+def test_categories_of_another_catalog():
+    """Singular and plural either way, words in several categories, and a catalog whose things are no films."""
+    names = ["Dresses", "Accessories", "Fine gauge", "Casual bottoms", "Knits"]
+    words = Vocabulary(
+        Catalog(list("abcde"), ["A1", "B2", "C3", "D4", "E5"], [None] * 5, [(n,) for n in names]), ("clothes",)
+    )
+    found = {
+        text: parse(text, words).only
+        for text in ("a dress", "an accessory", "fine gauge", "casual bottoms", "knit", "bottoms", "clothes")
+    }
+    assert found == {
+        "a dress": (("Dresses",),), "an accessory": (("Accessories",),), "fine gauge": (("Fine gauge",),),
+        "casual bottoms": (("Casual bottoms",),), "knit": (("Knits",),), "bottoms": (("Casual bottoms",),),
+        "clothes": (),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("message", "years"),
     [

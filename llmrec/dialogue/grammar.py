@@ -554,7 +554,8 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 def _same_word(own: str, word: str) -> bool:
     """`own` in the singular or plural, or with a slip."""
-    forms = {own, own + "s", own + "es", own.removesuffix("s"), re.sub("y$", "ies", own)}
+    forms = {own, own + "s", own + "es", own.removesuffix("s"), own.removesuffix("es")}
+    forms |= {re.sub("y$", "ies", own), re.sub("ies$", "y", own)}
     return word in forms or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
 
 
