@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,15 @@ def acts(message: str) -> list[tuple[str, object]]:
         ("#3", [("like", 3)]),
         ("2", [("like", 2)]),
         ("a big comedy", []),
+        ("I love big comedies", []),
+        ("I love dark comedies", []),
+        ("Fargo was great", [("like", "f")]),
+        ("fargo and pulp fiction were great", [("like", "f"), ("like", "pf")]),
+        ("Fargo and Alien were not for me", [("not", "f"), ("not", "al")]),
+        ("I liked Alien. Fargo was boring, Big was good", [("like", "al"), ("not", "f"), ("like", "bg")]),
+        ("Pulp Fiction was nice, Alien wasn't", [("like", "pf"), ("not", "al")]),
+        ("I liked Heat 1986", [("like", "h86")]),
+        ("I liked Fargo, show me something from 1996", [("like", "f")]),
         ("something funny", []),
         ("I'd like a comedy", []),
     ],
@@ -119,6 +129,8 @@ def test_titles_and_what_becomes_of_them(message: str, expected: list):
         ("animated films for children", (("Animation",), ("Children's",)), ()),
         ("no horror, war or drama", (), ("Horror", "War", "Drama")),
         ("not a western", (), ("Western",)),
+        ("I'm not a big fan of horror", (), ("Horror",)),
+        ("I can't stand musicals", (), ("Musical",)),
         ("not Fargo, a comedy instead", (("Comedy",),), ()),
         ("no horror, but a musical", (("Musical",),), ("Horror",)),
         ("films", (), ()),
@@ -129,12 +141,31 @@ def test_categories(message: str, only: tuple, without: tuple):
     assert (query.only, query.without, query.unknown) == (only, without, ())
 
 
+def test_categories_of_another_catalog():
+    """Singular and plural either way, words in several categories, and a catalog whose things are no films."""
+    names = ["Dresses", "Accessories", "Fine gauge", "Casual bottoms", "Knits"]
+    words = Vocabulary(
+        Catalog(list("abcde"), ["A1", "B2", "C3", "D4", "E5"], [None] * 5, [(n,) for n in names]), ("clothes",)
+    )
+    found = {
+        text: parse(text, words).only
+        for text in ("a dress", "an accessory", "fine gauge", "casual bottoms", "knit", "bottoms", "clothes")
+    }
+    assert found == {
+        "a dress": (("Dresses",),), "an accessory": (("Accessories",),), "fine gauge": (("Fine gauge",),),
+        "casual bottoms": (("Casual bottoms",),), "knit": (("Knits",),), "bottoms": (("Casual bottoms",),),
+        "clothes": (),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("message", "years"),
     [
         ("from the 90s", (1990, 1999)),
         ("a comedy of the nineteen hundreds", None),
         ("eighties", (1980, 1989)),
+        ("from the 90's", (1990, 1999)),
+        ("Heat 1995", None),
         ("the 2000s", (2000, 2009)),
         ("'00s", (2000, 2009)),
         ("late 60s", (1967, 1969)),
@@ -189,7 +220,15 @@ def test_length(message: str, n: int | None):
     ],
 )
 def test_commands(message: str, expected: Query):
-    assert read(message) == expected
+    assert replace(read(message), wants=False) == expected
+
+
+def test_asking_without_saying_what():
+    for message in ("what should I watch tonight?", "surprise me", "show me something"):
+        assert read(message) == Query(wants=True)
+        reply, session = say("I liked Fargo, -n 2", message)
+        assert ids(reply) == ids(say("I liked Fargo, -n 2")[0])
+    assert not read("hello").wants
 
 
 def test_everything_at_once():

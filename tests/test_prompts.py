@@ -252,6 +252,8 @@ def test_what_was_saved_is_what_the_card_names(project: Path):
     for digests, message in [({}, "names no prompts"), ({"next_item": "0" * 12}, "not the wording it was trained on")]:
         with pytest.raises(AdapterError, match=message):
             saved_prompts(folder, {"prompts": digests})
+    with pytest.raises(AdapterError, match="no trained adapter here .*`llmrec train films`"):
+        saved_prompts(folder, {})
     with pytest.raises(RecipeError, match="task '../../x'"):
         saved_prompts(folder, {"prompts": {"../../x": "0"}})
 

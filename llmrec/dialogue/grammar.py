@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -54,15 +54,17 @@ CARRY_NOTHING = frozenset(_words(
     suggest suggestion suggestions want wanna need looking look try watch see pick choose good great nice best better
     fantastic awesome cool interesting else other others another one ones thing things stuff kind kinds sort sorts
     type types genre genres category categories made released came era year years time title titles result results
-    item items and or but & than most much many few if feel feeling mood tonight today"""
+    item items and or but & than most much many few if feel feeling mood tonight today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
+WANTS = frozenset(_words("recommend suggest show give watch find pick choose surprise something anything what next"))
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
 _NOT = (
     r"(?:i )?(?:do not|don['’]?t|did not|didn['’]?t|does not|doesn['’]?t)(?: really| much)?"
     r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|(?:tired|sick|enough) of|"
     r"but not|anything but|not|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|leave out|avoid"
 )
 _LIKE = (
@@ -72,6 +74,9 @@ _LIKE = (
 _FORGET = r"forget(?: about)?|remove|drop|take (?:out|away)|(?:have not|haven['’]?t|never) (?:seen|watched)|never saw"
 _ACTS: dict[Act, str] = {"forget": _FORGET, "not": _NOT, "like": _LIKE}
 MODES = [(act, re.compile(rf"(?:{words})\b", re.I)) for act, words in _ACTS.items()]
+AGAINST = re.compile(
+    r"(?:was|is|were|are)(?:n['’]?t| not)\b|(?:was|is) (?:bad|awful|boring|terrible)\b|bored me\b", re.I
+)
 WISH = re.compile(r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b", re.I)  # "I'd like a comedy"
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
@@ -99,9 +104,10 @@ ORDINAL = re.compile(
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
+YEAR = r"(?:18|19|20)\d\d"
 _YEAR, _DECADE = (
-    r"((?:18|19|20)\d\d)",
-    rf"(early |mid[ -]|late )?['’]?(\d\ds|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
+    f"({YEAR})",
+    rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
 RANGE = re.compile(rf"(?:from |between |in )?{_YEAR}\s*(?:-|–|\.\.|to|and|until|till|through)\s*{_YEAR}\b", re.I)
 BOUND = re.compile(
@@ -150,6 +156,8 @@ class Query:
     """`category` and `year`: filters that shall hold no more."""
     unknown: tuple[str, ...] = ()
     """What was not understood."""
+    wants: bool = False
+    """Whether it asks for something, without saying what: "what should I watch?"."""
 
     @property
     def changes(self) -> bool:
@@ -217,10 +225,11 @@ class _Reader:
         self.fresh = False  # nothing has come since the mode word
         self.ended = -1  # the token behind the last title
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
+        self.listed = 0  # where the titles begin that a verdict behind them is about
         self.negated = ""  # what a "not" has been about so far: title, category
         self.joined = ""  # "or" or "," since the last category
         self.command: Command = "ask"
-        self.more = False
+        self.more = self.wants = False
         self.mentions: list[Mention | Reference] = []
         self.only: list[list[str]] = []
         self.without: list[str] = []
@@ -232,14 +241,15 @@ class _Reader:
     def read(self) -> Query:
         steps = (
             self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._wish, self._mode, self._more, self._categories, self._short_title, self._nothing, self._other,
+            self._against, self._wish, self._mode, self._more, self._categories, self._short_title, self._nothing,
+            self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
             without=tuple(dict.fromkeys(self.without)), years=self.years, n=self.n, lift=tuple(self.lift),
-            unknown=tuple(self.unknown),
+            unknown=tuple(self.unknown), wants=self.wants,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
             return Query("more", n=self.n)
@@ -258,6 +268,7 @@ class _Reader:
             return False
         if self._now.text != ",":
             self.act, self.explicit, self.negated, self.listing = "like", False, "", True
+            self.listed = len(self.mentions)
         else:
             self.listing, self.joined = self.at == self.ended, self.joined or ","
         self.at += 1
@@ -276,7 +287,9 @@ class _Reader:
 
     def _short_title(self) -> bool:
         """One word that is a title to the letter, where a title is expected or it is written like a name."""
-        return (self.explicit or self._named or (self.listing and self._alone(self.at + 1))) and self._title(1)
+        if self._describes(self.at + 1):
+            return False
+        return (self.explicit or self._named or (self.listing and self._ends(self.at + 1))) and self._title(1)
 
     def _why(self) -> bool:
         if not self._take(WHY):
@@ -324,8 +337,16 @@ class _Reader:
         for act, pattern in MODES:
             if self._take(pattern):
                 self.act, self.explicit, self.fresh, self.listing, self.negated = act, True, True, True, ""
+                self.listed = len(self.mentions)
                 return True
         return False
+
+    def _against(self) -> bool:
+        """ "Fargo was boring": a verdict on the titles just named."""
+        if self.at != self.ended or not self._take(AGAINST):
+            return False
+        self.mentions[self.listed :] = [replace(mention, act="not") for mention in self.mentions[self.listed :]]
+        return True
 
     def _wish(self) -> bool:
         """ "I'd like" asks; it says nothing about what somebody liked."""
@@ -366,10 +387,12 @@ class _Reader:
             self.act, self.explicit, self.negated = "like", False, ""
         if word == "or":
             self.joined = "or"
+        self.wants = self.wants or word in WANTS
         if word in ("and", "or", "&"):
             self.listing = self.listing or self.at == self.ended
         elif word not in ARTICLES:
             self.listing, self.explicit = False, self.explicit and self.fresh
+            self.listed = len(self.mentions)
         self.at += 1
         return True
 
@@ -378,6 +401,8 @@ class _Reader:
         end = self._run_end(self.at)
         for stop in [*self._longer_ends(end), end]:
             alone = self.listing and self._alone(stop)
+            if self._describes(stop) and stop - self.at == 1:
+                continue
             if (self.explicit or self._named or stop - self.at > 1 or alone) and self._mention(
                 self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
             ):
@@ -422,6 +447,22 @@ class _Reader:
         follows = self.tokens[end] if end < len(self.tokens) else None
         return follows is None or follows.kind != "word" or follows.text.casefold() in ("and", "or", "but")
 
+    def _ends(self, end: int) -> bool:
+        """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
+        while end < len(self.tokens) and not self._alone(end):
+            word = self.tokens[end]
+            if AGAINST.match(self.text, word.start):
+                return True
+            if word.text.casefold() not in CARRY_NOTHING and not re.fullmatch(YEAR, word.text):
+                return False
+            end += 1
+        return True
+
+    def _describes(self, end: int) -> bool:
+        """Whether the words before `end` say of what kind something shall be: "dark" of "I love dark comedies"."""
+        kind = end < len(self.tokens) and self.tokens[end].kind == "word" and self._is_thing(self.tokens[end].text)
+        return kind and not self._now.text[:1].isupper()
+
     def _title(self, least: int) -> bool:
         """Takes the longest run of tokens that is a title of at least `least` words, to the letter."""
         if self._now.kind != "word":
@@ -442,6 +483,8 @@ class _Reader:
         """
         if end < len(self.tokens) and self.tokens[end].kind == "dated":
             text, end = f"{text} {self.tokens[end].text}", end + 1
+        elif end < len(self.tokens) and self._is_year_of(text, self.tokens[end].text):
+            text, end = f"{text} ({self.tokens[end].text})", end + 1
         if len(self.mentions) >= MAX_MENTIONS:
             self._not_understood(text)
             self.at = end
@@ -453,6 +496,13 @@ class _Reader:
         self.at = end
         self._listed()
         return True
+
+    def _is_year_of(self, name: str, text: str) -> bool:
+        """Whether a bare number behind a name is its year: "Heat 1995"."""
+        if not re.fullmatch(YEAR, text):
+            return False
+        found = look_up(f"{name} ({text})", self.vocabulary.catalog).items
+        return any(self.vocabulary.catalog.year[item] == int(text) for item in found)
 
     def _listed(self) -> None:
         self.listing, self.joined, self.fresh, self.ended = False, "", False, self.at
@@ -485,6 +535,7 @@ class _Reader:
 
     def _not_understood(self, text: str) -> None:
         self.unknown.append(text)
+        self.listed = len(self.mentions)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -503,7 +554,8 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 def _same_word(own: str, word: str) -> bool:
     """`own` in the singular or plural, or with a slip."""
-    forms = {own, own + "s", own + "es", own.removesuffix("s"), re.sub("y$", "ies", own)}
+    forms = {own, own + "s", own + "es", own.removesuffix("s"), own.removesuffix("es")}
+    forms |= {re.sub("y$", "ies", own), re.sub("ies$", "y", own)}
     return word in forms or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
 
 

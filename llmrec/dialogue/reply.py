@@ -117,7 +117,7 @@ class _Turn:
             options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
             asked = f"Which {self.unit} is {readable(doubt.text)!r}?  Answer with its number."
             return Reply((*notes, asked, *options)), self.session.then(state)
-        if not understood:
+        if not understood and not (query.wants and not notes):
             hint = f"Name {self.noun} you liked, or say what you are looking for; `help` shows how."
             return Reply((*notes, hint)), self.session
         return self._list(state, notes)

@@ -17,8 +17,10 @@ RETRAIN = "no adapter answers this way until it is trained again"
 def saved_prompts(folder: Path, card: Mapping[str, Any]) -> dict[str, Template]:
     """Task → the prompt file that the adapter in `folder` was trained on.
 
-    Raises: AdapterError where a file is not the one that the card names; PromptError where it is missing.
+    Raises: AdapterError where there is no card or a file is not the one it names; PromptError where one is missing.
     """
+    if not card:
+        raise AdapterError(f"{folder}: no trained adapter here (no card.json); run `llmrec train {folder.name}`")
     digests = card.get("prompts")
     if not isinstance(digests, dict) or not digests:
         raise AdapterError(f"{folder}: the card names no prompts; restore it or train again")
