@@ -16,12 +16,14 @@ from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.identifiers import identifiers
 from llmrec.choices.search import Choices, Ranking, rank
+from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.engine import Engine, Prompt
+from llmrec.engine.fake import FakeEngine
 from llmrec.engine.hf import HFEngine
-from llmrec.errors import AdapterError
+from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
@@ -30,6 +32,7 @@ from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
+ENGINES = ("hf", "fake")
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,17 @@ class Recommender:
     _prior: Transitions | None = None
 
     @classmethod
-    def load(cls, recipe: config.Recipe, adapter: str | None, *, device: str | None = None) -> Recommender:
+    def load(
+        cls, recipe: config.Recipe, adapter: str | None, *, engine: str = "hf", device: str | None = None
+    ) -> Recommender:
         """The domain of `recipe` with a trained adapter (`None`: the base model as it is).
 
-        Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording.
+        Args:
+            engine: `hf`, or `fake`: repeatable numbers without a model, to try what stands above an engine.
+        Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording; EngineError.
         """
+        if engine not in ENGINES:
+            raise EngineError(f"engine '{engine}': use {' or '.join(ENGINES)}")
         dataset = prepare.load(recipe)
         catalog = Catalog.of(dataset)
         folder = config.adapter_folder(adapter) if adapter else None
@@ -118,11 +127,15 @@ class Recommender:
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
         )
-        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
-        model = adapters.load(model, {adapter: folder} if adapter and folder else {})
+        if engine == "fake":
+            answers: Engine = FakeEngine()
+        else:
+            model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
+            model = adapters.load(model, {adapter: folder} if adapter and folder else {})
+            answers = HFEngine(model, encoder.tokenizer)
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder,
-            template=template, engine=HFEngine(model, encoder.tokenizer),
+            template=template, engine=answers,
             adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
         )  # fmt: skip
 
@@ -154,6 +167,7 @@ class Recommender:
         *,
         exclude: Sequence[Sequence[int]] | None = None,
         allowed: np.ndarray | None = None,
+        candidates: Sequence[Sequence[int] | None] | None = None,
         prior: bool = True,
         wording: int = 0,
         progress: Any = None,
@@ -163,23 +177,41 @@ class Recommender:
         Args:
             exclude: positions that may not be offered, per history, beside the history's own items.
             allowed: (items,) bool; false items may not be offered to anyone.
+            candidates: the only positions that may be offered, per history; None allows all.
             prior: add the card's weight of item-item transitions.
         """
         items = len(self.catalog)
-        weight = self.prior_weight if prior else 0.0
 
         def bonus(i: int) -> np.ndarray:
             seen = histories[i] if self.recipe.split.repeats == "exclude" else ()
             parts = [terms.mask(items, [*seen, *(exclude[i] if exclude else ())])]
             if allowed is not None:
                 parts.append(terms.only(items, np.flatnonzero(allowed)))
-            if weight:
-                parts.append(
-                    terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor)
-                )
+            if candidates and (mine := candidates[i]) is not None:
+                parts.append(terms.only(items, mine))
+            if prior and self.prior_weight:
+                parts.append(self._expected(histories[i]))
             return terms.combine(*parts)
 
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
+
+    def score(
+        self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]], *, prior: bool = True
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per history log p and score of its `items` (catalog positions), each (items,) float32 nats.
+
+        Nothing is masked: an item of the history has a number, too.
+        """
+        found = []
+        prompts = self.prompts(histories)
+        for i, log_p in enumerate(log_p_of(self.engine, prompts, self.listing.choices, items)):
+            bonus = self._expected(histories[i])[list(items[i])] if prior and self.prior_weight else 0
+            found.append((log_p, (log_p + bonus).astype(np.float32)))
+        return found
+
+    def _expected(self, history: Sequence[int]) -> np.ndarray:
+        """(items,) float32: the bonus of the card's weight of transitions."""
+        return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
 
 
 def _check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
