@@ -18,7 +18,7 @@ from llmrec import __version__, config, prepare
 from llmrec.data.dataset import read_manifest as prepared_manifest
 from llmrec.data.names import readable
 from llmrec.errors import DataError, JobError, did_you_mean
-from llmrec.jobs.output import FORMATS, Output, answers, differences, read_manifest
+from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Known, Question
 
@@ -231,10 +231,11 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
         lines.append("nothing to measure")
     else:
         shards = -(-found.measured.rows // asked.shard_rows)
+        lost = duration(found.seconds_each * min(asked.shard_rows, found.measured.rows))
         lines += [
             f"measured  {found.sample} {unit} in {found.seconds:.2f} s, after {found.load_seconds:.0f} s of loading",
-            f"estimate  {1 / found.seconds_each:,.2f} {unit}/s: {duration(found.total_seconds)} for all, "
-            f"{shards:,} shards; a kill costs at most {duration(found.seconds_each * asked.shard_rows)}",
+            f"estimate  {per_second(1 / found.seconds_each)} {unit}/s: {duration(found.total_seconds)} for all; "
+            f"{shards:,} shard{'s' * (shards != 1)}, so that a kill costs at most {lost}",
         ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
@@ -242,9 +243,9 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
 
 def print_counts(counts: Mapping[str, int], folder: Path, console: Console | None = None) -> None:
     """For people."""
-    parts = [f"{counts['rows']:,} rows", f"{counts['answers']:,} answers"]
+    parts = [f"{counts['rows']:,} rows", f"{counts['answers']:,} answered"]
     parts += [f"{counts[key]:,} {key}" for key in ("rejected", "unchanged") if counts[key]]
-    where = " (reasons: _rejects.jsonl)" if counts["rejected"] else ""
+    where = f"; reasons in {REJECTS}" if counts["rejected"] else ""
     (console or Console()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)
 
 
@@ -254,6 +255,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
+def per_second(rate: float) -> str:
+    """Two digits that say something, whether a processor or a cluster is at work."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _load(asked: Job) -> Recommender:
@@ -317,4 +323,4 @@ class _Shown:
     def _line(self) -> str:
         rate = (self.now - self.start) / max(time.monotonic() - self.began, 1e-9)
         left = f", {duration(max(self.total - self.now, 0) / rate)} left" if rate and self.now > self.start else ""
-        return f"{self.now:,} of {self.total:,} rows, {rate:,.1f} {self.unit}/s{left}"
+        return f"{self.now:,} of {self.total:,} rows, {per_second(rate)} {self.unit}/s{left}"

@@ -341,7 +341,14 @@ def test_progress_where_there_is_no_terminal(monkeypatch):
     assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left\n", console.file.getvalue())
 
 
-def test_durations():
+def test_durations_and_rates():
+    assert [score.per_second(rate) for rate in (0.149, 1.26, 9.9, 531.4, 12_345)] == [
+        "0.15",
+        "1.3",
+        "9.9",
+        "531",
+        "12,345",
+    ]
     said = [score.duration(seconds) for seconds in (0.2, 59, 119, 150, 9000, 400_000)]
     assert said == ["0.20 s", "59 s", "119 s", "2.5 min", "2.5 h", "4.6 days"]
 
@@ -368,7 +375,7 @@ def test_the_command_line_says_what_was_done(world, tmp_path):
     words = ["score", str(world / "recipe.yaml"), "--base", "--engine", "fake", "--input", str(source)]
     result = CliRunner().invoke(cli.app, [*words, "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.stderr
-    assert result.output == f"{tmp_path / 'out'}: 2 rows, 1 answers, 1 rejected (reasons: _rejects.jsonl)\n"
+    assert result.output == f"{tmp_path / 'out'}: 2 rows, 1 answered, 1 rejected; reasons in _rejects.jsonl\n"
 
 
 def test_an_address_is_not_written_down(world, tmp_path):
