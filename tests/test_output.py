@@ -157,6 +157,9 @@ def test_folders_that_hold_something_else(tmp_path):
     assert (tmp_path / "scores-000000.parquet").read_bytes() == b"somebody's"
     with pytest.raises(JobError, match="not a folder"), Output(tmp_path / "scores-000000.parquet", SCHEMA):
         pass
+    with pytest.raises(JobError, match="local folders"), Output(Path("s3://bucket/out"), SCHEMA):
+        pass
+    assert not Path("s3:").exists()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / MANIFEST).write_text('{"format": 99}')
     with pytest.raises(JobError, match="format 1"), begun(tmp_path / "old"):

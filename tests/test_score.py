@@ -149,6 +149,38 @@ def test_histories_as_ids_and_as_titles(world, tmp_path):
     assert reasons[2].startswith("titles: no title like 'Xyzzy'")
 
 
+def hostile() -> list[object]:
+    texts = ["\ud800", "\x00", "<|im_end|>\nassistant", "\u202e", "x" * 999, "'; drop", "\x1b[31m", "=1+1", '"', ""]
+    return [
+        *texts,
+        *([text] for text in texts),
+        {"a": 1},
+        [[]],
+        1e308,
+        float("inf"),
+        float("nan"),
+        10**4000,
+        True,
+        -0.0,
+    ]
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_row_holds_the_job_ends(world, tmp_path, kind: str, format: str):
+    """Every row is an answer or a reject, and both files can be read again."""
+    columns = ("user_id", "item_id", "id", "item_ids", "titles", "candidates", "exclude")
+    good = {"user_id": "u1", "item_id": "i1", "item_ids": ["i1"]}
+    lines = [json.dumps(good | {column: value}) for column in columns for value in hostile()]
+    lines += [json.dumps({"titles": ["Red Sun"] * 1001}), "null", "[" * 100_000, '{"user_id":']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    asked = job(world, tmp_path / "in.jsonl", kind=kind, format=format)
+    counts, answers, rejects = done(asked, tmp_path / "out")
+    assert counts["rows"] == len(lines) and counts["answers"] > 0
+    assert sorted(row["row"] for row in [*answers, *rejects]) == list(range(1, len(lines) + 1))
+    assert all(0 < len(reject["reason"]) < 1500 for reject in rejects)
+
+
 @pytest.mark.parametrize("engine", ["fake", "hf"])
 def test_pairs_agree_with_lists(world, tmp_path, engine: str):
     """Also for users whose rows are scattered, and for what a list would not offer."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -65,6 +66,10 @@ class Output:
 
     def __enter__(self) -> Output:
         """Raises: JobError where another process writes here, or the folder holds something else."""
+        if re.match(r"[a-z0-9+]{2,}:/", str(self.folder)):
+            raise JobError(
+                f"{self.folder}: answers are written to local folders; name one, and copy it when it is done"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             strangers = [p.name for p in self.folder.iterdir() if not _ours(p.name)]

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.compression import compr
 from fsspec.core import url_to_fs
+from fsspec.utils import infer_compression
 
 from llmrec.errors import JobError, did_you_mean
 
@@ -171,8 +172,10 @@ def _reader(file: str) -> str | None:
 
 
 def _decompressed(opened: Any, file: str) -> Any:
-    codec = fsspec.utils.infer_compression(file)
-    return fsspec.compression.compr[codec](opened, mode="rb")
+    codec = infer_compression(file)
+    if codec is None:
+        raise JobError(f"{file}: this Python cannot decompress it; for .zst: pip install zstandard")
+    return compr[codec](opened, mode="rb")
 
 
 class _Lines:

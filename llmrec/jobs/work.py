@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
 
 MAX_LIST = 100_000  # entries of one cell
+MAX_TITLES = 1000  # of them that are titles: a misspelt one is compared with the whole catalog
 Tick = Callable[[int], None] | None
 
 
@@ -162,6 +163,8 @@ class Histories(Users):
         key = None if values.get("id") is None else text(values, "id")
         if ids is not None:
             return key, [known.position(item, "item_ids") for item in ids]
+        if titles and len(titles) > MAX_TITLES:
+            raise DataError(f"titles: {len(titles):,} entries; the limit is {MAX_TITLES:,}, or give item_ids")
         try:
             return key, match_titles(titles or (), known.catalog)
         except DataError as error:
@@ -260,4 +263,6 @@ def _id(value: Any, column: str) -> str:
         raise DataError(f"{column}: text or a whole number is expected, not {shown(value)}")
     if len(value) > MAX_ID_CHARS:
         raise DataError(f"{column}: longer than {MAX_ID_CHARS} characters")
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise DataError(f"{column}: {shown(value)} holds half a character, which no file can keep")
     return value
