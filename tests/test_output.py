@@ -160,6 +160,8 @@ def test_folders_that_hold_something_else(tmp_path):
     with pytest.raises(JobError, match="local folders"), Output(Path("s3://bucket/out"), SCHEMA):
         pass
     assert not Path("s3:").exists()
+    with pytest.raises(JobError, match="cannot be written: File name too long"), Output(tmp_path / ("x" * 300), SCHEMA):
+        pass
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / MANIFEST).write_text('{"format": 99}')
     with pytest.raises(JobError, match="format 1"), begun(tmp_path / "old"):

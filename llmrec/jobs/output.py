@@ -87,6 +87,10 @@ class Output:
             raise JobError(f"{self.folder}: not a folder; name one that is new or empty") from None
         except NotImplementedError:
             raise JobError(f"{self.folder}: this file system has no locks; write to a local folder") from None
+        except OSError as error:
+            raise JobError(
+                f"{self.folder}: cannot be written: {error.strerror or error}; name another folder"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
