@@ -129,10 +129,11 @@ def score(asked: Job, folder: Path, *, restart: bool = False, console: Console |
     with Output(folder, work.schema(), asked.format) as output:
         measured = asked.table.measure()
         model = _load(asked)
-        facts = {"llmrec": __version__, "input_files": list(asked.table.files[:100])}
-        output.begin(made_from(asked, model, measured), facts, restart=restart)
+        made = made_from(asked, model, measured)
+        before = _earlier(asked, made)  # it may refuse: nothing has been begun then
+        names = [file.rsplit("/", 1)[-1] for file in asked.table.files[:100]]  # addresses may hold keys
+        output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
         known = Known.of(model.dataset, model.catalog)
-        before = _earlier(asked, output.manifest["made_from"])
         if output.rows and not output.finished:
             console.print(Text(f"going on after {output.rows:,} rows"))
         rows = asked.table.rows([*work.needs, *work.takes], skip=output.rows)
