@@ -235,6 +235,61 @@ def recommend(
         verb.print_table(found)
 
 
+@app.command(cls=ManyValues)
+def score(
+    domain: Domain,
+    overrides: Overrides = None,
+    input: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="CSV, JSON lines or Parquet: file, folder or pattern, also s3://, gs://, https:// …",
+            show_default=False,
+        ),
+    ] = ...,  # type: ignore[assignment]
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the answers; goes on where they are begun.", show_default=False)
+    ] = None,
+    kind: Annotated[str, typer.Option(help="What a row asks: users, histories or pairs.")] = "users",
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Length of the lists.")] = 10,
+    since: Annotated[
+        list[Path] | None,
+        typer.Option(help="Finished outputs: leave out users whose history has not changed.", show_default=False),
+    ] = None,
+    format: Annotated[str, typer.Option(help="Of the answers: parquet or jsonl.")] = "parquet",
+    shard_rows: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Rows in a shard: what a crash may cost.")
+    ] = 256,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace what the folder holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a few rows and say what all would cost.")] = False,
+    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    engine: Annotated[
+        str, typer.Option(help="What computes: hf, or fake (numbers without a model, to try a job).")
+    ] = "hf",
+) -> None:
+    """Answer a whole file of users, histories or user-item pairs.
+
+    Killed at any moment, the same command goes on: nothing is lost, nothing answered twice.  Columns and rules:
+    docs/batch.md.
+
+    Example: llmrec score movies --input users.csv --output /tmp/lists --dry-run
+    """
+    from llmrec import score as verb
+
+    asked = verb.job(
+        domain, input, overrides=tuple(overrides or ()), kind=kind, n=n, adapter=adapter, base=base, prior=prior,
+        engine=engine, format=format, shard_rows=shard_rows, since=since or (),
+    )  # fmt: skip
+    if dry_run:
+        verb.print_estimate(verb.dry_run(asked), asked)
+        return
+    if output is None:
+        raise LlmrecError("--output: name a folder for the answers, or give --dry-run")
+    verb.print_counts(verb.score(asked, output, restart=restart), output)
+
+
 @app.command()
 def chat(
     domain: Domain,

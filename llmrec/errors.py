@@ -35,6 +35,10 @@ class ChoiceError(LlmrecError):
     """A closed set of replies that cannot be told apart or is out of limits."""
 
 
+class JobError(LlmrecError):
+    """A batch job whose input cannot be read, or whose output cannot be begun or gone on with."""
+
+
 class AdapterError(LlmrecError):
     """An adapter that is missing, incomplete, or was trained on something else."""
 

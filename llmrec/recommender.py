@@ -16,6 +16,7 @@ from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.identifiers import identifiers
 from llmrec.choices.search import Choices, Ranking, rank
+from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
@@ -159,6 +160,7 @@ class Recommender:
         *,
         exclude: Sequence[Sequence[int]] | None = None,
         allowed: np.ndarray | None = None,
+        candidates: Sequence[Sequence[int] | None] | None = None,
         prior: bool = True,
         wording: int = 0,
         progress: Any = None,
@@ -168,22 +170,46 @@ class Recommender:
         Args:
             exclude: positions that may not be offered, per history, beside the history's own items.
             allowed: (items,) bool; false items may not be offered to anyone.
+            candidates: the only positions that may be offered, per history; None allows all.
             prior: add the card's weight of item-item transitions.
         """
         items = len(self.catalog)
-        weight = self.prior_weight if prior else 0.0
-
         offered = None if allowed is None else terms.only(items, np.flatnonzero(allowed))
 
         def bonus(i: int) -> np.ndarray | terms.Except:
             seen = histories[i] if self.recipe.split.repeats == "exclude" else ()
             hidden = [*seen, *(exclude[i] if exclude else ())]
-            if not weight:
+            mine = candidates[i] if candidates else None
+            if mine is None and not (prior and self.prior_weight):
                 return terms.without(items, hidden, offered)
-            prior = terms.mix(self.prior.p(histories[i]), self.prior.popularity, weight, self.recipe.prior.floor)
-            return terms.combine(prior, terms.mask(items, hidden), *([] if offered is None else [offered]))
+            parts = [terms.mask(items, hidden)]
+            if offered is not None:
+                parts.append(offered)
+            if mine is not None:
+                parts.append(terms.only(items, mine))
+            if prior and self.prior_weight:
+                parts.append(self._expected(histories[i]))
+            return terms.combine(*parts)
 
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
+
+    def score(
+        self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]], *, prior: bool = True
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per history log p and score of its `items` (catalog positions), each (items,) float32 nats.
+
+        Nothing is masked: an item of the history has a number, too.
+        """
+        found = []
+        prompts = self.prompts(histories)
+        for i, log_p in enumerate(log_p_of(self.engine, prompts, self.listing.choices, items)):
+            bonus = self._expected(histories[i])[list(items[i])] if prior and self.prior_weight else 0
+            found.append((log_p, (log_p + bonus).astype(np.float32)))
+        return found
+
+    def _expected(self, history: Sequence[int]) -> np.ndarray:
+        """(items,) float32: the bonus of the card's weight of transitions."""
+        return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
 
 
 def check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:

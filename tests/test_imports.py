@@ -19,8 +19,8 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
-    {"prepare", "recommender"},  # what the verbs share
-    {"show", "train", "evaluate", "recommend", "prompts", "chat", "serve", "doctor"},
+    {"prepare", "recommender", "jobs"},  # what the verbs share
+    {"show", "train", "evaluate", "recommend", "prompts", "chat", "score", "serve", "doctor"},
     {"cli", "__main__"},
 )
 APART = {"data", "tasks", "choices", "metrics"}  # …and these do not know each other

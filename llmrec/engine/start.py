@@ -10,16 +10,17 @@ import torch
 
 from llmrec import config
 from llmrec.engine import Engine
+from llmrec.engine.fake import FakeEngine
 from llmrec.errors import EngineError
 from llmrec.model import adapter
 from llmrec.model.load import BaseModel, compute_dtype, load_model
 
-HELP = "hf, vllm, or the address of a vLLM server."
+HELP = "hf, vllm, the address of a vLLM server, or fake (repeatable numbers without a model)."
 
 
 def is_engine(name: str) -> bool:
     """Whether `start` knows it."""
-    return name in ("hf", "vllm") or name.startswith(("http://", "https://"))
+    return name in ("hf", "vllm", "fake") or name.startswith(("http://", "https://"))
 
 
 def start(
@@ -35,6 +36,8 @@ def start(
 
     Raises: EngineError where it is unknown, not installed or not reachable; AdapterError for a folder it cannot take.
     """
+    if name == "fake":
+        return FakeEngine()
     dtype = compute_dtype(recipe.fit.precision, device)
     if name == "hf":
         from llmrec.engine.hf import HFEngine

@@ -1,0 +1,268 @@
+"""Input of batch jobs: rows of CSV, JSON lines or Parquet files, local or behind any fsspec URL, one at a time.
+
+A row that cannot be read is a row with a problem, never an end of the reading, and never lost silently.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.compression import compr
+from fsspec.core import url_to_fs
+from fsspec.utils import infer_compression
+
+from llmrec.errors import JobError, did_you_mean
+
+READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+MAX_LINE_BYTES = 1_000_000  # longer lines are rejected
+MAX_FILES = 100_000
+BATCH_ROWS = 1024  # of a Parquet file decoded at once
+
+
+class Row(NamedTuple):
+    """One row of the input."""
+
+    number: int
+    """1 is the first row of data, counted on through all files; blank lines are no rows."""
+    values: dict[str, Any]
+    """Column → value as the file has it: text in CSV, any type elsewhere."""
+    problem: str = ""
+    """Why the row cannot be read; then `values` is empty."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Files of one kind, read one after another."""
+
+    files: tuple[str, ...]
+    reader: str
+    fs: Any
+
+    @classmethod
+    def find(cls, place: str) -> Table:
+        """The file, folder or pattern (`s3://bucket/users-*.parquet`) called `place`.
+
+        Raises: JobError where there is nothing to read, or nothing that can read it.
+        """
+        try:
+            fs, path = url_to_fs(place)
+            if fs.isdir(path):
+                found = [f for f in fs.ls(path, detail=False) if not f.rsplit("/", 1)[-1].startswith((".", "_"))]
+                found = [f for f in found if _reader(f)]
+            elif any(mark in path for mark in "*?["):
+                found = fs.glob(path)
+            else:
+                found = [path] if fs.exists(path) else []
+        except ImportError as error:
+            raise JobError(f"{place}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise JobError(f"{place}: cannot be read: {error}") from None
+        if not found:
+            raise JobError(f"{place}: no such file, or no CSV, JSON lines or Parquet in it")
+        if len(found) > MAX_FILES:
+            raise JobError(f"{place}: {len(found):,} files; the limit is {MAX_FILES:,}")
+        reader, *others = {_reader(f) for f in found}
+        if reader is None or others:
+            raise JobError(
+                f"{place}: name files of one kind: {', '.join(READERS)}, each also compressed ({', '.join(COMPRESSED)})"
+            )
+        return cls(tuple(sorted(map(str, found))), reader, fs)
+
+    def columns(self) -> list[str]:
+        """Of the first file: its columns, or the keys of its first row that can be read."""
+        file = self.files[0]
+        with self._opened(file) as raw:
+            if self.reader == "parquet":
+                return list(pq.ParquetFile(raw).schema_arrow.names)
+            if self.reader == "jsonl":
+                return next((list(row) for row in _json_rows(raw) if isinstance(row, dict)), [])
+            return _header(file, _Lines(raw), self.reader)
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raises JobError unless the first file has all of `columns`."""
+        there = self.columns()
+        if missing := [name for name in columns if name not in there]:
+            hint = did_you_mean(missing[0], there) or "; it is empty"
+            raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
+
+    def rows(self, columns: Sequence[str], *, skip: int = 0) -> Iterator[Row]:
+        """Rows in order, only these columns (as far as a file has them), after the first `skip` rows.
+
+        Raises: JobError where a whole file cannot be read.
+        """
+        number = 0
+        read: Iterator[dict[str, Any] | str]
+        for file in self.files:
+            with self._opened(file) as raw:
+                if self.reader == "parquet":
+                    parquet = pq.ParquetFile(raw)
+                    if number + parquet.metadata.num_rows <= skip:
+                        number += parquet.metadata.num_rows
+                        continue
+                    read = _parquet_rows(parquet, columns, max(skip - number, 0))
+                    number = max(skip, number)
+                else:
+                    read = _json_rows(raw) if self.reader == "jsonl" else _csv_rows(file, raw, self.reader)
+                for row in read:
+                    number += 1
+                    if number <= skip:
+                        continue
+                    if isinstance(row, str):
+                        yield Row(number, {}, row)
+                    else:
+                        yield Row(number, {name: row[name] for name in columns if name in row})
+
+    def measure(self) -> Measured:
+        """Size, content and rows of all files; reads them once."""
+        total, size, rows = hashlib.sha256(), 0, 0
+        for file in self.files:
+            with self._opened(file, "rb", None) as raw:
+                if self.reader == "parquet":
+                    rows += pq.ParquetFile(raw).metadata.num_rows
+                    raw.seek(0)
+                while block := raw.read(1 << 20):
+                    total.update(block)
+                    size += len(block)
+                total.update(b"\0")  # where files end matters
+            if self.reader != "parquet":
+                with self._opened(file) as text:
+                    lines = sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b""))  # noqa: B023
+                rows += max(lines - (self.reader != "jsonl"), 0)
+        return Measured(total.hexdigest()[:12], size, rows)
+
+    @contextmanager
+    def _opened(self, file: str, mode: str = "rb", compression: str | None = "infer") -> Iterator[Any]:
+        try:
+            if self.reader == "parquet" or not file.endswith(COMPRESSED):
+                compression = None
+            opened = self.fs.open(file, mode)
+            with opened if compression is None else _decompressed(opened, file) as raw:
+                yield raw if self.reader == "parquet" else io.BufferedReader(raw, 1 << 20)
+        except (OSError, EOFError, pa.ArrowException) as error:
+            raise JobError(f"{file}: cannot be read: {error}") from None
+
+
+class Measured(NamedTuple):
+    """What is in a table."""
+
+    digest: str
+    """12 hex digits of SHA-256 over the files' bytes."""
+    size: int
+    """Bytes."""
+    rows: int
+    """Exact in Parquet; lines elsewhere, so blank lines and line breaks within quotes count too."""
+
+
+def _reader(file: str) -> str | None:
+    for ending in COMPRESSED:
+        if file.endswith(ending) and not file.endswith(".parquet" + ending):
+            file = file.removesuffix(ending)
+    return next((reader for suffix, reader in READERS.items() if file.lower().endswith(suffix)), None)
+
+
+def _decompressed(opened: Any, file: str) -> Any:
+    codec = infer_compression(file)
+    if codec is None:
+        raise JobError(f"{file}: this Python cannot decompress it; for .zst: pip install zstandard")
+    return compr[codec](opened, mode="rb")
+
+
+class _Lines:
+    """Lines of bytes as text; one that is too long is cut, and `cut` says so."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.first = True
+        self.cut = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.raw.readline(MAX_LINE_BYTES)
+        if not line:
+            raise StopIteration
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            self.cut = True
+            while (rest := self.raw.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            line = line[:1000] + b"\n"  # nobody reads it; what follows starts on a line of its own
+        text = line.decode("utf-8-sig" if self.first else "utf-8", errors="surrogateescape")
+        self.first = False
+        return text
+
+
+def _json_rows(raw: Any) -> Iterator[dict[str, Any] | str]:
+    lines = _Lines(raw)
+    for line in lines:
+        if lines.cut:
+            lines.cut = False
+            yield f"longer than {MAX_LINE_BYTES:,} bytes"
+            continue
+        if not line.strip():
+            continue
+        try:
+            line.encode()
+            row = json.loads(line)
+        except UnicodeEncodeError:
+            yield "not UTF-8"
+        except (ValueError, RecursionError) as error:
+            yield f"not JSON: {error}"
+        else:
+            yield row if isinstance(row, dict) else f"a JSON object is expected, not {type(row).__name__}"
+
+
+def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str]:
+    lines = _Lines(raw)
+    header = _header(file, lines, reader)
+    fields = csv.reader(lines, delimiter="\t" if reader == "tsv" else ",")
+    while True:
+        try:
+            row = next(fields)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"not CSV: {error}; is a quote left open?"
+            continue
+        if lines.cut:
+            lines.cut = False
+            yield f"longer than {MAX_LINE_BYTES:,} bytes"
+        elif not row:
+            continue
+        elif len(row) != len(header):
+            yield f"{len(row)} fields where the header has {len(header)}"
+        elif any("\udc80" <= c <= "\udcff" for text in row if not text.isascii() for c in text):
+            yield "not UTF-8"
+        else:
+            yield {name: text or None for name, text in zip(header, row, strict=True)}
+
+
+def _header(file: str, lines: _Lines, reader: str) -> list[str]:
+    try:
+        header = next(csv.reader(lines, delimiter="\t" if reader == "tsv" else ","), [])
+    except csv.Error as error:
+        raise JobError(f"{file}: no header that can be read: {error}") from None
+    if again := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise JobError(f"{file}: column '{again[0]}' appears twice; rename one")
+    return header
+
+
+def _parquet_rows(parquet: pq.ParquetFile, columns: Sequence[str], skip: int) -> Iterator[dict[str, Any] | str]:
+    there = [name for name in columns if name in parquet.schema_arrow.names]
+    groups = list(range(parquet.metadata.num_row_groups))
+    while groups and skip >= parquet.metadata.row_group(groups[0]).num_rows:
+        skip -= parquet.metadata.row_group(groups.pop(0)).num_rows
+    batches = parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=there)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    yield from islice(rows, skip, None)

@@ -1,0 +1,327 @@
+"""score: answers for a whole file of users, histories or pairs, in shards that survive a crash."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from llmrec import __version__, config, prepare
+from llmrec.data.dataset import read_manifest as prepared_manifest
+from llmrec.data.names import readable
+from llmrec.errors import DataError, JobError, did_you_mean
+from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
+from llmrec.jobs.table import Measured, Row, Table
+from llmrec.jobs.work import KINDS, Kind, Known, Question
+
+if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.recommender import Recommender
+
+LOG = logging.getLogger("llmrec")
+LOOKED_AT = 10_000  # rows that a dry run reads
+SAMPLE = 16  # rows that a dry run answers
+SAY_EVERY = 30.0  # seconds between lines where there is no terminal
+TRAINING_ONLY = {"data", "licence", "tasks", "lora", "teacher", "sasrec"}  # settings that no answer depends on
+# What an earlier output may differ in and still say which users' lists are out of date.
+MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for."""
+
+    recipe: config.Recipe
+    table: Table
+    kind: str = "users"
+    n: int = 10
+    adapter: str | None = None
+    """None: the base model."""
+    prior: bool = True
+    engine: str = "hf"
+    format: str = "parquet"
+    shard_rows: int = 256
+    """Input rows answered together and kept together: what a kill may cost."""
+    since: tuple[Path, ...] = ()
+
+    def work(self) -> Kind:
+        return KINDS[self.kind]()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a dry run found."""
+
+    measured: Measured
+    looked_at: int
+    asked: int
+    """Of the rows looked at, those that need an answer."""
+    rejects: list[dict[str, Any]]
+    """The others that have a reason."""
+    sample: int
+    load_seconds: float
+    seconds: float
+    """For the sample."""
+
+    @property
+    def seconds_each(self) -> float | None:
+        return self.seconds / self.sample if self.sample else None
+
+    @property
+    def total_seconds(self) -> float | None:
+        """For all rows, if those further down are like the ones looked at."""
+        if self.seconds_each is None or not self.looked_at:
+            return None
+        return self.seconds_each * self.measured.rows * self.asked / self.looked_at
+
+
+def job(
+    domain: str,
+    source: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    kind: str = "users",
+    n: int = 10,
+    adapter: str | None = None,
+    base: bool = False,
+    prior: bool = True,
+    engine: str = "hf",
+    format: str = "parquet",
+    shard_rows: int = 256,
+    since: Sequence[Path] = (),
+) -> Job:
+    """The words of the command line, checked before anything heavy is loaded.
+
+    Args:
+        source: file, folder or pattern of CSV, JSON lines or Parquet; local, or a URL that fsspec reads.
+        since: finished outputs; users whose history has not changed since the latest that has them are left out.
+    Raises: JobError, RecipeError.
+    """
+    for what, word, known in (("kind", kind, KINDS), ("format", format, FORMATS)):
+        if word not in known:
+            raise JobError(f"--{what} {word}: unknown{did_you_mean(word, known)}")
+    if since and kind != "users":
+        raise JobError("--since: only for --kind users, whose histories the domain's data has")
+    recipe = config.load_recipe(domain, overrides)
+    table = Table.find(source)
+    table.require(KINDS[kind]().needs)
+    return Job(
+        recipe, table, kind, n, None if base else adapter or recipe.domain, prior, engine, format, shard_rows,
+        tuple(since),
+    )  # fmt: skip
+
+
+def score(asked: Job, folder: Path, *, restart: bool = False, console: Console | None = None) -> dict[str, int]:
+    """Do the job, or what is left of it.
+
+    Returns: counts of rows, answers, rejected and unchanged.
+    Raises: JobError, AdapterError, EngineError.  Whatever ends it, the same call goes on.
+    """
+    console = console or Console(stderr=True)
+    work = asked.work()
+    with Output(folder, work.schema(), asked.format) as output:
+        measured = asked.table.measure()
+        model = _load(asked)
+        made = made_from(asked, model, measured)
+        before = _earlier(asked, made)  # it may refuse: nothing has been begun then
+        names = [file.rsplit("/", 1)[-1] for file in asked.table.files[:100]]  # addresses may hold keys
+        output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
+        known = Known.of(model.dataset, model.catalog)
+        if output.rows and not output.finished:
+            console.print(Text(f"going on after {output.rows:,} rows"))
+        rows = asked.table.rows([*work.needs, *work.takes], skip=output.rows)
+        with _Shown(console, work.unit, measured.rows, output.rows) as shown:
+            try:
+                while not output.finished and (chunk := list(islice(rows, asked.shard_rows))):
+                    questions, rejects, unchanged = sort_out(chunk, work, known, before)
+                    shown.done(len(rejects) + unchanged)
+                    found = work.answer(model, questions, asked.n, asked.prior, shown.done) if questions else []
+                    output.commit(len(chunk), found, rejects, unchanged)
+            except KeyboardInterrupt:
+                shown.stop()
+                console.print(Text(f"{output.rows:,} rows are done and kept; the same command goes on from there"))
+                raise
+        if not output.finished:
+            output.finish()
+        return output.counts()
+
+
+def dry_run(asked: Job) -> Estimate:
+    """What a job would cost, measured on a few rows from the first ten thousand; nothing is written."""
+    measured = asked.table.measure()
+    began = time.monotonic()
+    model = _load(asked)
+    work, known = asked.work(), Known.of(model.dataset, model.catalog)
+    if asked.prior and model.prior_weight:
+        _ = model.prior  # fitted once; not what a row costs
+    load_seconds = time.monotonic() - began
+    before = _earlier(asked, made_from(asked, model, measured))
+    rows = list(islice(asked.table.rows([*work.needs, *work.takes]), LOOKED_AT))
+    questions, rejects, _ = sort_out(rows, work, known, before)
+    sample = questions[:: max(len(questions) // SAMPLE, 1)][:SAMPLE]
+    began = time.monotonic()
+    if sample:
+        work.answer(model, sample, asked.n, asked.prior, None)
+    return Estimate(
+        measured, len(rows), len(questions), rejects, len(sample), load_seconds, time.monotonic() - began
+    )  # fmt: skip
+
+
+def sort_out(
+    rows: Sequence[Row], work: Kind, known: Known, before: Mapping[str, str]
+) -> tuple[list[Any], list[dict[str, Any]], int]:
+    """Rows as questions, reasons for having none, and how many users need no answer as nothing changed."""
+    questions, rejects, unchanged = [], [], 0
+    for row in rows:
+        try:
+            if row.problem:
+                raise DataError(row.problem)
+            question = work.read(row.number, row.values, known)
+        except DataError as error:
+            rejects.append({"row": row.number, "reason": " ".join(str(error).split())})
+            continue
+        if isinstance(question, Question) and question.key is not None and before.get(question.key) == question.digest:
+            unchanged += 1
+        else:
+            questions.append(question)
+    return questions, rejects, unchanged
+
+
+def made_from(asked: Job, model: Recommender, measured: Measured) -> dict[str, Any]:
+    """Everything that answers depend on, as digests and plain values."""
+    from llmrec.model.load import base_model
+
+    prepared = prepared_manifest(prepare.data_folder(asked.recipe)) or {}
+    return {
+        "kind": asked.kind,
+        "n": asked.n if asked.kind != "pairs" else None,
+        "prior": model.prior_weight if asked.prior else 0.0,
+        "format": asked.format,
+        "shard_rows": asked.shard_rows,
+        "engine": "server" if "://" in asked.engine else asked.engine,  # an address may move, or hold a key
+        "domain": asked.recipe.domain,
+        "adapter": asked.adapter,
+        "weights": model.card.get("weights"),
+        "base": base_model(asked.recipe.base_model).digest,
+        "prompts": {model.template.task: model.template.digest},
+        "catalog": model.catalog.digest,
+        "histories": prepared.get("files", {}).get("interactions.parquet"),
+        "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),
+        "input": {"digest": measured.digest, "bytes": measured.size},
+        "since": [(read_manifest(folder) or {}).get("job") for folder in asked.since],
+    }
+
+
+def print_estimate(found: Estimate, asked: Job, console: Console | None = None) -> None:
+    """For people."""
+    console = console or Console()
+    unit = asked.work().unit
+    lines = [
+        f"input     {found.measured.rows:,} rows, {found.measured.size / 1e6:,.1f} MB, digest {found.measured.digest}",
+        f"looked at {found.looked_at:,} rows: {found.asked:,} need an answer, {len(found.rejects):,} would be rejected",
+        *(f"          row {reject['row']}: {readable(reject['reason'])}" for reject in found.rejects[:5]),
+    ]
+    if found.seconds_each is None or found.total_seconds is None:
+        lines.append("nothing to measure")
+    else:
+        shards = -(-found.measured.rows // asked.shard_rows)
+        lost = duration(found.seconds_each * min(asked.shard_rows, found.measured.rows))
+        lines += [
+            f"measured  {found.sample} {unit} in {found.seconds:.2f} s, after {found.load_seconds:.0f} s of loading",
+            f"estimate  {per_second(1 / found.seconds_each)} {unit}/s: {duration(found.total_seconds)} for all; "
+            f"{shards:,} shard{'s' * (shards != 1)}, so that a kill costs at most {lost}",
+        ]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def print_counts(counts: Mapping[str, int], folder: Path, console: Console | None = None) -> None:
+    """For people."""
+    parts = [f"{counts['rows']:,} rows", f"{counts['answers']:,} answered"]
+    parts += [f"{counts[key]:,} {key}" for key in ("rejected", "unchanged") if counts[key]]
+    where = f"; reasons in {REJECTS}" if counts["rejected"] else ""
+    (console or Console()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 45 s, 12 min, 3.4 h, 2.1 days."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
+def per_second(rate: float) -> str:
+    """Two digits that say something, whether a processor or a cluster is at work."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _load(asked: Job) -> Recommender:
+    from llmrec.recommender import Recommender
+
+    return Recommender.load(asked.recipe, asked.adapter, engine=asked.engine)
+
+
+def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:
+    """User → digest of the history that was answered last.  Raises: JobError where answers would differ anyway."""
+    found: dict[str, str] = {}
+    for folder in asked.since:
+        manifest = read_manifest(folder)
+        if manifest is None or not manifest.get("finished"):
+            raise JobError(f"--since {folder}: no finished output of `llmrec score`; finish it, or name another")
+        then = manifest["made_from"]
+        if differs := list(differences(_lasting(then), _lasting(now))):
+            raise JobError(
+                f"--since {folder}: made with other settings, so every list may change ({'; '.join(differs[:4])}); "
+                "score everybody, without --since"
+            )
+        if then["catalog"] != now["catalog"]:
+            LOG.warning("the catalog has changed since %s: unchanged users keep lists of the old one", folder)
+        found |= {row["user_id"]: row["history"] for row in answers(folder, ("user_id", "history"))}
+    return found
+
+
+def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in MAY_CHANGE}
+
+
+class _Shown:
+    """Rows done, rows a second and time left: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, console: Console, unit: str, total: int, done: int) -> None:
+        self.console, self.unit, self.total, self.start, self.now = console, unit, total, done, done
+        self.began = self.said = time.monotonic()
+        self.bar = Progress(
+            BarColumn(), TextColumn("{task.description}"), console=console, disable=not console.is_terminal
+        )  # fmt: skip
+        self.task = self.bar.add_task(self._line(), total=max(total, 1), completed=done)
+
+    def __enter__(self) -> _Shown:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.bar.stop()
+
+    def done(self, more: int) -> None:
+        """`more` rows have been finished."""
+        self.now += more
+        self.bar.update(self.task, completed=self.now, description=self._line())
+        if not self.console.is_terminal and time.monotonic() - self.said > SAY_EVERY:
+            self.said = time.monotonic()
+            self.console.print(Text(self._line()), soft_wrap=True)
+
+    def _line(self) -> str:
+        rate = (self.now - self.start) / max(time.monotonic() - self.began, 1e-9)
+        left = f", {duration(max(self.total - self.now, 0) / rate)} left" if rate and self.now > self.start else ""
+        return f"{self.now:,} of {self.total:,} rows, {per_second(rate)} {self.unit}/s{left}"

@@ -1,0 +1,119 @@
+"""Rows from files as people have them: nothing lost silently, whatever a row holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import fsspec
+import pandas as pd
+import pytest
+
+from llmrec.errors import JobError
+from llmrec.jobs import table
+from llmrec.jobs.table import Row, Table
+
+
+def write(tmp_path, name: str, content: str | bytes):
+    path = tmp_path / name
+    content = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return str(path)
+
+
+def rows(place: str, *columns: str, skip: int = 0) -> list[Row]:
+    return list(Table.find(place).rows(columns or ("user_id", "exclude"), skip=skip))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.csv.gz", "a.jsonl.gz", "a.parquet"])
+def test_every_kind_reads_alike(tmp_path, name: str):
+    users = [f"u{i}" for i in range(7)]
+    path = tmp_path / name
+    if ".csv" in name or ".tsv" in name:
+        lines = ["user_id,other", *(f"{user},x" for user in users)]
+        write(tmp_path, name, "\n".join(lines).replace(",", "\t" if "tsv" in name else ","))
+    elif "parquet" in name:
+        pd.DataFrame({"other": "x", "user_id": users}).to_parquet(path, row_group_size=3)
+    else:
+        write(tmp_path, name, "".join(json.dumps({"user_id": user, "other": 1}) + "\n" for user in users))
+    assert rows(str(path)) == [Row(i, {"user_id": user}) for i, user in enumerate(users, 1)]
+    for skip in range(9):
+        assert rows(str(path), skip=skip) == rows(str(path))[skip:]
+    assert Table.find(str(path)).measure().rows in (7, 6)  # a last line without its end does not count
+
+
+def test_folders_patterns_and_urls(tmp_path):
+    write(tmp_path, "b-2.csv", "user_id\nc\n\nd\n")
+    write(tmp_path, "b-1.csv", "\ufeffuser_id\na\nb\n")  # as spreadsheets begin their files
+    write(tmp_path, "_SUCCESS", "")
+    for place in (str(tmp_path), f"{tmp_path}/b-*.csv", f"file://{tmp_path}/b-*.csv"):
+        assert [(row.number, row.values["user_id"]) for row in rows(place)] == list(enumerate("abcd", 1))
+        assert [row.values["user_id"] for row in rows(place, skip=2)] == ["c", "d"]
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/batch/users.jsonl", b'{"user_id": "a"}\n')
+    assert rows("memory://batch/users.jsonl") == [Row(1, {"user_id": "a"})]
+
+
+def test_rows_that_cannot_be_read_say_why(tmp_path):
+    place = write(
+        tmp_path, "a.jsonl", b'{"user_id": 1}\n{oh\n[1]\n\n{"user_id": "\xff"}\n' + b"[" * 200_000 + b"\n{}\n"
+    )
+    problems = [row.problem for row in rows(place)]
+    assert [row.number for row in rows(place)] == [1, 2, 3, 4, 5, 6]
+    assert problems[0] == problems[5] == "" and problems[1].startswith("not JSON: ")
+    assert problems[2:4] == ["a JSON object is expected, not list", "not UTF-8"] and problems[4].startswith("not JSON")
+    place = write(tmp_path, "a.csv", b'user_id,x\na,1\nb\nc,1,2\n"d ""\n e",1\n\xff,1\nf,\n')
+    assert [(row.values.get("user_id"), row.problem) for row in rows(place)] == [
+        ("a", ""),
+        (None, "1 fields where the header has 2"),
+        (None, "3 fields where the header has 2"),
+        ('d "\n e', ""),
+        (None, "not UTF-8"),
+        ("f", ""),
+    ]
+    assert rows(place, "x")[-1].values == {"x": None}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_line_without_end_costs_one_row_and_no_memory(tmp_path, name: str, monkeypatch):
+    monkeypatch.setattr(table, "MAX_LINE_BYTES", 5000)
+    first = ["user_id"] if name == "a.csv" else []
+    good = ["a", "b"] if name == "a.csv" else ['{"user_id": "a"}', '{"user_id": "b"}']
+    place = write(tmp_path, name, "\n".join([*first, good[0], "x" * 20_000, good[1]]) + "\n")
+    found = rows(place)
+    assert [row.values.get("user_id") for row in found] == ["a", None, "b"]
+    assert found[1].problem == "longer than 5,000 bytes"
+
+
+def test_an_open_quote_is_said(tmp_path):
+    place = write(tmp_path, "a.csv", 'user_id\na\n"b\n' + "c\n" * 100_000)
+    assert [row.problem.split(":")[0] for row in rows(place)][:2] == ["", "not CSV"]
+
+
+def test_what_cannot_be_found_or_read(tmp_path):
+    write(tmp_path, "a.csv", "user_id\n")
+    write(tmp_path, "b.jsonl", "")
+    for place, message in [
+        (str(tmp_path / "none.csv"), "no such file"),
+        (str(tmp_path), "name files of one kind"),
+        (write(tmp_path, "c.xlsx", ""), "name files of one kind: .csv"),
+        ("nothing://x/y.csv", "cannot be read: Protocol not known"),
+        (write(tmp_path, "d.parquet", "no parquet"), "cannot be read"),
+        (write(tmp_path, "e.csv", "user_id,user_id\n1,2\n"), "column 'user_id' appears twice"),
+        (write(tmp_path, "f.csv", "user,x\n1,2\n"), "no column 'user_id'; did you mean 'user'?"),
+        (write(tmp_path, "g.csv", ""), "no column 'user_id'; it is empty"),
+    ]:
+        with pytest.raises(JobError, match=message.replace("?", r"\?")):
+            Table.find(place).require(["user_id"])
+    (tmp_path / "i.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": 1}\n' * 1000)[:-20])
+    with pytest.raises(JobError, match="cannot be read"):
+        rows(str(tmp_path / "i.jsonl.gz"))
+
+
+def test_the_digest_is_of_the_content(tmp_path):
+    one, other = write(tmp_path, "a.csv", "user_id\n1\n2\n"), write(tmp_path, "b.csv", "user_id\n1\n3\n")
+    assert Table.find(one).measure() != Table.find(other).measure()
+    first = Table.find(one).measure()
+    (tmp_path / "moved").mkdir()
+    assert Table.find(write(tmp_path / "moved", "c.csv", "user_id\n1\n2\n")).measure() == first
+    assert (first.size, first.rows) == (12, 2)
