@@ -514,6 +514,188 @@ def doctor() -> None:
     verb.print_report(verb.doctor())
 
 
+adapters = typer.Typer(cls=TyperGroup, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(adapters, name="adapters")
+
+Adapter = Annotated[
+    str, typer.Argument(help="A domain (what it serves) or domain@version.", metavar="ADAPTER", show_default=False)
+]
+Named = Annotated[str, typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False)]
+Digest = Annotated[str, typer.Argument(help="A version's digest, or its first digits.", show_default=False)]
+Server = Annotated[str, typer.Option(help="Address of a running vLLM server.")]
+LOCAL = "http://127.0.0.1:8000"
+
+
+@adapters.callback()
+def adapters_group() -> None:
+    """Versions of adapters: check, keep, promote on evidence, roll back, exchange.
+
+    adapters/<domain>/ is served; adapters/.versions/ keeps the versions.
+
+    Example: llmrec adapters list
+    """
+
+
+@adapters.command("list")
+def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show every domain's versions, and which one is served.
+
+    Example: llmrec adapters list
+    """
+    from llmrec import adapters as verb
+
+    rows = verb.listed()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for name in ("domain", "version", "served", "MB", "base", "trained", "validation"):
+        table.add_column(name, no_wrap=name in ("domain", "version"))
+    for row in rows:
+        metrics = ", ".join(f"{k} {v:.4f}" for k, v in row["metrics"].items() if isinstance(v, float))
+        cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(*cells, Path(row["base_model"]).name, row["trained"][:10], metrics)
+    Console(markup=False).print(table)
+
+
+@adapters.command("verify")
+def adapters_verify(
+    source: Annotated[
+        str, typer.Argument(help="A domain, domain@version, folder or archive.", metavar="ADAPTER", show_default=False)
+    ],
+    domain: Annotated[
+        str | None, typer.Option(help="Whose base model and catalog; default: the card's.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look for everything that is wrong with an adapter; exit status 2 where something is.
+
+    Example: llmrec adapters verify movies
+    """
+    from llmrec import adapters as verb
+
+    found = verb.checked(source, domain)
+    if as_json:
+        values = {"adapter": str(found.folder), "problems": found.problems, "notes": found.notes}
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+    else:
+        for line in [*found.problems, *(f"note: {note}" for note in found.notes)]:
+            typer.echo(" ".join(line.split()))
+        if not found.problems:
+            typer.echo(f"{found.folder}: fits and can be served")
+    if found.problems:
+        raise typer.Exit(MISTAKE)
+
+
+@adapters.command("add")
+def adapters_add(
+    domain: Named, source: Annotated[Path, typer.Argument(help="A trained adapter's folder.", show_default=False)]
+) -> None:
+    """Check an adapter and keep it as a version; nothing else is served yet.
+
+    Example: llmrec adapters add movies /tmp/movies
+    """
+    from llmrec import adapters as verb
+
+    typer.echo(f"{domain}@{verb.add(domain, source)}")
+
+
+@adapters.command("promote", cls=ManyValues)
+def adapters_promote(
+    domain: Named,
+    version: Digest,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folders of `llmrec evaluate`: of this version and of the one served.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Serve it without that proof.")] = False,
+) -> None:
+    """Serve a version that was measured to be better than the one served (paired 95% interval above 0).
+
+    Example: llmrec adapters promote movies 3f2a --results /tmp/candidate /tmp/current
+    """
+    from llmrec import adapters as verb
+
+    digest, evidence = verb.promote(domain, version, results or (), force=force)
+    typer.echo(f"{domain}@{digest} is served" + (f": {evidence}" if evidence else ""))
+
+
+@adapters.command("rollback")
+def adapters_rollback(domain: Named) -> None:
+    """Serve again what was served before.
+
+    Example: llmrec adapters rollback movies
+    """
+    from llmrec.model import store
+
+    typer.echo(f"{domain}@{store.back(domain)} is served")
+
+
+@adapters.command("remove")
+def adapters_remove(domain: Named, version: Digest) -> None:
+    """Delete a version that is not served.
+
+    Example: llmrec adapters remove movies 3f2a
+    """
+    from llmrec.model import store
+
+    store.remove(domain, version)
+
+
+@adapters.command("export")
+def adapters_export(
+    adapter: Adapter,
+    out: Annotated[Path, typer.Argument(help="A .tar.gz, or a folder to be made.", show_default=False)],
+) -> None:
+    """Write an adapter with a model card, the same bytes each time.
+
+    Example: llmrec adapters export movies /tmp/movies.tar.gz
+    """
+    from llmrec import adapters as verb
+
+    typer.echo(verb.export(adapter, out))
+
+
+@adapters.command("import")
+def adapters_import(
+    source: Annotated[Path, typer.Argument(help="An exported folder or .tar.gz.", show_default=False)],
+    domain: Annotated[str | None, typer.Option(help="Another domain than the card's.", show_default=False)] = None,
+) -> None:
+    """Check what somebody exported and keep it as a version.
+
+    Example: llmrec adapters import /tmp/movies.tar.gz
+    """
+    from llmrec import adapters as verb
+
+    typer.echo("@".join(verb.import_(source, domain)))
+
+
+@adapters.command("load")
+def adapters_load(adapter: Adapter, url: Server = LOCAL) -> None:
+    """Let a running vLLM server take an adapter in; prints the name to ask for.
+
+    Example: llmrec adapters load movies --url http://127.0.0.1:8000
+    """
+    from llmrec import adapters as verb
+
+    typer.echo(verb.load(adapter, url))
+
+
+@adapters.command("unload")
+def adapters_unload(adapter: Adapter, url: Server = LOCAL) -> None:
+    """Let a running vLLM server forget an adapter.
+
+    Example: llmrec adapters unload movies@3f2a
+    """
+    from llmrec import adapters as verb
+
+    typer.echo(f"{verb.unload(adapter, url)}: unloaded")
+
+
 def main() -> None:
     """The `llmrec` of a shell."""
     try:

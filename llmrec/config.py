@@ -17,6 +17,7 @@ from llmrec.errors import RecipeError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_RECIPE_BYTES = 1_000_000
+VERSIONS = ".versions"  # in adapters/: versions of adapters that are kept
 
 
 class Section(BaseModel):
@@ -258,7 +259,8 @@ class Asked(Section):
     split: Literal["valid", "test"] = "test"
     """Which interactions are asked for."""
     adapter: str | None = None
-    """Folder name under `adapters/` of the adapter that the llm rankers use; by default the domain's."""
+    """Folder name under `adapters/`, or `domain@version`, of the adapter that the llm rankers use; by default the
+    domain's."""
 
     @property
     def label(self) -> str:
@@ -326,12 +328,24 @@ def checked_name(name: str, what: str = "name") -> str:
 
 
 def adapter_folder(name: str) -> Path:
-    """Folder of a domain's recipe and adapter; it exists."""
+    """Folder of a domain's recipe and adapter, or of the version in `domain@version`; it exists."""
+    name, at, version = name.partition("@")
     folder = project() / "adapters" / checked_name(name, "domain")
+    if at:
+        kept = folder.parent / VERSIONS / name / checked_name(version, "version")
+        if not kept.is_dir():
+            raise RecipeError(f"no version '{version}' of '{name}'; see `llmrec adapters list`")
+        return kept
     if not folder.is_dir():
         known = [p.parent.name for p in (project() / "adapters").glob("*/recipe.yaml")]
         raise RecipeError(f"no domain '{name}' in {project() / 'adapters'}{did_you_mean(name, known)}")
     return folder
+
+
+def adapter_name(folder: Path) -> str:
+    """What `adapter_folder` finds a folder by."""
+    is_version = folder.parent.parent.name == VERSIONS
+    return f"{folder.parent.name}@{folder.name}" if is_version else folder.name
 
 
 def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:

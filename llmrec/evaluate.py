@@ -71,7 +71,7 @@ class World:
         """The adapter's name.  Raises: AdapterError where there is none."""
         if self.adapter is None:
             raise AdapterError(f"{self.recipe.domain}: no trained adapter; train one, or leave out the llm rankers")
-        return self.adapter.name
+        return config.adapter_name(self.adapter)
 
 
 Factory = Callable[[World], Ranker]

@@ -31,7 +31,7 @@ from llmrec.model import adapter as adapters
 from llmrec.model import rows
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, Progressed, check_split, fit
-from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
@@ -222,6 +222,7 @@ def _card(
         "weights": digest,
         "base_model": base.name,
         "base_digest": base.digest,
+        "tokenizer": tokenizer_digest(recommender.encoder.tokenizer),
         "catalog": recommender.catalog.digest,
         "items": adapters.item_digests(recommender.listing.identifiers),
         "prompts": {name: Template.load(config.project() / "prompts" / f"{name}.yaml").digest for name in recipe.tasks},

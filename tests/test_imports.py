@@ -20,7 +20,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
     {"prepare", "recommender", "jobs"},  # what the verbs share
-    {"show", "train", "evaluate", "recommend", "prompts", "chat", "score", "serve", "doctor"},
+    {"show", "train", "evaluate", "recommend", "prompts", "chat", "score", "serve", "doctor", "adapters"},
     {"cli", "__main__"},
 )
 APART = {"data", "tasks", "choices", "metrics"}  # …and these do not know each other

@@ -109,6 +109,11 @@ def tensor_digest(folder: Path) -> str:
     return digest
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """12 hex digits over tokens and their ids."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:12]
+
+
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.rglob("*.gguf"))
     if len(files) != 1:

@@ -1,0 +1,308 @@
+"""adapters: versions of a domain's adapter, checked, kept, promoted on evidence, rolled back, exchanged with others."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmrec import config, prepare
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import read_manifest
+from llmrec.errors import AdapterError, LlmrecError
+from llmrec.evaluate import RECORDS, RESULTS, read_card
+from llmrec.metrics import ranking
+from llmrec.metrics.significance import Interval, paired
+from llmrec.model import adapter, pack, store, verify
+from llmrec.model.encode import Encoder
+from llmrec.model.load import base_model, load_tokenizer, tokenizer_digest
+from llmrec.recommender import Listing
+from llmrec.tasks.template import Template
+
+CUTOFF = 10  # promotion compares NDCG at this
+
+
+@dataclass
+class Verdict:
+    """What `verify` found."""
+
+    folder: Path
+    problems: list[str] = field(default_factory=list)
+    """Each with its way out; empty where the adapter serves."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked here."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A candidate against what is served, on the same queries."""
+
+    ranker: str
+    users: int
+    candidate: float
+    current: float
+    difference: Interval
+
+    def __str__(self) -> str:
+        d = self.difference
+        return (
+            f"{self.ranker}, {self.users} users: ndcg@{CUTOFF} {self.candidate:.4f} against {self.current:.4f}, "
+            f"difference {d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
+        )
+
+
+def listed() -> list[dict[str, Any]]:
+    """One entry per version of every domain: domain, digest, served, bytes, base_model, trained, metrics."""
+    root = config.project() / "adapters"
+    rows = []
+    for recipe in sorted(root.glob("*/recipe.yaml")):
+        domain = recipe.parent.name
+        now = store.served(domain)
+        found = {name: store.kept(domain) / name for name in store.versions(domain)}
+        if now:
+            found[now] = recipe.parent
+        rows += [
+            {"domain": domain, "served": digest == now, **verify.summary(folder), "digest": digest}
+            for digest, folder in found.items()
+        ]
+    return rows
+
+
+def checked(source: str, domain: str | None = None) -> Verdict:
+    """Every problem of an adapter: a domain, domain@version, folder or archive; `domain`: whose base it must fit."""
+    path = Path(source)
+    if path.is_file():
+        with pack.unpacked(path) as copy:
+            verdict = inspect(copy, domain)
+        verdict.folder = path
+        return verdict
+    if path.is_dir() and (os.sep in source or not (config.project() / "adapters" / source).is_dir()):
+        return inspect(path, domain)
+    name, _, version = source.partition("@")
+    return inspect(store.folder_of(name, version) if version else config.adapter_folder(name), domain or name)
+
+
+def inspect(folder: Path, domain: str | None = None) -> Verdict:
+    """Every problem of the adapter in `folder`, for the base model and catalog of `domain` (default: the card's)."""
+    verdict = Verdict(folder, verify.files(folder))
+    if verdict.problems:
+        return verdict  # nothing in it is read
+    verdict.problems += verify.content(folder)
+    card = read_card(folder)
+    try:
+        recipe = config.load_recipe(config.checked_name(domain or str(card.get("domain")), "domain"))
+        base = base_model(recipe.base_model)
+    except LlmrecError as error:
+        verdict.problems.append(f"base model not checked: {error}")
+        return verdict
+    if card.get("base_digest") != base.digest:
+        verdict.problems.append(
+            f"trained on base {str(card.get('base_model'))[:80]!r} {card.get('base_digest')}, this domain has "
+            f"{recipe.base_model!r} {base.digest}; set base_model in the recipe, or train again"
+        )
+    tokenizer = load_tokenizer(base.folder)
+    if "tokenizer" not in card:
+        verdict.notes.append("the card holds no tokenizer digest (trained before it was recorded)")
+    elif card["tokenizer"] != (digest := tokenizer_digest(tokenizer)):
+        verdict.problems.append(
+            f"trained with tokenizer {card['tokenizer']}, this base has {digest}; use that base or train again"
+        )
+    try:
+        verdict.problems += verify.fit(folder, base.folder)
+        _catalog(folder, card, recipe, Encoder(tokenizer), verdict)
+    except LlmrecError as error:
+        verdict.problems.append(str(error))
+    return verdict
+
+
+def add(domain: str, source: Path) -> str:
+    """Takes a folder or archive in as a version of `domain`, once it is checked.  Returns: its digest.
+
+    Raises: AdapterError naming every problem; then nothing has changed.
+    """
+    config.adapter_folder(domain)
+    with pack.unpacked(source) as copy:
+        _demand(inspect(copy, domain), source)
+        with store.lock(domain):
+            return store.keep(domain, copy)
+
+
+def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
+    """`add` to the domain that the card names.  Returns: domain and digest."""
+    with pack.unpacked(source) as copy:
+        name = domain or str(read_card(copy).get("domain"))
+        if not (config.project() / "adapters" / config.checked_name(name, "domain")).is_dir():
+            raise AdapterError(
+                f"no domain '{name}' here: read the recipe.yaml in {source}, copy it to adapters/{name}/recipe.yaml "
+                "with the paths of your data, then import again"
+            )
+    return name, add(name, source)
+
+
+def promote(domain: str, version: str, results: Sequence[Path], *, force: bool = False) -> tuple[str, str | None]:
+    """Serves a version whose evaluation beats that of the one served; `force` serves it whatever it measures.
+
+    Returns: the digest, and the numbers in words (None without an evaluation).
+    Raises: AdapterError with the numbers where the interval of the difference does not lie above 0.
+    """
+    folder = store.folder_of(domain, version)
+    now = store.served(domain)
+    if now == folder.name:
+        raise AdapterError(f"{domain}: {now} is served already")
+    _demand(inspect(folder, domain), folder)
+    evidence = None
+    if now and (results or not force):
+        if not results:
+            raise AdapterError(
+                f"{domain}: no results given; `llmrec evaluate` this version ({domain}@{folder.name}) and the one "
+                "served on one suite, then --results both folders (or --force)"
+            )
+        evidence = compare(results, folder.name, now)
+        if not force and not evidence.difference.low > 0:
+            raise AdapterError(
+                f"{domain}: {folder.name} is not shown to be better: {evidence}; --force serves it anyway"
+            )
+    store.serve(domain, folder.name)
+    return folder.name, str(evidence) if evidence else None
+
+
+def compare(results: Sequence[Path], candidate: str, current: str) -> Evidence:
+    """NDCG of two versions in folders of `llmrec evaluate`, paired over users.
+
+    Raises: AdapterError where a version is not among them, or they were not asked the same.
+    """
+    a, b = (_records(results, digest) for digest in (candidate, current))
+    common = [key for key in a if key in b]
+    if not common:
+        raise AdapterError(
+            f"the results of {candidate} and {current} share no split with the same queries; evaluate both on one suite"
+        )
+    ranker = next((name for name in ("llm+prior", "llm") if any(key[2] == name for key in common)), "")
+    left, right = [], []
+    for key in (key for key in common if key[2] == ranker):
+        (users, targets, ranks_a), (users_b, targets_b, ranks_b) = a[key], b[key]
+        if users != users_b or targets != targets_b:
+            raise AdapterError(f"split {key[0]}: the records are not of the same queries; evaluate again with --force")
+        left.append(ranking.by_user(ranking.ndcg(ranks_a, CUTOFF), users))
+        right.append(ranking.by_user(ranking.ndcg(ranks_b, CUTOFF), users))
+    ours, theirs = np.concatenate(left), np.concatenate(right)
+    return Evidence(ranker, len(ours), float(ours.mean()), float(theirs.mean()), paired(ours, theirs))
+
+
+def export(source: str, out: Path) -> Path:
+    """Writes a domain's served adapter, or domain@version, as a hub-style folder or .tar.gz.  Returns: `out`."""
+    domain, _, version = source.partition("@")
+    folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
+    adapter.check(folder)
+    if problems := [*verify.files(folder), *verify.content(folder)]:
+        raise AdapterError(f"{folder}: {'; '.join(problems)}")
+    pack.pack(folder, out)
+    return out
+
+
+def load(source: str, url: str) -> str:
+    """A running vLLM server takes an adapter in.  Returns: the name to ask it for.
+
+    The server reads the kept version, whose files never change, not the folder that is exchanged by `promote`.
+    """
+    domain, _, version = source.partition("@")
+    folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
+    _demand(inspect(folder, domain), folder)
+    with store.lock(domain):
+        digest = store.keep(domain, folder)
+    name = f"{domain}-{digest}"
+    _post(url, "load_lora_adapter", {"lora_name": name, "lora_path": str((store.kept(domain) / digest).resolve())})
+    return name
+
+
+def unload(source: str, url: str) -> str:
+    """A running vLLM server forgets an adapter.  Returns: the name it had."""
+    domain, _, version = source.partition("@")
+    digest = store.folder_of(domain, version).name if version else store.served(domain)
+    name = f"{config.checked_name(domain, 'domain')}-{digest}"
+    _post(url, "unload_lora_adapter", {"lora_name": name})
+    return name
+
+
+def _demand(verdict: Verdict, source: Path) -> None:
+    if verdict.problems:
+        raise AdapterError(f"{source}: {'; '.join(verdict.problems)}")
+
+
+def _catalog(folder: Path, card: dict[str, Any], recipe: config.Recipe, encoder: Encoder, verdict: Verdict) -> None:
+    """The items that the adapter was trained on are in the catalog, if that has been prepared here."""
+    if read_manifest(prepare.data_folder(recipe)) is None:
+        verdict.notes.append(f"catalog not checked: `llmrec prepare {recipe.domain}` first")
+        return
+    catalog = Catalog.of(prepare.load(recipe))
+    file = folder / "prompts" / "next_item.yaml"
+    if card.get("catalog") == catalog.digest or not file.is_file():
+        return
+    items = card.get("items")
+    trained = [str(item) for item in items] if isinstance(items, list) else []
+    Listing.build(catalog, Template.load(file), encoder, recipe.identifier.max_tokens, trained, recipe.new_share)
+
+
+Asked = tuple[list[str], list[str], np.ndarray]
+"""User and target of every query, and the target's rank."""
+
+
+def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str], Asked]:
+    """(split, digest of the questions, ranker) → records, from the folders that measured these weights."""
+    found: dict[tuple[str, str, str], Asked] = {}
+    for folder in results:
+        values = adapter.read_json(folder / RESULTS)
+        try:
+            if max(values["settings"]["cutoffs"]) < CUTOFF:
+                raise AdapterError(f"{folder}: lists are shorter than {CUTOFF}; evaluate with cutoffs up to {CUTOFF}")
+            splits = {
+                label: split["data"]["questions"]
+                for label, split in values["splits"].items()
+                if (split["adapter"] or {}).get("weights") == weights
+            }
+            table = pq.read_table(
+                folder / RECORDS, columns=["user_id", "split", "ranker", "target", "rank"]
+            ).to_pandas()
+        except (KeyError, TypeError, OSError, pa.ArrowException) as error:
+            raise AdapterError(f"{folder}: not a folder of `llmrec evaluate`: {error}") from None
+        for (label, ranker), part in table.groupby(["split", "ranker"], sort=False):
+            if label in splits and ranker in ("llm", "llm+prior"):
+                asked = part["user_id"].tolist(), part["target"].tolist(), part["rank"].to_numpy()
+                found[label, splits[label], ranker] = asked
+    if not found:
+        where = ", ".join(map(str, results))
+        raise AdapterError(
+            f"{where}: no results of version {weights}; run `llmrec evaluate` with it and name that folder"
+        )
+    return found
+
+
+def _post(url: str, act: str, body: dict[str, str]) -> None:
+    """Raises: AdapterError with the server's reason."""
+    if not url.startswith(("http://", "https://")):
+        raise AdapterError(f"{url}: a server's address begins with http:// or https://")
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("VLLM_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(f"{url.rstrip('/')}/v1/{act}", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120):
+            return
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = error.read(2000).decode("utf-8", "replace")
+        if act.startswith("load") and "already" in reason:  # the name holds the digest: it is the same adapter
+            return
+        hint = "; start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+        raise AdapterError(f"{url} said {error.code}: {reason[:300]}{hint if error.code == 404 else ''}") from None
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{url}: no answer ({error}); is the vLLM server running there?") from None

@@ -1,0 +1,170 @@
+"""Versions of a domain's adapter: `adapters/<domain>/` is served, `adapters/.versions/<domain>/<digest>/` is kept.
+
+Kept beside what is served, not in LLMREC_HOME: a folder changes places in one step only within one file system.
+Two folders exchange their names, so a reader finds the old version or the new one, whole; one that reads across the
+exchange finds weights that are not those of the card, and is told so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from llmrec import config
+from llmrec.errors import AdapterError, did_you_mean
+from llmrec.model import adapter
+
+_SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+
+
+def kept(domain: str) -> Path:
+    """Folder of a domain's versions; it may not exist yet."""
+    return config.project() / "adapters" / config.VERSIONS / config.checked_name(domain, "domain")
+
+
+def versions(domain: str) -> list[str]:
+    """Digests of the versions kept, newest training last."""
+    found = [path for path in kept(domain).glob("*") if (path / adapter.CARD).is_file() and path.name[0] != "."]
+    return [path.name for path in sorted(found, key=lambda path: (_trained(path), path.name))]
+
+
+def served(domain: str) -> str | None:
+    """Digest of the version that is served; None before the first."""
+    folder = config.adapter_folder(domain)
+    return str(adapter.read_json(folder / adapter.CARD).get("weights")) if (folder / adapter.CARD).is_file() else None
+
+
+def folder_of(domain: str, version: str) -> Path:
+    """Folder of a version; `version` may be the first four or more digits of its digest.  Raises: AdapterError."""
+    known = versions(domain)
+    fitting = [name for name in known if len(version) >= 4 and name.startswith(version)]
+    if len(fitting) != 1:
+        raise AdapterError(
+            f"{domain}: no version '{version}'{did_you_mean(version, known)}; see `llmrec adapters list`"
+        )
+    return kept(domain) / fitting[0]
+
+
+def keep(domain: str, folder: Path) -> str:
+    """Copies a checked adapter among the versions of a domain, whole or not at all.  Returns: its digest."""
+    digest = config.checked_name(str(adapter.read_json(folder / adapter.CARD).get("weights")), "digest")
+    if (kept(domain) / digest).is_dir():
+        return digest
+    with _copy(domain, folder) as copy:
+        copy.rename(kept(domain) / digest)
+    return digest
+
+
+def serve(domain: str, version: str) -> str | None:
+    """Makes a kept version the one that is served, in one step.  Returns: the digest served before, which is kept.
+
+    The domain's recipe.yaml stays.
+    """
+    current = config.adapter_folder(domain)
+    with lock(domain):
+        before = served(domain)
+        if before:
+            adapter.check(current)
+            keep(domain, current)
+        with _copy(domain, kept(domain) / version) as copy:
+            if (current / "recipe.yaml").is_file():
+                shutil.copyfile(current / "recipe.yaml", copy / "recipe.yaml")
+            exchange(copy, current)
+        past = [name for name in history(domain) if name in versions(domain)]
+        if before and past[-1:] != [before]:
+            past.append(before)
+        adapter.write_json(kept(domain) / "history.json", {"served": [*past, version]})
+    return before
+
+
+def back(domain: str) -> str:
+    """Serves what was served before.  Returns: its digest.  Raises: AdapterError where there is nothing."""
+    now, past = served(domain), history(domain)
+    while past and past[-1] == now:
+        past.pop()
+    past = [name for name in past if (kept(domain) / name).is_dir()]
+    if not past:
+        raise AdapterError(f"{domain}: nothing was served before; `llmrec adapters promote` serves another version")
+    serve(domain, past[-1])
+    with lock(domain):
+        adapter.write_json(kept(domain) / "history.json", {"served": past})
+    return past[-1]
+
+
+def remove(domain: str, version: str) -> None:
+    """Deletes a kept version.  Raises: AdapterError for the one that is served."""
+    folder = folder_of(domain, version)
+    if folder.name == served(domain):
+        raise AdapterError(f"{domain}: {folder.name} is served; promote another or roll back first")
+    with lock(domain):
+        doomed = folder.with_name(f".{folder.name}.removed")
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def history(domain: str) -> list[str]:
+    """Digests in the order in which they were served, the latest last."""
+    file = kept(domain) / "history.json"
+    return [str(name) for name in adapter.read_json(file).get("served", [])] if file.is_file() else []
+
+
+@contextmanager
+def lock(domain: str) -> Iterator[None]:
+    """One process at a time changes a domain's versions."""
+    kept(domain).mkdir(parents=True, exist_ok=True)
+    with FileLock(kept(domain) / ".lock"):
+        yield
+
+
+def exchange(a: Path, b: Path) -> None:
+    """Two folders of one file system exchange their names in one step (Linux, macOS); elsewhere in three renames."""
+    libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    names = os.fsencode(a), os.fsencode(b)
+    if sys.platform == "darwin":
+        done = libc.renamex_np(*names, _SWAP) == 0
+    elif hasattr(libc, "renameat2"):
+        here = -100  # AT_FDCWD: relative to the working directory
+        done = libc.renameat2(here, names[0], here, names[1], _SWAP) == 0
+    else:
+        done = False
+        ctypes.set_errno(errno.ENOSYS)
+    if done:
+        return
+    if (number := ctypes.get_errno()) not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise OSError(number, os.strerror(number), str(b))
+    between = a.with_name(f"{a.name}.old")
+    b.rename(between)
+    try:
+        a.rename(b)
+    except OSError:
+        between.rename(b)
+        raise
+    between.rename(a)
+
+
+@contextmanager
+def _copy(domain: str, folder: Path) -> Iterator[Path]:
+    """A copy beside the versions; what lies there in the end, if anything, is deleted."""
+    kept(domain).mkdir(parents=True, exist_ok=True)
+    above = Path(tempfile.mkdtemp(prefix=".new-", dir=kept(domain)))
+    try:
+        copy = above / "adapter"
+        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("*.writing"))
+        os.chmod(copy, 0o755)
+        yield copy
+    finally:
+        shutil.rmtree(above, ignore_errors=True)
+
+
+def _trained(folder: Path) -> str:
+    return str(json.loads((folder / adapter.CARD).read_text(encoding="utf-8")).get("trained", ""))

@@ -1,0 +1,384 @@
+"""Versions of adapters: hostile folders and archives are refused with every reason, swaps are whole, proof is asked."""
+# ruff: noqa: F811 - fixtures of another file are imported by name
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from test_train import here, trained, world  # noqa: F401
+from typer.testing import CliRunner
+
+from llmrec import adapters, cli, config, prepare
+from llmrec.errors import AdapterError, RecipeError
+from llmrec.evaluate import evaluate
+from llmrec.model import adapter, pack, store
+from llmrec.recommender import Recommender
+
+
+@pytest.fixture
+def project(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, so that each test may change what is served."""
+    root = tmp_path / "project"
+    shutil.copytree(world / "prompts", root / "prompts")
+    shutil.copytree(trained, root / "adapters" / "films")
+    monkeypatch.setenv("LLMREC_PROJECT", str(root))
+    return root
+
+
+def other(project: Path, change: float = 1.01) -> Path:
+    """A second adapter that fits: slightly different weights."""
+    folder = project.parent / f"other-{change}"
+    shutil.copytree(project / "adapters" / "films", folder)
+    tensors = load_file(folder / adapter.WEIGHTS)
+    rewrite(folder, {name: tensor * change for name, tensor in tensors.items()})
+    return folder
+
+
+def rewrite(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, folder / adapter.WEIGHTS)
+    edit(folder, "card.json", weights=adapter.weights_digest(folder))
+
+
+def edit(folder: Path, name: str, **values: Any) -> None:
+    adapter.write_json(folder / name, adapter.read_json(folder / name) | values)
+
+
+def run(*args: str) -> Any:
+    return CliRunner().invoke(cli.app, ["adapters", *args])
+
+
+def test_a_trained_adapter_fits(project: Path) -> None:
+    prepare.prepare(config.load_recipe("films"))
+    found = adapters.checked("films")
+    assert (found.problems, found.notes) == ([], [])
+    assert run("verify", "films").exit_code == 0
+
+
+def biases(folder: Path) -> None:
+    edit(folder, "adapter_config.json", bias="all")
+
+
+def pickles(folder: Path) -> None:
+    (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")
+
+
+def links(folder: Path) -> None:
+    (folder / "curve.png").unlink()
+    (folder / "curve.png").symlink_to("/etc/passwd")
+
+
+def linked_prompts(folder: Path) -> None:
+    shutil.rmtree(folder / "prompts")
+    (folder / "prompts").symlink_to("/etc")
+
+
+def garbage(folder: Path) -> None:
+    (folder / adapter.WEIGHTS).write_bytes(b"\xff" * 100)
+    edit(folder, "card.json", weights=adapter.weights_digest(folder))
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], None]:
+    return lambda folder: rewrite(folder, change(load_file(folder / adapter.WEIGHTS)))
+
+
+def settings(**values: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, "adapter_config.json", **values)
+
+
+def card(**values: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, "card.json", **values)
+
+
+def first(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    return tensors(lambda all_: all_ | {min(all_): change(all_[min(all_)]).contiguous()})
+
+
+SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "pickle": (pickles, "adapter_model.bin' does not belong"),
+    "link": (links, "'curve.png' is a link"),
+    "linked folder": (linked_prompts, "'prompts' is a link"),
+    "missing": (lambda folder: (folder / "card.json").unlink(), "card.json is missing"),
+    "large": (lambda folder: (folder / "LICENSE").write_bytes(b" " * 1_000_001), "at most 1,000,000"),
+    "many": (
+        lambda folder: [(folder / "prompts" / f"p{i}.yaml").write_text("") for i in range(70)], "more than 64 files",
+    ),
+    "not safetensors": (garbage, "not a safetensors file"),
+    "bias": (biases, "biases are trained"),
+    "saved modules": (settings(modules_to_save=["lm_head"]), "modules_to_save is set"),
+    "token indices": (settings(trainable_token_indices=[1]), "trainable_token_indices is set"),
+    "dora": (settings(use_dora=True), "use_dora is set"),
+    "odd rank": (settings(r=12), "rank 12 is not one of"),
+    "unknown key": (settings(layer_replication=[[0, 1]]), "'layer_replication' is set"),
+    "embeddings": (settings(target_modules=["embed_tokens"]), "'embed_tokens' cannot be served"),
+    "alpha": (settings(lora_alpha=float("nan")), "lora_alpha nan"),
+    "other rank": (settings(r=16), "expected: another base or rank than r=16"),
+    "other targets": (settings(target_modules=["q_proj"]), "not among target_modules"),
+    "half": (tensors(lambda all_: {k: v for k, v in all_.items() if k != min(all_)}), "only lora_B is there"),
+    "another base": (first(lambda tensor: tensor[:, :-1]), "expected: another base"),
+    "stranger": (tensors(lambda all_: all_ | {"x": torch.ones(1)}), "'x' is no LoRA update"),
+    "vocabulary": (
+        tensors(lambda all_: all_ | {
+            "base_model.model.lm_head.lora_A.weight": torch.zeros(8, 32),
+            "base_model.model.lm_head.lora_B.weight": torch.zeros(7, 8),
+        }), "another vocabulary size",
+    ),
+    "not finite": (first(lambda tensor: tensor * float("nan")), "not finite"),
+    "integers": (first(lambda tensor: tensor.to(torch.int32)), "torch.int32 is not served"),
+    "weights of another card": (card(weights="0" * 12), "is not what card.json describes"),
+    "base digest": (card(base_digest="0" * 12), "trained on base"),
+    "tokenizer digest": (card(tokenizer="0" * 12), "trained with tokenizer 000000000000"),
+    "catalog": (card(catalog="0" * 12, items=["0" * 12]), "items that the adapter was trained on are not in"),
+    "prompts": (card(prompts={"next_item": "0" * 12}), "edited after training"),
+    "prompt missing": (card(prompts={"next_item": "0" * 12, "../x": "1"}), "prompt '../x' is only in card.json"),
+    "path as a name": (card(domain="../../films"), "is no name"),
+    "format": (card(format=9), "format 9 is unknown"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_would_not_serve_is_refused_with_the_reason(name: str, project: Path) -> None:
+    prepare.prepare(config.load_recipe("films"))
+    spoil, reason = SPOILED[name]
+    folder = other(project)
+    spoil(folder)
+    found = adapters.inspect(folder, "films")
+    assert any(reason in problem for problem in found.problems), found.problems
+    with pytest.raises(AdapterError):
+        adapters.add("films", folder)
+    assert store.versions("films") == []
+
+
+def test_every_problem_at_once(project: Path) -> None:
+    folder = other(project)
+    settings(r=12, use_dora=True)(folder)
+    done = run("verify", str(folder), "--domain", "films", "--json")
+    problems = json.loads(done.stdout)["problems"]
+    assert done.exit_code == cli.MISTAKE
+    assert any("rank 12" in problem for problem in problems) and any("use_dora" in problem for problem in problems)
+
+
+def test_promote_and_roll_back(project: Path) -> None:
+    old = store.served("films")
+    digest = adapters.add("films", other(project))
+    assert store.served("films") == old and store.versions("films") == [digest]
+    recipe = (project / "adapters" / "films" / "recipe.yaml").read_text()
+    with pytest.raises(AdapterError, match="no results given"):
+        adapters.promote("films", digest, ())
+    assert adapters.promote("films", digest[:5], (), force=True) == (digest, None)
+    assert store.served("films") == digest and set(store.versions("films")) == {old, digest}
+    assert (project / "adapters" / "films" / "recipe.yaml").read_text() == recipe
+    adapter.check(project / "adapters" / "films")
+    third = adapters.add("films", other(project, 1.02))
+    adapters.promote("films", third, (), force=True)
+    assert [store.back("films"), store.back("films")] == [digest, old] and store.served("films") == old
+    with pytest.raises(AdapterError, match="nothing was served before"):
+        store.back("films")
+    with pytest.raises(AdapterError, match="is served"):
+        store.remove("films", str(old))
+    store.remove("films", third)
+    assert set(store.versions("films")) == {old, digest}
+    rows = json.loads(run("list", "--json").stdout)
+    assert [(row["digest"], row["served"]) for row in rows if row["served"]] == [(old, True)] and len(rows) == 2
+    assert not list(store.kept("films").glob(".new-*"))
+
+
+def test_a_version_is_ranked_by_its_name(project: Path) -> None:
+    digest = adapters.add("films", other(project, 0.0))
+    prepare.prepare(recipe := config.load_recipe("films"))
+    plain = Recommender.load(recipe, None).rank([[0, 2]], 5, prior=False)[0]
+    version = Recommender.load(recipe, f"films@{digest}").rank([[0, 2]], 5, prior=False)[0]
+    assert version.items.tolist() == plain.items.tolist()  # an update times zero is the base model
+    with pytest.raises(RecipeError):
+        config.adapter_folder("films@../../films")
+
+
+def test_readers_see_whole_folders(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a, b):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    stop, seen, missed = threading.Event(), set(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                seen.add((b / "name").read_text())
+            except OSError as error:
+                missed.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(2000):
+        store.exchange(a, b)
+    stop.set()
+    reader.join()
+    assert not missed and seen == {"a", "b"}
+
+
+def results(folder: Path, weights: str | None, ranks: list[int], *, questions: str = "q") -> Path:
+    folder.mkdir()
+    values = {
+        "settings": {"cutoffs": [10]},
+        "splits": {"s": {"data": {"questions": questions}, "adapter": {"weights": weights}}},
+    }
+    (folder / "results.json").write_text(json.dumps(values))
+    rows = {
+        "user_id": [f"u{i}" for i in range(len(ranks))],
+        "split": "s",
+        "ranker": "llm",
+        "target": "t",
+        "rank": ranks,
+    }
+    pd.DataFrame(rows).to_parquet(folder / "records.parquet")
+    return folder
+
+
+def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> None:
+    old, digest = store.served("films"), adapters.add("films", other(project))
+    current = results(tmp_path / "current", old, [5] * 40)
+    same = results(tmp_path / "same", digest, [1, 0] * 20)
+    better = results(tmp_path / "better", digest, [1] * 30 + [5] * 10)
+    elsewhere = results(tmp_path / "elsewhere", digest, [1] * 40, questions="other")
+    with pytest.raises(AdapterError, match=r"not shown to be better: llm, 40 users: ndcg@10 0\.5000 against 0\.3869"):
+        adapters.promote("films", digest, [current, same])
+    with pytest.raises(AdapterError, match="share no split"):
+        adapters.promote("films", digest, [current, elsewhere])
+    with pytest.raises(AdapterError, match="no results of version"):
+        adapters.promote("films", digest, [current])
+    assert store.served("films") == old
+    done = run("promote", "films", digest, "--results", str(better), str(current))
+    assert done.exit_code == 0 and "is served: llm, 40 users" in done.stdout and store.served("films") == digest
+
+
+def test_real_results_of_two_versions_are_compared(project: Path, tmp_path: Path) -> None:
+    """An update taken away predicts worse than what was trained, and the records say so."""
+    digest = adapters.add("films", other(project, 0.0))
+    for name in ("films", f"films@{digest}"):
+        asked = config.Asked(method="leave_one_out", adapter=name)
+        suite = config.Suite(domain="films", splits=(asked,), rankers=("llm",), samples=100)
+        evaluate(suite, out=tmp_path / name)
+    found = adapters.compare([tmp_path / "films", tmp_path / f"films@{digest}"], digest, str(store.served("films")))
+    assert found.users == 30 and found.candidate < found.current
+    with pytest.raises(AdapterError, match="not shown to be better"):
+        adapters.promote("films", digest, [tmp_path / "films", tmp_path / f"films@{digest}"])
+
+
+def test_export_is_the_same_each_time_and_comes_back(project: Path, tmp_path: Path) -> None:
+    one, two = (adapters.export("films", tmp_path / f"{name}.tar.gz").read_bytes() for name in ("one", "two"))
+    assert one == two
+    folder = adapters.export("films", tmp_path / "folder")
+    front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert front["library_name"] == "peft" and front["base_model"] == "base" and "next_item" in front["tags"]
+    assert front["metrics"][0]["value"] > 0
+    for source in (tmp_path / "one.tar.gz", folder):
+        assert adapters.import_(source) == ("films", store.served("films"))
+    again = adapters.export(f"films@{store.served('films')}", tmp_path / "again.tar.gz")
+    assert again.read_bytes() == one
+    with pytest.raises(AdapterError, match="exists"):
+        adapters.export("films", folder)
+    (project / "adapters" / "films").rename(project / "adapters" / "renamed")
+    with pytest.raises(AdapterError, match="copy it to adapters/films/recipe.yaml"):
+        adapters.import_(folder)
+
+
+def entry(name: str, content: bytes = b"{}", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        entry("../../escaped.json"),
+        entry("/tmp/escaped.json"),
+        entry("films/../../card.json"),
+        entry("../card.json"),
+        entry("films/curve.png", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        entry("films/curve.png", b"", type=tarfile.LNKTYPE, linkname="films/card.json"),
+        entry("films/curve.png", b"", type=tarfile.FIFOTYPE),
+        entry("films/run.py"),
+        entry("films/LICENSE", b" " * 1_000_001),
+        entry("films/card.json"),
+        entry("second/card.json"),
+    ],
+    ids=lambda pair: f"{pair[0].name}-{pair[0].type.decode()}",
+)
+def test_archives_write_nothing_outside(hostile: tuple[tarfile.TarInfo, bytes], tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for info, content in (entry("films/card.json"), hostile):
+            tar.addfile(info, io.BytesIO(content))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(AdapterError, match="nothing was imported"), pack.unpacked(archive):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_archives_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn.tar.gz").write_bytes(gzip.compress(os.urandom(1000))[:500])
+    with pytest.raises(AdapterError, match=r"not a whole \.tar\.gz"), pack.unpacked(tmp_path / "torn.tar.gz"):
+        pass
+    monkeypatch.setattr(pack, "MAX_BYTES", 100_000)
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as tar:
+        tar.addfile(entry("x/log.jsonl")[0].__class__("x/LICENSE"), io.BytesIO())
+        tar.addfile(*[(info, io.BytesIO(content)) for info, content in [entry("x/log.jsonl", b" " * 200_000)]][0])
+    with pytest.raises(AdapterError, match="more than 100,000 bytes"), pack.unpacked(tmp_path / "bomb.tar.gz"):
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """A server that knows vLLM's two paths, refuses a name twice, and remembers what it was asked."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            known = any(path.endswith("/load_lora_adapter") and old == body for path, old in asked)
+            self.send_response(400 if known else 200 if self.path.startswith("/v1/") else 404)
+            self.end_headers()
+            self.wfile.write(b"has already been loaded" if known else b"ok")
+            asked.append((self.path, body))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_port}", asked
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def test_a_running_server_is_told(project: Path, server: tuple[str, list[tuple[str, dict[str, str]]]]) -> None:
+    url, asked = server
+    digest = str(store.served("films"))
+    assert adapters.load("films", url) == adapters.load("films", url) == f"films-{digest}"
+    assert adapters.unload("films", url) == f"films-{digest}"
+    path = str((store.kept("films") / digest).resolve())
+    assert asked[0] == ("/v1/load_lora_adapter", {"lora_name": f"films-{digest}", "lora_path": path})
+    assert asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": f"films-{digest}"})
+    with pytest.raises(AdapterError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        adapters.unload("films", f"{url}/wrong")
+    with pytest.raises(AdapterError, match="no answer"):
+        adapters.unload("films", "http://127.0.0.1:1")
