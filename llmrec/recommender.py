@@ -111,7 +111,7 @@ class Recommender:
         encoder = Encoder(load_tokenizer(base.folder))
         prompts = config.project() / "prompts"
         if folder:
-            _check_card(card, folder, base.digest, base.name)
+            adapters.check_base(card, folder, base.digest, base.name)
             template = _trained_wording(folder, card, prompts)
         else:
             template = Template.load(prompts / "next_item.yaml")
@@ -180,14 +180,6 @@ class Recommender:
             return terms.combine(*parts)
 
         return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
-
-
-def _check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
-    if card.get("base_digest") != base_digest:
-        raise AdapterError(
-            f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "
-            f"'{base_name}' has here ({base_digest}); name the base it was trained on, or train again"
-        )
 
 
 def _trained_wording(folder: Path, card: dict[str, Any], prompts: Path) -> Template:

@@ -18,8 +18,9 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
-    {"prepare", "recommender"},  # what the verbs share
-    {"show", "train", "evaluate", "recommend", "prompts", "chat"},
+    {"prepare", "recommender", "sentiment"},  # what the verbs share
+    {"learning"},
+    {"show", "train", "evaluate", "recommend", "review", "judge", "prompts", "chat"},
     {"cli", "__main__"},
 )
 APART = {"data", "tasks", "choices", "metrics"}  # …and these do not know each other
