@@ -15,12 +15,12 @@ import torch
 from accelerate import Accelerator
 
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.config import Fit, Lora
+from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.model import adapter
 from llmrec.model.fit import Decisions, Learner, Plan, check_split, collate, fit, learning_rate
 from llmrec.model.loss import TrieLoss
-from llmrec.model.rows import Row, dense_rows
+from llmrec.model.rows import Row, choice_row, dense_rows
 
 RNG = np.random.default_rng(0)
 LINES = [np.append(line, 7) for line in np.unique(RNG.integers(10, 60, (150, 2)), axis=0)]
@@ -142,6 +142,28 @@ def test_a_teacher_moves_the_model_towards_what_it_expects(tmp_path: Path) -> No
         return [entry["loss"] for entry in state.log if "loss" in entry][-1]
 
     assert loss(1.0) > loss(0.0)
+
+
+def test_a_task_counts_by_its_mean_times_its_weight(tmp_path: Path) -> None:
+    """Twice as many rows of a task in a step change nothing; its weight does."""
+    reviews = [choice_row([1, 2, 40 + i % 3], np.array([20 + i % 3, 7]), i % 3, task="review") for i in range(9)]
+    tries = {**TRIES, "review": ChoiceTrie.build([[20, 7], [21, 7], [22, 7]])}
+    settings = SETTINGS.model_copy(update={"batch_tokens": 100_000, "epochs": 1})  # one step
+
+    def run(name: str, rows: list[Row], weight: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        model, _ = learner()
+        state = fit(
+            model, [rows], tries, settings, tmp_path / name, tasks={"review": Task(weight=weight)},
+            accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+        assert state.step == 1
+        return state.log[-1], {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    log, once = run("once", [*ROWS, *reviews], 3.0)
+    assert log["loss"] == pytest.approx(log["loss/next_item"] + 3 * log["loss/review"])
+    assert log["loss/review"] == pytest.approx(np.log(3), abs=1.0)
+    assert same(once, run("twice", [*ROWS, *reviews, *reviews], 3.0)[1], atol=2e-4)
+    assert not same(once, run("light", [*ROWS, *reviews], 0.01)[1], atol=2e-4)
 
 
 def test_rows_together_are_rows_alone() -> None:
