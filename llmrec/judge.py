@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec import config
-from llmrec.errors import AdapterError, LlmrecError, RecipeError
+from llmrec.errors import AdapterError, DataError, LlmrecError, RecipeError
 from llmrec.evaluate import RESULTS, load_suite_as, read_card, suite_path, versions
 from llmrec.metrics.classification import METRICS
 from llmrec.metrics.report import judged_markdown
@@ -51,8 +51,11 @@ def judge(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = Non
     train, asked = (learned.labelled(reviews.part(part), among) for part in ("train", settings.split))
     asked = learned.sampled(asked, settings.reviews, settings.seed)
     true = asked["label"].to_numpy()
+    if "tfidf" in settings.judges and train["label"].nunique() < 2:
+        raise DataError(f"suite {name}: all training reviews have one label; nothing can be told apart")
     card = read_card(config.adapter_folder(recipe.domain)) if "llm" in settings.judges else {}
-    if "llm" in settings.judges and card.get(learned.TASK, {}).get("reviews") != reviews.digest:
+    known = card.get(learned.TASK)
+    if "llm" in settings.judges and not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
         raise AdapterError(
             f"{recipe.domain}: no adapter that learned from this split of the reviews (it may have seen the answers); "
             f"run `llmrec train {recipe.domain}`, or leave out the judge llm"

@@ -77,8 +77,10 @@ class Judge:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
         model = adapters.load(model, {adapter: folder} if adapter and folder else {})
-        temperature = float(card[TASK]["temperature"]) if folder else 1.0
-        return cls(sentiment, HFEngine(model, encoder.tokenizer), adapter, temperature)
+        temperature = card[TASK].get("temperature") if folder else 1.0
+        if not (isinstance(temperature, int | float) and 0 < temperature < 1000):
+            raise AdapterError(f"{folder}: the card names no temperature for {TASK}; restore it or train again")
+        return cls(sentiment, HFEngine(model, encoder.tokenizer), adapter, float(temperature))
 
     def p(self, reviews: Sequence[tuple[str, str | None]], wording: int = 0) -> np.ndarray:
         """(reviews, labels) calibrated probabilities for pairs of text and headline."""

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import yaml
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import compared, judge
@@ -21,6 +21,7 @@ from llmrec.model.encode import Encoder
 from llmrec.review import read_lines, review
 from llmrec.sentiment import Sentiment
 from llmrec.tasks.review_sentiment import label_of, labels
+from llmrec.tasks.saved import changes
 from llmrec.tasks.template import Template
 from llmrec.train import train
 
@@ -88,6 +89,19 @@ def test_a_prompt_file_without_labels_is_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(whole | {"labels": [{"text": "a", "lowest": 1, "higest": 2}]}))
     with pytest.raises(PromptError, match="did you mean 'highest'"):
         Template.load(file)
+
+
+def test_other_labels_are_told_before_anyone_relies_on_them(tmp_path: Path) -> None:
+    whole = yaml.safe_load(PROMPT.read_text())
+    old = Template.load(PROMPT)
+
+    def told(labels: list[dict[str, object]]) -> list[str]:
+        (tmp_path / "review_sentiment.yaml").write_text(yaml.safe_dump(whole | {"labels": labels, "version": 2}))
+        return [one.what for one in changes(old, Template.load(tmp_path / "review_sentiment.yaml")) if one.behaves]
+
+    assert told(whole["labels"]) == []
+    assert told([{**whole["labels"][0], "highest": 1.5}, *whole["labels"][1:]]) == ["labels: other ratings mean them"]
+    assert told(whole["labels"][:2]) == ["labels: negative, neutral, positive → negative, neutral"]
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
@@ -198,8 +212,6 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="review 2: empty"):
         review("shop", ["fine", "  "])
     with pytest.raises(RecipeError, match="no interactions"):
-        from llmrec import prepare
-
         prepare.load(config.load_recipe("shop"))
 
 
