@@ -183,15 +183,19 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Rank everything again.")] = False,
 ) -> None:
-    """Measure the rankers of a suite.
+    """Measure the rankers of a suite, or what judges reviews.
 
-    All rank the whole catalog for the same queries.
+    All rank the whole catalog for the same queries; all judge the same reviews.
 
     Example: llmrec evaluate smoke
     """
     from llmrec.evaluate import evaluate as run
+    from llmrec.judge import judge, judges
 
-    folder = run(suite, tuple(overrides or ()), out=out, force=force)
+    if judges(suite):
+        folder = judge(suite, tuple(overrides or ()), out=out)
+    else:
+        folder = run(suite, tuple(overrides or ()), out=out, force=force)
     typer.echo((folder / "table.md").read_text(encoding="utf-8"))
     typer.echo(folder)
 
@@ -288,6 +292,33 @@ def score(
     if output is None:
         raise LlmrecError("--output: name a folder for the answers, or give --dry-run")
     verb.print_counts(verb.score(asked, output, restart=restart), output)
+
+
+@app.command()
+def review(
+    domain: Domain,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Reviews, each in quotes.", metavar="TEXT", show_default=False)
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Say whether a review is negative, neutral or positive, with calibrated probabilities.
+
+    Example: llmrec review fashion "Too tight, and it itches."
+    """
+    from llmrec import review as verb
+
+    texts = [*(text or ()), *(verb.read_lines(file) if file else ())]
+    if not texts:
+        raise LlmrecError("no review: give a text in quotes, or --file with one a line")
+    found = verb.review(domain, texts, base=base)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.as_dict(), ensure_ascii=False, allow_nan=False))
+    else:
+        verb.print_table(found)
 
 
 @app.command()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmrec.errors import RecipeError, did_you_mean
 
@@ -45,6 +45,49 @@ class DataSource(Section):
     """Interactions rated below this are left out."""
     k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer training interactions than this are left out; 0 keeps all."""
+
+
+class ReviewSource(Section):
+    """Where rated texts come from; nobody has to be named with them."""
+
+    path: str
+    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column name (review, rating, headline, item_id, category) → the file's, where they differ."""
+    valid: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the reviews for validation."""
+    test: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the reviews for testing."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+class Task(Section):
+    """How one task takes part in training."""
+
+    weight: float = Field(1.0, gt=0)
+    """Factor of its loss, which is the mean nats per choice of a step."""
+    tokens: int = Field(0, ge=0)
+    """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
+    data: ReviewSource | None = None
+    """Its own source: `review_sentiment` learns from reviews."""
+    labels: tuple[str, ...] = ()
+    """Which of the prompt file's labels are told apart, e.g. two of three; by default all."""
+    examples: int = Field(0, ge=0)
+    """Most training examples, a fixed random sample; 0 takes them all."""
+    balance: float = Field(0.0, ge=0, le=1)
+    """Labels count for count^(1 - balance): 0 as they come, 1 all alike.  The sample is drawn so, and weights make up
+    for what there is too little of."""
+    max_tokens: int = Field(96, ge=8, le=4096)
+    """Longer texts are clipped at their end."""
+
+
+class Mixture(Section):
+    """How tasks share an epoch."""
+
+    temperature: float = Field(1.0, ge=1, le=100)
+    """A task's share of an epoch's choices goes with choices^(1 / temperature): 1 takes every row once; higher repeats
+    the rows of small tasks and takes part of the large ones."""
 
 
 class Split(Section):
@@ -124,11 +167,11 @@ class Fit(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     valid_users: int = Field(128, ge=0)
-    """Users ranked at each validation; 0 validates never."""
+    """Users ranked, or reviews judged, at each validation; 0 validates never."""
     valid_every: float = Field(0.5, gt=0)
     """Epochs between validations."""
     patience: int = Field(4, ge=1)
-    """Validations without a better ndcg@10 before training stops."""
+    """Validations without a better main metric before training stops."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Minutes between checkpoints; training resumes from the last one."""
     seed: int = 0
@@ -233,9 +276,11 @@ class Recipe(Section):
     """Hub id, local folder, GGUF file, or named asset."""
     licence: str = ""
     """Terms of the data, copied to the card."""
-    tasks: tuple[str, ...] = ("next_item",)
-    """Names of prompt files to train on."""
-    data: DataSource
+    tasks: dict[str, Task] = Field(default_factory=lambda: {"next_item": Task()})
+    """What to train on, names of prompt files: a list, or a mapping from name to settings."""
+    mixture: Mixture = Mixture()
+    data: DataSource | None = None
+    """Interactions; `next_item` needs them."""
     split: Split = Split()
     identifier: Identifier = Identifier()
     lora: Lora = Lora()
@@ -247,6 +292,26 @@ class Recipe(Section):
     serve: Serve = Serve()
     new_share: float = Field(0.05, gt=0, lt=1)
     """Probability that items added after training share, until the adapter is trained again."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _a_list_has_no_settings(cls, tasks: Any) -> Any:
+        return {name: {} for name in tasks} if isinstance(tasks, list | tuple) else tasks
+
+    @model_validator(mode="after")
+    def _each_task_has_data(self) -> Recipe:
+        if not self.tasks:
+            raise ValueError("tasks: name at least one")
+        if "next_item" in self.tasks and self.data is None:
+            raise ValueError("data: next_item learns from interactions; say where they are")
+        return self
+
+    @property
+    def interactions(self) -> DataSource:
+        """`data`.  Raises: RecipeError where the recipe has none."""
+        if self.data is None:
+            raise RecipeError(f"{self.domain}: no interactions (`data` in its recipe), so there is no catalog to rank")
+        return self.data
 
 
 class Asked(Section):
@@ -290,6 +355,30 @@ class Suite(Section):
     seed: int = 0
     """Seed of everything random."""
     sasrec: SASRec = SASRec()
+
+
+class Judged(Section):
+    """What `llmrec evaluate` measures where a suite asks for `task: review_sentiment`."""
+
+    task: Literal["review_sentiment"]
+    """What is asked."""
+    domain: str
+    """Domain, or path of a recipe, that says where the reviews come from."""
+    split: Literal["valid", "test"] = "test"
+    """Which reviews are asked for."""
+    judges: tuple[Literal["majority", "tfidf", "tfidf-same", "base", "llm"], ...] = Field(
+        ("majority", "tfidf", "base", "llm"), min_length=1
+    )
+    """`majority`: always the commonest label; `tfidf`: TF-IDF and logistic regression on all training reviews;
+    `tfidf-same`: on those that the adapter learned from; `base`: the base model as it is; `llm`: the adapter."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs (a, b) of judges whose difference a - b is reported with its interval."""
+    reviews: int = Field(0, ge=0)
+    """Reviews asked, a random sample; 0 asks all."""
+    samples: int = Field(2000, ge=1)
+    """Bootstrap samples of reviews."""
+    seed: int = 0
+    """Seed of everything random."""
 
 
 class Wordings(Section):
@@ -399,10 +488,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _explain(source: Path | str, kind: type[Section], problem: Any) -> str:
-    *parents, leaf = [str(part) for part in problem["loc"]]
+    place = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
-        return f"{source}: {'.'.join([*parents, leaf])}: {problem['msg']}"
+        return f"{source}: {': '.join(filter(None, ['.'.join(place), problem['msg'].removeprefix('Value error, ')]))}"
+    *parents, leaf = place
     section: Any = kind
     for parent in parents:
-        section = section.model_fields[parent].annotation
+        mapping = get_origin(section) is dict  # its keys are names, its values sections
+        section = get_args(section)[1] if mapping else section.model_fields[parent].annotation
+        if get_origin(section) is not dict:  # of `Section | None` the section
+            section = next((part for part in get_args(section) if part is not type(None)), section)
     return f"{source}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"

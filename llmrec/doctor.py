@@ -144,7 +144,9 @@ def _assets() -> list[Finding]:
         except LlmrecError as error:
             findings.append(Finding(f"recipe {path.parent.name}", str(error), f"edit {path}"))
             continue
-        wanted = {recipe.base_model, recipe.data.path.removeprefix(assets.PREFIX)} & assets.ASSETS.keys()
+        sources = [recipe.data, *(task.data for task in recipe.tasks.values())]
+        paths = {source.path.removeprefix(assets.PREFIX) for source in sources if source}
+        wanted = {recipe.base_model, *paths} & assets.ASSETS.keys()
         lacking = sorted(name for name in wanted if not _fetched(name))
         fix = f"llmrec prepare {path.parent.name}" if lacking else ""
         said = f"{', '.join(lacking)} not fetched" if lacking else "base model and data are here"

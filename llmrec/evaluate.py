@@ -196,6 +196,17 @@ def load_suite(suite: str | config.Suite, overrides: tuple[str, ...] = ()) -> tu
     """Name and settings of a suite.  Raises: RecipeError naming the nearest suite there is."""
     if isinstance(suite, config.Suite):
         return suite.domain if config.NAME.fullmatch(suite.domain) else "suite", suite
+    return load_suite_as(config.Suite, suite, overrides)
+
+
+def load_suite_as(kind: type[config.S], suite: str, overrides: tuple[str, ...] = ()) -> tuple[str, config.S]:
+    """Name and settings of a suite's file, of the kind that its task asks for.  Raises: RecipeError."""
+    path = suite_path(suite)
+    return path.stem, config.load_section(kind, path, overrides)
+
+
+def suite_path(suite: str) -> Path:
+    """The file of a suite, by name or path.  Raises: RecipeError naming the nearest suite there is."""
     path = Path(suite)
     if path.suffix not in (".yaml", ".yml"):
         folder = config.project() / "eval"
@@ -203,7 +214,7 @@ def load_suite(suite: str | config.Suite, overrides: tuple[str, ...] = ()) -> tu
         if not path.is_file():
             known = [file.stem for file in folder.glob("*.yaml")]
             raise RecipeError(f"no suite '{suite}' in {folder}{did_you_mean(suite, known)}")
-    return path.stem, config.load_section(config.Suite, path, overrides)
+    return path
 
 
 def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
@@ -248,7 +259,7 @@ def sampled(asked: Sequence[Query], users: int, seed: int) -> list[Query]:
 def versions() -> dict[str, str]:
     """What the numbers were computed with; what is not installed is left out."""
     found = {}
-    for name in ("llmrec", "numpy", "scipy", "torch", "transformers", "peft"):
+    for name in ("llmrec", "numpy", "scipy", "scikit-learn", "torch", "transformers", "peft"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

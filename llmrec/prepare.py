@@ -20,21 +20,22 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
     A complete folder that was made with the same `data` and `split` settings from unchanged files is kept, unless
     `force`.  Raises: DataError, AssetError.
     """
+    source = recipe.interactions
     folder = data_folder(recipe)
     made_from = {
         "domain": recipe.domain,
         "licence": recipe.licence,
-        "data": recipe.data.model_dump(mode="json"),
+        "data": source.model_dump(mode="json"),
         "split": recipe.split.model_dump(mode="json"),
-        "source": sources.stamp(recipe.data, assets.PREFIX),
+        "source": sources.stamp(source, assets.PREFIX),
     }
     if not force and _is_current(folder, made_from):
         return folder
     with _lock(folder.with_name(f".{folder.name}.lock")):
         if force or not _is_current(folder, made_from):  # another process may have been first
-            dataset = sources.read(recipe.data, assets.resolve)
-            dataset = rated(dataset, recipe.data.min_rating)
-            dataset = k_core(split(dataset, recipe.split), recipe.data.k_core)
+            dataset = sources.read(source, assets.resolve)
+            dataset = rated(dataset, source.min_rating)
+            dataset = k_core(split(dataset, recipe.split), source.k_core)
             dataset.save(folder, made_from)
     return folder
 

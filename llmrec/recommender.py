@@ -118,7 +118,7 @@ class Recommender:
         encoder = Encoder(load_tokenizer(base.folder))
         prompts = config.project() / "prompts"
         if folder:
-            check_card(card, folder, base.digest, base.name)
+            adapters.check_base(card, folder, base.digest, base.name)
             template = _trained_wording(folder, card, prompts)
         else:
             template = Template.load(prompts / "next_item.yaml")
@@ -210,15 +210,6 @@ class Recommender:
     def _expected(self, history: Sequence[int]) -> np.ndarray:
         """(items,) float32: the bonus of the card's weight of transitions."""
         return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
-
-
-def check_card(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
-    """Raises AdapterError where an adapter was trained on other weights than there are now."""
-    if card.get("base_digest") != base_digest:
-        raise AdapterError(
-            f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "
-            f"'{base_name}' has here ({base_digest}); name the base it was trained on, or train again"
-        )
 
 
 def _trained_wording(folder: Path, card: dict[str, Any], prompts: Path) -> Template:

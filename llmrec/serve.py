@@ -14,7 +14,6 @@ from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, base_name, bu
 from llmrec.errors import EngineError
 from llmrec.model import adapter
 from llmrec.model.load import base_model, compute_dtype
-from llmrec.recommender import check_card
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -43,7 +42,7 @@ def command(
     folders = {recipe.domain: config.adapter_folder(recipe.domain) for recipe in recipes}
     for folder in folders.values():
         adapter.check(folder)
-        check_card(adapter.read_json(folder / adapter.CARD), folder, base.digest, base.name)
+        adapter.check_base(adapter.read_json(folder / adapter.CARD), folder, base.digest, base.name)
     settings = recipes[0].serve
     dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
     chosen = arguments(settings, on_cpu=on_cpu, max_rank=rank_for(folders, settings))

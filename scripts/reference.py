@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import typer
 from typer.testing import CliRunner
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from llmrec import cli, config  # noqa: E402
-from llmrec.tasks.template import Template, Wording  # noqa: E402
+from llmrec.tasks.template import Label, Template, Wording  # noqa: E402
 
 
 def verbs() -> str:
@@ -37,12 +37,16 @@ def suite() -> str:
     return settings(config.Suite)
 
 
+def judged() -> str:
+    return settings(config.Judged)
+
+
 def wordings() -> str:
     return settings(config.Wordings)
 
 
 def prompt_file() -> str:
-    return settings(Template) + "\nA wording:\n\n" + settings(Wording)
+    return settings(Template) + "\nA wording:\n\n" + settings(Wording) + "\nA label:\n\n" + settings(Label)
 
 
 def prompts() -> str:
@@ -76,6 +80,11 @@ def _keys(kind: type[config.Section], prefix: str) -> Iterator[tuple[str, str, s
         inner: Any = field.annotation
         if isinstance(inner, type) and issubclass(inner, config.Section):
             yield from _keys(inner, f"{prefix}{key}.")
+            continue
+        parts = [part for part in get_args(inner) if isinstance(part, type) and issubclass(part, config.Section)]
+        if parts and get_origin(inner) is not tuple:  # may be left out, or stands under names
+            yield f"{prefix}{key}", "none", " ".join((field.description or "").split())
+            yield from _keys(parts[0], f"{prefix}{key}.NAME." if get_origin(inner) is dict else f"{prefix}{key}.")
             continue
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         shown = "required" if field.is_required() else f"`{_plain(default)}`"

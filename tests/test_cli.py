@@ -18,7 +18,7 @@ from llmrec import recommend as recommend_module
 from llmrec.errors import DataError
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("prepare", "show", "train", "evaluate", "recommend", "score", "prompts", "chat")
+VERBS = ("prepare", "show", "train", "evaluate", "recommend", "score", "review", "prompts", "chat")
 
 
 def run(*args: str):

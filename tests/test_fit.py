@@ -15,16 +15,17 @@ import torch
 from accelerate import Accelerator
 
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.config import Fit, Lora
+from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.model import adapter
 from llmrec.model.fit import Decisions, Learner, Plan, check_split, collate, fit, learning_rate
 from llmrec.model.loss import TrieLoss
-from llmrec.model.rows import Row, dense_rows
+from llmrec.model.rows import Row, choice_row, dense_rows
 
 RNG = np.random.default_rng(0)
 LINES = [np.append(line, 7) for line in np.unique(RNG.integers(10, 60, (150, 2)), axis=0)]
 TRIE = ChoiceTrie.build(LINES)
+TRIES = {"next_item": TRIE}
 LORA = Lora(rank=8, alpha=16, first_layer=1)
 SETTINGS = Fit(
     window_tokens=48, batch_tokens=200, micro_batch_tokens=200, epochs=4, learning_rate=1e-2, valid_users=0,
@@ -45,7 +46,7 @@ ROWS = people()
 def learner(**lora: object) -> tuple[object, Learner]:
     model = adapter.attach(tiny.model(100), LORA.model_copy(update=lora), base_name="tiny")
     causal = model.get_base_model()
-    return model, Learner(causal.get_decoder(), TrieLoss(TRIE, causal.get_output_embeddings()))
+    return model, Learner(causal.get_decoder(), {"next_item": TrieLoss(TRIE, causal.get_output_embeddings())})
 
 
 def nats(parts: list[list[Row]]) -> float:
@@ -62,7 +63,13 @@ def nats(parts: list[list[Row]]) -> float:
 def trained(run: Path, rows: list[Row] = ROWS, **settings: object) -> dict[str, torch.Tensor]:
     model, _ = learner()
     state = fit(
-        model, [rows], TRIE, SETTINGS.model_copy(update=settings), run, first_layer=1, accelerator=Accelerator(cpu=True)
+        model,
+        [rows],
+        TRIES,
+        SETTINGS.model_copy(update=settings),
+        run,
+        first_layer=1,
+        accelerator=Accelerator(cpu=True),
     )
     losses = [entry["loss"] for entry in state.log if "loss" in entry]
     weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -103,9 +110,9 @@ def test_soft_targets_are_a_cross_entropy_with_the_teacher_at_every_decision() -
     certain = torch.nn.functional.one_hot(torch.tensor([5, 40]), len(TRIE)).float()
     p = torch.rand(2, len(TRIE), generator=torch.manual_seed(0))
     with torch.no_grad():
-        happened, soft = module(*batch.learned, module.loss.expected(certain, batch.target))
+        happened, soft = module(*batch.learned, module.losses["next_item"].expected(certain, batch.target))
         assert float(soft) == pytest.approx(float(happened), rel=1e-5)
-        again, soft = module(*batch.learned, module.loss.expected(p, batch.target))
+        again, soft = module(*batch.learned, module.losses["next_item"].expected(p, batch.target))
         assert float(again) == pytest.approx(float(happened), rel=1e-6)
         logits = model(torch.tensor(row.tokens)[None].long()).logits[0].float()
         expected = 0.0
@@ -128,12 +135,35 @@ def test_a_teacher_moves_the_model_towards_what_it_expects(tmp_path: Path) -> No
     def loss(share: float) -> float:
         model, _ = learner()
         state = fit(
-            model, [ROWS], TRIE, SETTINGS, tmp_path / str(share), first_layer=1, accelerator=Accelerator(cpu=True),
-            teacher=lambda part: favourite.expand(sum(len(row.starts) for row in part), -1), share=share,
+            model, [ROWS], TRIES, SETTINGS, tmp_path / str(share), first_layer=1, accelerator=Accelerator(cpu=True),
+            teachers={"next_item": lambda part: favourite.expand(sum(len(row.starts) for row in part), -1)},
+            share=share,
         )  # fmt: skip
         return [entry["loss"] for entry in state.log if "loss" in entry][-1]
 
     assert loss(1.0) > loss(0.0)
+
+
+def test_a_task_counts_by_its_mean_times_its_weight(tmp_path: Path) -> None:
+    """Twice as many rows of a task in a step change nothing; its weight does."""
+    reviews = [choice_row([1, 2, 40 + i % 3], np.array([20 + i % 3, 7]), i % 3, task="review") for i in range(9)]
+    tries = {**TRIES, "review": ChoiceTrie.build([[20, 7], [21, 7], [22, 7]])}
+    settings = SETTINGS.model_copy(update={"batch_tokens": 100_000, "epochs": 1})  # one step
+
+    def run(name: str, rows: list[Row], weight: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        model, _ = learner()
+        state = fit(
+            model, [rows], tries, settings, tmp_path / name, tasks={"review": Task(weight=weight)},
+            accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+        assert state.step == 1
+        return state.log[-1], {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    log, once = run("once", [*ROWS, *reviews], 3.0)
+    assert log["loss"] == pytest.approx(log["loss/next_item"] + 3 * log["loss/review"])
+    assert log["loss/review"] == pytest.approx(np.log(3), abs=1.0)
+    assert same(once, run("twice", [*ROWS, *reviews, *reviews], 3.0)[1], atol=2e-4)
+    assert not same(once, run("light", [*ROWS, *reviews], 0.01)[1], atol=2e-4)
 
 
 def test_rows_together_are_rows_alone() -> None:
@@ -213,7 +243,7 @@ def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) ->
         return {"ndcg@10": next(scores)}
 
     settings = SETTINGS.model_copy(update={"epochs": 50, "valid_users": 1, "valid_every": 1, "patience": 2})
-    state = fit(model, [ROWS], TRIE, settings, tmp_path, validate=validate, accelerator=Accelerator(cpu=True))
+    state = fit(model, [ROWS], TRIES, settings, tmp_path, validate=validate, accelerator=Accelerator(cpu=True))
     assert len(seen) == 4 and state.best == 0.5
     assert torch.equal(next(p for n, p in model.named_parameters() if "lora_B" in n), seen[1])
 
@@ -236,7 +266,7 @@ def test_what_cannot_be_trained_or_served_is_refused_before_the_first_step(tmp_p
         learner(first_layer=3)
     with pytest.raises(RecipeError, match="above 0"):
         fit(
-            adapter.attach(tiny.model(100), Lora(rank=8), base_name="tiny"), [ROWS], TRIE,
+            adapter.attach(tiny.model(100), Lora(rank=8), base_name="tiny"), [ROWS], TRIES,
             SETTINGS.model_copy(update={"cache": "disk"}), tmp_path, accelerator=Accelerator(cpu=True),
         )  # fmt: skip
     with pytest.raises(RecipeError, match="no training rows"):

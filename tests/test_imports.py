@@ -19,8 +19,22 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
-    {"prepare", "recommender", "jobs"},  # what the verbs share
-    {"show", "train", "evaluate", "recommend", "prompts", "chat", "score", "serve", "doctor", "adapters"},
+    {"prepare", "recommender", "jobs", "sentiment"},  # what the verbs share
+    {"learning"},
+    {
+        "show",
+        "train",
+        "evaluate",
+        "recommend",
+        "review",
+        "judge",
+        "prompts",
+        "chat",
+        "score",
+        "serve",
+        "doctor",
+        "adapters",
+    },
     {"cli", "__main__"},
 )
 APART = {"data", "tasks", "choices", "metrics"}  # …and these do not know each other

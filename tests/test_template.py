@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llmrec import tasks
 from llmrec.errors import PromptError
+from llmrec.tasks import lint
 from llmrec.tasks.next_item import conversation
 from llmrec.tasks.template import MAX_FILE_BYTES, MAX_RENDERED, Message, Template
 
@@ -51,8 +52,7 @@ def test_every_prompt_file_loads_and_renders(path: Path):
     loaded = Template.load(path)
     assert loaded.task in tasks.TASKS
     assert loaded.wordings(held_out=True) and len(loaded.wordings(held_out=False)) >= 3
-    task = tasks.TASKS[loaded.task]
-    rendered = {task.conversation(loaded, Films(), [], wording=i).messages for i in loaded.wordings()}
+    rendered = {lint.rendered(loaded, Films(), wording=i) for i in loaded.wordings()}
     assert len(rendered) == len(loaded.user)  # no wording twice
     assert all(message.content.strip() and "{" not in message.content for turn in rendered for message in turn)
 

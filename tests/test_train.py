@@ -96,6 +96,22 @@ def test_it_learned_the_walk(trained: Path) -> None:
     assert sum(item.p for item in found.items) < 1
 
 
+def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
+    reviews = ["review,rating", *(f"{('Sun', 'Rain')[i % 2]} {i},{(1, 5)[i % 2]}" for i in range(60))]
+    (tmp_path / "reviews.csv").write_text("\n".join(reviews) + "\n")
+    tasks = f"tasks={{next_item: {{weight: 2}}, review_sentiment: {{data: {{path: {tmp_path / 'reviews.csv'}}}}}}}"
+    overrides = (tasks, "fit.epochs=2", "fit.valid_every=1", "fit.variants=1", "mixture.temperature=2")
+    folder = train(config.load_recipe("films", overrides), out=tmp_path / "both")
+    card = json.loads((folder / "card.json").read_text())
+    assert set(card["loss"]) == set(card["prompts"]) == {"next_item", "review_sentiment"}
+    checked = card["validation"]
+    assert checked["mean"] == pytest.approx((checked["ndcg@10"] + checked["macro_f1"]) / 2)
+    assert len(card["items"]) == 15 and card["review_sentiment"]["temperature"] > 0
+    assert config.section(config.Recipe, card["recipe"]).tasks["next_item"].weight == 2
+    first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(2 * first["loss/next_item"] + first["loss/review_sentiment"])
+
+
 def test_filters_prune_and_nothing_else(trained: Path) -> None:
     free = recommend("films", history=["Red Sun"], n=14)
     some = recommend("films", history=["Red Sun"], n=14, only=["year=1995..1999"], exclude=["Blue Moon"])

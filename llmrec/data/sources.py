@@ -30,6 +30,7 @@ from llmrec.data.records import (
     MAX_FILE_BYTES,
     MAX_ID_CHARS,
     MAX_INTERACTIONS,
+    REVIEW_COLUMNS,
     one_line,
     paragraphs,
     shown,
@@ -75,6 +76,28 @@ def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
         if source.format != "table" and getattr(source, name):
             raise DataError(f"data.{name}: only for format `table`; `{source.format}` finds its own files")
     return READERS[source.format](source, resolve)
+
+
+def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
+    """Reviews with a text and a rating, in the file's order: review, headline, item_id, category (text, None where
+    there is none) and rating (float64).
+
+    Raises: DataError naming file, row, column and value, and the way out.
+    """
+    for name in source.columns:
+        if name not in REVIEW_COLUMNS:
+            raise DataError(f"data.columns: unknown name '{name}'{did_you_mean(name, REVIEW_COLUMNS)}")
+    path = _only_table(_existing(resolve(source.path)))
+    table = Table(path, _rows(path))
+    reviews = pd.DataFrame({"review": _text(_pick(table, "review", source.columns), paragraphs)})
+    reviews["rating"] = _numbers(table, "rating", source.columns)
+    for name in REVIEW_COLUMNS[2:]:
+        raw = _optional(table, name, source.columns)
+        reviews[name] = pd.Series(None, reviews.index, dtype="str") if raw is None else _text(raw, one_line)
+    reviews = reviews[reviews["review"].notna() & reviews["rating"].notna()].reset_index(drop=True)
+    if not len(reviews):
+        raise DataError(f"{path}: no row has both a review and a rating")
+    return reviews
 
 
 def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:

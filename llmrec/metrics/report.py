@@ -48,6 +48,30 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def judged_markdown(results: Mapping[str, Any]) -> str:
+    """Tables of judged reviews: one line per judge, then the paired differences."""
+    asked = ", ".join(f"{count:,} {label}" for label, count in results["data"]["asked"].items())
+    metrics = list(next(iter(results["judges"].values()))["metrics"])
+    lines = [
+        [name, *(_interval(measured["metrics"][metric]) for metric in metrics),
+         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['judge']:.1f}"]
+        for name, measured in results["judges"].items()
+    ]  # fmt: skip
+    head = (
+        f"# {results['suite']}\n\nReviews of the split {results['settings']['split']} ({asked}), with 95% bootstrap "
+        f"intervals over reviews; {results['data']['train']:,} training reviews; auc is the mean over labels, ece the "
+        "expected calibration error (less is better); seconds to fit or load, and to judge."
+    )
+    blocks = [head, _grid(["judge", *metrics, "seconds"], lines)]
+    if results["differences"]:
+        lines = [
+            [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
+            for d in results["differences"]
+        ]
+        blocks.append(_grid(["paired difference", "metric", "a - b", "excludes 0"], lines))
+    return "\n\n".join(blocks) + "\n"
+
+
 def chart(results: Mapping[str, Any], file: Path) -> None:
     """Bars of ndcg at the main cutoff, one group per protocol, with intervals, as a PNG."""
     import matplotlib

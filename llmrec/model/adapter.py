@@ -151,6 +151,15 @@ def check(folder: Path) -> None:
         raise AdapterError(f"{folder}: {WEIGHTS} is not what {CARD} describes; restore both or train again")
 
 
+def check_base(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
+    """Raises AdapterError unless the adapter in `folder` was trained on these very base weights."""
+    if card.get("base_digest") != base_digest:
+        raise AdapterError(
+            f"{folder}: trained on other weights of '{card.get('base_model')}' ({card.get('base_digest')}) than "
+            f"'{base_name}' has here ({base_digest}); name the base it was trained on, or train again"
+        )
+
+
 def weights_digest(folder: Path) -> str:
     """12 hex digits of SHA-256 over the weights file."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]

@@ -57,6 +57,17 @@ class Encoder:
             result[i] = self._harmless(texts[i])
         return result
 
+    def clip(self, text: str, max_tokens: int) -> str:
+        """The longest beginning of `text` that stays within `max_tokens`, cut between characters."""
+        text = text[:MAX_TEXT]
+        if len(self.text(text)) <= max_tokens:
+            return text
+        fits, too_long = 0, len(text)
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            fits, too_long = (middle, too_long) if len(self.text(text[:middle])) <= max_tokens else (fits, middle)
+        return text[:fits].rstrip()
+
     def lines(self, titles: Sequence[str]) -> list[list[int]]:
         """Tokens of each title as a line of a list: encoded after a newline, cut, and ended by the newline tokens, so
         that no line is the beginning of another."""

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.config import Fit
+from llmrec.config import Fit, Mixture, Task
 from llmrec.errors import RecipeError
 from llmrec.model.loss import Expected, TrieLoss
+from llmrec.model.mixture import micro, steps
 from llmrec.model.rows import Row
 
-METRIC = "ndcg@10"  # what validation maximises
+METRIC = "ndcg@10"  # what validation maximises, if it says nothing else
 
 
 @dataclass
@@ -39,54 +40,65 @@ class Progressed:
     since_best: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     """One entry per logged step (loss in nats per choice) and per validation."""
-    recent: list[tuple[float, int]] = field(default_factory=list)
-    """(nats, targets) since the last logged step."""
+    recent: list[tuple[str, float, float]] = field(default_factory=list)
+    """(task, nats, weight of the targets) since the last logged step."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass, padded on the right (a causal model never looks there)."""
+    """Rows of one forward pass, of one task, padded on the right (a causal model never looks there)."""
 
     inputs: Tensor  # (rows, time) token ids, or (rows, time, width) activations
     positions: Tensor  # (decisions,) into the flattened (rows * time)
     children: Tensor  # (decisions,) trie children that were right
     target: Tensor  # (decisions,) which target of the batch a decision belongs to
+    weights: Tensor  # (decisions,) how much each counts
+    task: str
 
     @property
-    def learned(self) -> tuple[Tensor, Tensor, Tensor]:
+    def learned(self) -> tuple[str, Tensor, Tensor, Tensor, Tensor]:
         """What a learner takes."""
-        return self.inputs, self.positions, self.children
+        return self.task, self.inputs, self.positions, self.children, self.weights
 
 
 class Learner(nn.Module):
     """One module from rows to summed nats, so that a distributed wrapper sees every forward pass."""
 
-    def __init__(self, decoder: nn.Module, loss: TrieLoss):
+    def __init__(self, decoder: nn.Module, losses: Mapping[str, TrieLoss]):
         super().__init__()
         self.decoder = decoder
-        self.loss = loss
+        self.losses = nn.ModuleDict(losses)
 
     def forward(
-        self, inputs: Tensor, positions: Tensor, children: Tensor, expected: Expected | None = None
+        self,
+        task: str,
+        inputs: Tensor,
+        positions: Tensor,
+        children: Tensor,
+        weights: Tensor,
+        expected: Expected | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Summed nats of what happened and of what was expected."""
+        """Summed, weighted nats of what happened and of what was expected."""
         name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
         hidden = self.decoder(**{name: inputs}, use_cache=False).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            happened, soft = self.loss(hidden.flatten(0, 1)[positions], children, expected)
-            return happened.sum(), soft.sum()
+            happened, soft = self.losses[task](hidden.flatten(0, 1)[positions], children, expected)
+            return (weights * happened).sum(), (weights * soft).sum()
 
 
 def fit(
     model: Any,
     variants: Sequence[Sequence[Row]],
-    trie: ChoiceTrie,
+    tries: Mapping[str, ChoiceTrie],
     settings: Fit,
     run: Path,
     *,
+    tasks: Mapping[str, Task] | None = None,
+    mixture: Mixture | None = None,
     first_layer: int = 0,
     validate: Callable[[], dict[str, float]] | None = None,
-    teacher: Callable[[Sequence[Row]], Tensor] | None = None,
+    metric: str = METRIC,
+    teachers: Mapping[str, Callable[[Sequence[Row]], Tensor]] | None = None,
     share: float = 0.0,
     accelerator: Accelerator | None = None,
 ) -> Progressed:
@@ -94,18 +106,22 @@ def fit(
 
     Args:
         model: a PEFT model around a causal decoder.
-        variants: the training rows, cut in one or more ways; epoch e uses variant e mod variants.
-        trie: what targets are chosen from.
+        variants: the training rows of all tasks, cut in one or more ways; epoch e uses variant e mod variants.
+        tries: what targets are chosen from, by task.
+        tasks: weights and budgets, where they are not the usual ones.
+        mixture: how tasks share an epoch.
         run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
-        validate: returns metrics of the model as it is, ndcg@10 among them.
-        teacher: what it expects at all targets of some rows, (targets, choices) probabilities.
-        share: weight of what the teacher expects, against what happened.
+        validate: returns metrics of the model as it is, `metric` among them.
+        metric: what validation maximises.
+        teachers: by task, what is expected at all targets of some rows, (targets, choices) probabilities.
+        share: weight of what a teacher expects, against what happened.
     """
     accelerator = accelerator or Accelerator()
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    plan = Plan(variants, settings)
+    plan = Plan(variants, settings, tasks, mixture)
+    factor = {name: tasks[name].weight if tasks and name in tasks else 1.0 for name in tries}
     causal = model.get_base_model()
     decoder = causal.get_decoder()
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -117,10 +133,11 @@ def fit(
     state = load_checkpoint(run, trainable, optimizer)
     cached = settings.cache != "none"
     activations = Activations(decoder, first_layer, settings, run, accelerator) if cached else None
-    decisions = Decisions(trie)
+    decisions = {name: Decisions(trie) for name, trie in tries.items()}
     with trained_layers(decoder, first_layer, cached):
-        trie_loss = TrieLoss(trie, causal.get_output_embeddings()).to(accelerator.device)
-        learner = accelerator.prepare(Learner(decoder, trie_loss))
+        head = causal.get_output_embeddings()
+        losses = {name: TrieLoss(trie, head).to(accelerator.device) for name, trie in tries.items()}
+        learner = accelerator.prepare(Learner(decoder, losses))
         optimizer = accelerator.prepare(optimizer)
     writer = _tensorboard(run) if accelerator.is_main_process else None
     saved, started = time.monotonic(), time.monotonic() - state.seconds
@@ -135,8 +152,8 @@ def fit(
                 metrics = validate()
             model.train()
         metrics = accelerator.gather_for_metrics([metrics], use_gather_object=True)[0]
-        better = metrics[METRIC] > state.best
-        state.best = max(state.best, metrics[METRIC])
+        better = metrics[metric] > state.best
+        state.best = max(state.best, metrics[metric])
         state.since_best = 0 if better else state.since_best + 1
         if better and accelerator.is_main_process:
             _save_tensors(trainable, run / "best.safetensors")
@@ -164,21 +181,26 @@ def fit(
             variant, rows = plan.step(state.step)
             mine = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
             real = 0.0 if len(rows) <= accelerator.process_index else 1.0  # a process without a row of its own idles
-            total = sum(len(variants[variant][row].starts) for row in rows)
-            parts = list(_micro(mine, variants[variant], settings.micro_batch_tokens))
+            total: dict[str, float] = {}  # of each task's targets in the whole step, over all processes
+            for row in (variants[variant][row] for row in rows):
+                total[row.task] = total.get(row.task, 0.0) + row.weight * len(row.starts)
+            parts = list(micro(mine, variants[variant], settings.micro_batch_tokens))
             for i, part in enumerate(parts):
                 inputs = activations.inputs(variant, variants[variant], part) if activations else None
-                batch = collate([variants[variant][row] for row in part], decisions, accelerator.device, inputs)
+                some = [variants[variant][row] for row in part]
+                task = some[0].task
+                batch = collate(some, decisions[task], accelerator.device, inputs)
                 last = i == len(parts) - 1
                 with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
                     expected = None
-                    if teacher is not None and share:
-                        p = teacher([variants[variant][row] for row in part]).to(accelerator.device)
-                        expected = trie_loss.expected(p, batch.target)
+                    if share and teachers and task in teachers:
+                        p = teachers[task](some).to(accelerator.device)
+                        expected = losses[task].expected(p, batch.target)
                     nats, soft = learner(*batch.learned, expected)
-                    aim = torch.lerp(nats, soft, share)
-                    accelerator.backward(real * aim * accelerator.num_processes / total)
-                state.recent.append((float(nats.detach()) * real, sum(len(variants[variant][r].starts) for r in part)))
+                    aim = torch.lerp(nats, soft, share) * factor[task] / total[task]
+                    accelerator.backward(real * aim * accelerator.num_processes)
+                counted = sum(row.weight * len(row.starts) for row in some)
+                state.recent.append((task, float(nats.detach()) * real, counted))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, plan.steps, settings)
@@ -187,9 +209,8 @@ def fit(
             state.step += 1
             bar.update(job, completed=state.step)
             if state.step % 20 == 0 or state.step == plan.steps:
-                nats, count = (sum(column) for column in zip(*state.recent, strict=True))
+                note({**_mean_losses(state.recent, factor), "lr": group["lr"]})
                 state.recent.clear()
-                note({"loss": nats / max(count, 1), "lr": group["lr"]})
             if state.step in due:
                 validated()
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
@@ -210,11 +231,18 @@ class Plan:
     """Which rows each step learns from: a function of the settings alone, so that every process and every resumed run
     agrees on it."""
 
-    def __init__(self, variants: Sequence[Sequence[Row]], settings: Fit):
+    def __init__(
+        self,
+        variants: Sequence[Sequence[Row]],
+        settings: Fit,
+        tasks: Mapping[str, Task] | None = None,
+        mixture: Mixture | None = None,
+    ):
         if not variants or not all(variants):
             raise RecipeError("no training rows: the training split has no interactions of a user")
         self.variants = variants
         self.settings = settings
+        self.tasks, self.mixture = tasks, mixture
         self._epochs: dict[int, list[list[int]]] = {}
         counts = [len(self._epoch(epoch)) for epoch in range(math.ceil(settings.epochs))]
         partial = settings.epochs - math.floor(settings.epochs)
@@ -240,12 +268,10 @@ class Plan:
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if epoch not in self._epochs:
-            rng = np.random.default_rng((self.settings.seed, epoch))
-            lengths = np.array([len(row.tokens) for row in self.variants[epoch % len(self.variants)]])
-            by_length = np.argsort(lengths + rng.random(len(lengths)) * 16, kind="stable")  # near lengths together
-            steps = list(_micro(by_length.tolist(), self.variants[epoch % len(self.variants)],
-                                self.settings.batch_tokens))  # fmt: skip
-            self._epochs[epoch] = [steps[i] for i in rng.permutation(len(steps))]
+            self._epochs[epoch] = steps(
+                self.variants[epoch % len(self.variants)], self.settings.batch_tokens,
+                np.random.default_rng((self.settings.seed, epoch)), self.tasks, self.mixture,
+            )  # fmt: skip
         return self._epochs[epoch]
 
 
@@ -273,10 +299,11 @@ class Decisions:
 def collate(
     rows: Sequence[Row], decisions: Decisions, device: torch.device | str = "cpu", inputs: Tensor | None = None
 ) -> Batch:
-    """Rows as one batch; `inputs` are activations (rows, time, width) where they are cached."""
+    """Rows of one task as one batch; `inputs` are activations (rows, time, width) where they are cached."""
     time_ = max(len(row.tokens) for row in rows)
     positions, children = zip(*(decisions.of(row) for row in rows), strict=True)
     counts = np.concatenate([decisions.counts(row) for row in rows])
+    weights = np.concatenate([np.full(len(row.starts), row.weight, np.float32) for row in rows])
     flat = np.concatenate([place + i * time_ for i, place in enumerate(positions)])
     if inputs is None:
         tokens = np.zeros((len(rows), time_), np.int64)
@@ -288,6 +315,8 @@ def collate(
         torch.from_numpy(flat.astype(np.int64)).to(device),
         torch.from_numpy(np.concatenate(children).astype(np.int64)).to(device),
         torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
+        torch.from_numpy(np.repeat(weights, counts)).to(device),
+        rows[0].task,
     )
 
 
@@ -325,7 +354,7 @@ class Activations:
                 return hidden, offsets
         mine = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
         mine = sorted(mine, key=lambda row: len(rows[row].tokens))
-        parts = list(_micro(mine, rows, self.settings.micro_batch_tokens))
+        parts = list(micro(mine, rows, self.settings.micro_batch_tokens))
         with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), _progress(
             self.accelerator.is_main_process
         ) as bar:  # fmt: skip
@@ -436,19 +465,15 @@ def _load_tensors(file: Path, into: dict[str, Tensor]) -> None:
             into[name].copy_(tensor)
 
 
-def _micro(order: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
-    """Runs of `order` whose padded size stays within `tokens`; a longer row goes alone."""
-    part: list[int] = []
-    longest = 0
-    for row in order:
-        length = len(rows[row].tokens)
-        if part and max(longest, length) * (len(part) + 1) > tokens:
-            yield part
-            part, longest = [], 0
-        part.append(row)
-        longest = max(longest, length)
-    if part:
-        yield part
+def _mean_losses(recent: Sequence[tuple[str, float, float]], factor: Mapping[str, float]) -> dict[str, float]:
+    """Mean nats per choice of each task, and what was minimised: their sum with the tasks' weights."""
+    nats: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for task, value, count in recent:
+        nats[task], counts[task] = nats.get(task, 0.0) + value, counts.get(task, 0.0) + count
+    means = {task: nats[task] / counts[task] for task in nats}
+    each = {f"loss/{task}": mean for task, mean in means.items()} if len(factor) > 1 else {}
+    return {"loss": sum(factor[task] * mean for task, mean in means.items()), **each}
 
 
 def _sync(accelerator: Accelerator, learner: nn.Module, last: bool) -> Any:

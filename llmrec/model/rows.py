@@ -18,6 +18,8 @@ class Row:
     starts: np.ndarray  # (targets,) int32, where each target line's first token stands
     choices: np.ndarray  # (targets,) int32, which choice it is
     context: np.ndarray  # (lines,) int32, choices on the lines before the first target
+    task: str = "next_item"  # whose trie the choices come from
+    weight: float = 1.0  # how much each target counts
 
 
 def dense_rows(
@@ -64,6 +66,13 @@ def last_rows(
         context = _fit(lengths[: end - 1][::-1], room - int(lengths[end - 1]))
         rows.append(_row(header, lines, history[end - 1 - context : end], context))
     return rows
+
+
+def choice_row(header: Sequence[int], line: np.ndarray, choice: int, *, task: str, weight: float = 1.0) -> Row:
+    """A row whose one target is the whole reply: `line`, the tokens of `choice`."""
+    tokens = np.concatenate([np.asarray(header, np.int32), line]).astype(np.int32)
+    start, which = np.array([len(header)], np.int32), np.array([choice], np.int32)
+    return Row(tokens, start, which, np.empty(0, np.int32), task, weight)
 
 
 def shuffled_ties(history: np.ndarray, timestamps: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -53,6 +53,7 @@ def changes(old: Template, new: Template) -> list[Change]:
     found = [
         *_identifiers(old, new),
         *_turns(old, new),
+        *_labels(old, new),
         *(_unread(name, old, new) for name in ("version", "slots", "metrics")),
     ]
     listed = [change for change in found if change]
@@ -91,6 +92,14 @@ def _turns(old: Template, new: Template) -> Iterator[Change]:
         if held_out.get(wording.text, wording.held_out) != wording.held_out:
             effect = "training leaves it out" if wording.held_out else "training learns from it; it measures no more"
             yield Change(f"wording {i} is {'' if wording.held_out else 'no longer '}held out", effect, True)
+
+
+def _labels(old: Template, new: Template) -> Iterator[Change]:
+    before, after = [label.text for label in old.labels], [label.text for label in new.labels]
+    if before != after:
+        yield Change(f"labels: {_plain(tuple(before))} → {_plain(tuple(after))}", RETRAIN, True)
+    elif old.labels != new.labels:
+        yield Change("labels: other ratings mean them", "what is true changes; train again", True)
 
 
 def _unread(name: str, old: Template, new: Template) -> Change | None:

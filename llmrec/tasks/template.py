@@ -55,6 +55,19 @@ class Wording(Section):
     """Never trained on: measures robustness to wording."""
 
 
+class Label(Section):
+    """One reply of a choice, and the ratings that mean it."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: str
+    """What the model says."""
+    lowest: float
+    """Lowest rating that means it."""
+    highest: float
+    """Highest rating that means it."""
+
+
 class Template(Section):
     """What a prompt file holds.  Make one with `Template.load`: it checks everything but the values."""
 
@@ -79,6 +92,8 @@ class Template(Section):
     """More of the item on the same line, as context that is never predicted."""
     choices: str = ""
     """The closed set that a choice comes from."""
+    labels: tuple[Label, ...] = ()
+    """The closed set itself, where `choices: labels`."""
     metrics: tuple[str, ...] = ()
     """What evaluation reports for this task."""
 
@@ -127,7 +142,8 @@ class Template(Section):
     @property
     def meaning(self) -> dict[str, Any]:
         """What a model reads or learns of the file: all but comments, layout, version, slots and metrics."""
-        return self.model_dump(mode="json", exclude={"version", "slots", "metrics"})
+        unread = {"version", "slots", "metrics"} | (set() if self.labels else {"labels"})
+        return self.model_dump(mode="json", exclude=unread)
 
     def wordings(self, held_out: bool | None = None) -> list[int]:
         """Indexes into `user`: all, or only those (not) held out."""
@@ -181,6 +197,10 @@ class Template(Section):
             yield f"task: '{self.task}' must be the file's name, '{task}'"
         if not self.wordings(held_out=False):
             yield "user: every wording is held out; leave at least one to train on"
+        if (self.choices == "labels") != bool(self.labels):
+            yield "labels: stand where `choices: labels`, and only there"
+        if self.labels and len({label.text for label in self.labels}) < max(2, len(self.labels)):
+            yield "labels: two or more with different texts are needed"
         for place, (text, names) in self._parts.items():
             yield from (f"{place}: {problem}" for problem in _check(text, names))
 
@@ -298,6 +318,7 @@ def _read(path: Path) -> bytes:
 def _explain(path: Path, problem: Any) -> str:
     *parents, leaf = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        known = Wording.model_fields if parents else Template.model_fields
+        kinds: dict[str, type[Section]] = {"user": Wording, "labels": Label}
+        known = kinds[parents[0]].model_fields if parents else Template.model_fields
         return f"{path}: {'.'.join([*parents, f'unknown key {leaf!r}'])}{did_you_mean(leaf, known)}"
     return f"{path}: {'.'.join([*parents, leaf])}: {problem['msg']}"

@@ -1,0 +1,53 @@
+"""Rated texts, split by row.  Nobody is named: a review is a text, a rating and what it is about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llmrec import config
+from llmrec.data.sources import read_reviews
+from llmrec.data.split import SPLITS
+from llmrec.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Reviews and which split each belongs to."""
+
+    table: pd.DataFrame
+    """Columns review, rating, headline, item_id, category, split; in the source's order."""
+
+    @classmethod
+    def read(cls, source: config.ReviewSource, resolve: Callable[[str], Path]) -> Reviews:
+        """The source's reviews, split.  Raises: DataError."""
+        table = read_reviews(source, resolve)
+        return cls(table.assign(split=split(table["review"], source)))
+
+    def part(self, name: str) -> pd.DataFrame:
+        """The reviews of one split, in order."""
+        return self.table[self.table["split"] == name].reset_index(drop=True)
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of SHA-256 over texts, ratings and splits."""
+        rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
+        return hashlib.sha256(rows.tobytes()).hexdigest()[:12]
+
+
+def split(texts: pd.Series, source: config.ReviewSource) -> np.ndarray:
+    """(reviews,) train, valid or test.  A random order of the different texts is cut, so that equal texts (but for
+    case and white space) never lie on two sides.  Raises: DataError where a side stays empty."""
+    text, found = pd.factorize(texts.str.casefold().str.split().str.join(" "))
+    place = np.empty(len(found), np.int64)
+    place[np.random.default_rng(source.seed).permutation(len(found))] = np.arange(len(found))
+    held_out = round(len(found) * source.test), round(len(found) * source.valid)
+    if min(held_out) < 1 or sum(held_out) >= len(found):
+        raise DataError(f"{len(found):,} different reviews are too few to split; give more, or other shares")
+    side = np.where(place < held_out[0], 2, np.where(place < sum(held_out), 1, 0))
+    return np.array(SPLITS, dtype=object)[side[text]]

@@ -1,0 +1,59 @@
+"""What training needs to know of a task: its rows, its closed set, its measure, what its card says.
+
+A task joins with a prompt file, its module in `tasks/` (what is said), one here (what is learned), and a line in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from llmrec import config
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.engine.hf import HFEngine
+from llmrec.errors import RecipeError, did_you_mean
+from llmrec.learning.next_item import NextItem
+from llmrec.learning.review_sentiment import ReviewSentiment
+from llmrec.model.encode import Encoder
+from llmrec.model.rows import Row
+
+
+class Learner(Protocol):
+    """One task of one recipe.  Made from (recipe, encoder, engine) before anything is trained."""
+
+    metric: str
+    """What its validation maximises."""
+    trie: ChoiceTrie
+    digest: str
+    """Of the data that it learns from."""
+    validates: bool
+    """Whether there is something to validate on."""
+
+    def rows(self, variant: int) -> list[Row]:
+        """All training rows, in one of several cuts and wordings."""
+
+    def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
+        """Soft targets of some rows, (targets, choices); None for a task without a teacher."""
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the model as it is; `metric` among them."""
+
+    def finish(self) -> dict[str, Any]:
+        """What is fitted after training on validation data, for the card."""
+
+
+LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine], Learner]] = {
+    "next_item": NextItem,
+    "review_sentiment": ReviewSentiment,
+}
+
+
+def learners(recipe: config.Recipe, encoder: Encoder, engine: HFEngine) -> dict[str, Learner]:
+    """The recipe's tasks, their data read and checked.  Raises: RecipeError, DataError, PromptError."""
+    for name in recipe.tasks:
+        if name not in LEARNERS:
+            raise RecipeError(f"tasks: nothing learns '{name}'{did_you_mean(name, LEARNERS)}")
+    return {name: LEARNERS[name](recipe, encoder, engine) for name in recipe.tasks}

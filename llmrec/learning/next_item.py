@@ -1,0 +1,144 @@
+"""next_item as training sees it: histories as rows, the catalog as the closed set, NDCG@10 as the measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from llmrec import config, prepare
+from llmrec.baselines.teacher import Teacher
+from llmrec.choices import bonus as terms
+from llmrec.choices.search import listed, log_p_all
+from llmrec.data.catalog import Catalog
+from llmrec.data.split import Query, histories, queries
+from llmrec.engine.hf import HFEngine
+from llmrec.metrics.ranking import hr, ndcg, ranks
+from llmrec.model import adapter as adapters
+from llmrec.model import rows
+from llmrec.model.encode import Encoder
+from llmrec.recommender import Listing, Recommender
+from llmrec.tasks import next_item
+from llmrec.tasks.template import Template
+
+METRIC = "ndcg@10"
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
+
+
+class NextItem:
+    """See `llmrec.learning.Learner`."""
+
+    metric = METRIC
+
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+        dataset = prepare.load(recipe)
+        catalog = Catalog.of(dataset)
+        template = Template.load(config.project() / "prompts" / "next_item.yaml")
+        listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
+        self.recommender = Recommender(
+            recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
+            engine=engine, adapter="default",
+        )  # fmt: skip
+        self.trie = listing.choices.trie
+        self.digest = catalog.digest
+        self.asked = sampled(queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=1), recipe)
+        self.validates = bool(self.asked)
+
+    def rows(self, variant: int) -> list[rows.Row]:
+        return training_rows(self.recommender, variant)
+
+    def teacher(self, run: Path) -> Callable[[Sequence[rows.Row]], Tensor] | None:
+        return teacher(self.recommender, run) if self.recommender.recipe.teacher.share else None
+
+    def validate(self) -> dict[str, float]:
+        return validation(self.recommender, self.asked)
+
+    def finish(self) -> dict[str, Any]:
+        weight, fitted = fit_prior_weight(self.recommender, self.asked)
+        return {
+            "catalog": self.digest,
+            "items": adapters.item_digests(self.recommender.listing.identifiers),
+            "prior_weight": weight,
+            "prior_weights_tried": fitted,
+        }
+
+
+def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
+    """The training histories as token rows, in one of `fit.variants` different cuts and wordings."""
+    recipe, lines = recommender.recipe, recommender.listing.lines
+    settings = recipe.fit
+    wordings = recommender.template.wordings(held_out=False)
+    rng = np.random.default_rng((settings.seed, variant))
+    made: list[rows.Row] = []
+    for history in histories(recommender.dataset, recommender.catalog, "train"):
+        if len(history.items) == 0:
+            continue
+        wording = wordings[int(rng.integers(len(wordings)))]
+        header = recommender.encoder.header(
+            next_item.conversation(recommender.template, recipe, (), wording=wording).messages
+        )
+        items = rows.shuffled_ties(history.items, history.timestamps, rng)
+        if settings.supervision == "last":
+            made += rows.last_rows(header, lines, items, window_tokens=settings.window_tokens)
+            continue
+        room = settings.window_tokens - len(header)
+        first = int(rng.integers(room // 3, room + 1))
+        made += rows.dense_rows(
+            header, lines, items, window_tokens=settings.window_tokens, overlap=settings.overlap, first_tokens=first
+        )
+    return made
+
+
+def teacher(recommender: Recommender, run: Path) -> Callable[[Sequence[rows.Row]], Tensor]:
+    """What the recipe's teacher expects at all targets of some rows, (targets, items)."""
+    recipe, dataset, catalog = recommender.recipe, recommender.dataset, recommender.catalog
+    valid = queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets)
+    fitted = Teacher.fit(recipe, dataset, catalog, valid, run)
+
+    def expects(part: Sequence[rows.Row]) -> Tensor:
+        lines = [np.concatenate([row.context, row.choices]) for row in part]
+        return fitted.p([
+            line[: len(row.context) + k] for row, line in zip(part, lines, strict=True) for k in range(len(row.choices))
+        ])  # fmt: skip
+
+    return expects
+
+
+def sampled(asked: Sequence[Query], recipe: config.Recipe) -> list[Query]:
+    """A fixed random sample of `fit.valid_users` queries."""
+    rng = np.random.default_rng(recipe.fit.seed)
+    chosen = rng.permutation(len(asked))[: recipe.fit.valid_users]
+    return [asked[i] for i in np.sort(chosen)]
+
+
+def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, float]:
+    """HR@10 and NDCG@10 of the model alone over the whole catalog."""
+    recommender.engine.forget()
+    lists = recommender.rank([query.history for query in asked], 10, prior=False)
+    recommender.engine.forget()
+    found = ranks(listed(lists, 10), [query.target for query in asked])
+    return {"hr@10": float(hr(found, 10).mean()), METRIC: float(ndcg(found, 10).mean())}
+
+
+def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[float, list[dict[str, float]]]:
+    """The weight of the transition prior with the best NDCG@10 on `asked`, and the metric of every weight tried.
+
+    The whole distribution of each query is computed once, then every weight is exact arithmetic.
+    """
+    recommender.engine.forget()
+    prompts = recommender.prompts([query.history for query in asked])
+    found: dict[float, list[float]] = {weight: [] for weight in PRIOR_WEIGHTS}
+    whole = log_p_all(recommender.engine, prompts, recommender.listing.choices) if prompts else ()
+    for query, log_p in zip(asked, whole, strict=True):
+        p = recommender.prior.p(query.history)
+        seen = query.history if recommender.recipe.split.repeats == "exclude" else ()
+        for weight in PRIOR_WEIGHTS:
+            prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)
+            score = log_p + prior + terms.mask(len(log_p), seen)
+            better = int((score > score[query.target]).sum())
+            found[weight].append(float(ndcg(np.array([better + 1]), 10)[0]))
+    table = [{"weight": weight, METRIC: float(np.mean(values or [0.0]))} for weight, values in found.items()]
+    return max(table, key=lambda row: row[METRIC])["weight"], table

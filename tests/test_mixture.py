@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmrec.config import Mixture, Task
+from llmrec.model.mixture import micro, steps, taken
+from llmrec.model.rows import Row, choice_row
+
+LISTS = [Row(np.zeros(40 + i, np.int32), np.arange(10), np.arange(10), np.empty(0)) for i in range(30)]
+REVIEWS = [choice_row([1] * (8 + i % 5), np.array([3, 4]), i % 3, task="review") for i in range(60)]
+ROWS = [*LISTS, *REVIEWS]
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def choices(part: list[int]) -> int:
+    return sum(len(ROWS[row].starts) for row in part)
+
+
+def test_at_temperature_one_every_row_is_taken_once_and_steps_hold_all_tasks() -> None:
+    made = steps(ROWS, 400, rng())
+    assert sorted(row for step in made for row in step) == list(range(90))
+    assert all({ROWS[row].task for row in step} == {"next_item", "review"} for step in made)
+    assert all(len({ROWS[row].task for row in part}) == 1 for step in made for part in micro(step, ROWS, 400))
+
+
+def test_temperature_shares_choices_not_rows() -> None:
+    """300 choices in lists, 60 in reviews: at infinity both get 180."""
+    found = taken(ROWS, {}, Mixture(temperature=100), rng())
+    assert choices(found["next_item"]) == pytest.approx(180, abs=10)
+    assert choices(found["review"]) == pytest.approx(180, abs=10)
+    assert set(found["review"]) == set(range(30, 90))  # three times each, or nearly
+    half = taken(ROWS, {}, Mixture(temperature=2), rng())
+    wanted = 360 * np.sqrt(300) / (np.sqrt(300) + np.sqrt(60))
+    assert choices(half["next_item"]) == pytest.approx(wanted, abs=10)
+
+
+def test_a_token_budget_takes_another_part_each_time() -> None:
+    tasks, draws = {"next_item": Task(tokens=500)}, rng()
+    first, second = (taken(ROWS, tasks, Mixture(), draws) for _ in range(2))
+    for found in (first, second):
+        assert 400 < sum(len(ROWS[row].tokens) for row in found["next_item"]) <= 500
+        assert len(found["review"]) == 60
+    assert first["next_item"] != second["next_item"]
