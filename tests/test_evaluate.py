@@ -16,7 +16,18 @@ from llmrec.baselines import ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.data.split import Query
 from llmrec.errors import AdapterError, DataError, RecipeError
-from llmrec.evaluate import RANKERS, LanguageModel, World, adapter_of, evaluate, load_suite, sampled, under
+from llmrec.evaluate import (
+    RANKERS,
+    LanguageModel,
+    World,
+    adapter_of,
+    evaluate,
+    load_suite,
+    load_suite_as,
+    sampled,
+    under,
+)
+from llmrec.judge import judges
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 9
@@ -281,9 +292,14 @@ def test_the_real_baselines_run(project, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_suite_loads(path):
-    name, suite = load_suite(str(path))
-    assert name == path.stem and set(suite.rankers) <= set(RANKERS)
-    assert {ranker for pair in suite.compare for ranker in pair} <= set(suite.rankers)
+    if judges(str(path)):
+        name, suite = load_suite_as(config.Judged, str(path))
+        measured = suite.judges
+    else:
+        name, suite = load_suite(str(path))
+        measured = suite.rankers
+        assert set(measured) <= set(RANKERS)
+    assert name == path.stem and {one for pair in suite.compare for one in pair} <= set(measured)
 
 
 def test_the_language_model_ranks_with_and_without_prior():
