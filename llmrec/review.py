@@ -123,8 +123,11 @@ def print_table(found: Sequence[Judgement], console: Console | None = None) -> N
     """One line per text."""
     console = console or Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("label", *found[0].p, "text"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("label", "text") else "right")
+    longest = max(len(name) for name in found[0].p)
+    table.add_column("label", no_wrap=True, min_width=longest)
+    for name in found[0].p:
+        table.add_column(name, no_wrap=True, min_width=max(len(name), 6), justify="right")
+    table.add_column("text", no_wrap=True)
     for one in found:
         table.add_row(Text(one.label, "bold"), *(f"{p:.1%}" for p in one.p.values()), Text(one_line(one.text, 60)))
     console.print(table)

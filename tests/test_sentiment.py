@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import yaml
+from rich.console import Console
 
 from llmrec import config, prepare
 from llmrec.engine.fake import FakeEngine
@@ -18,7 +20,7 @@ from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import compared, judge
 from llmrec.learning.review_sentiment import balanced
 from llmrec.model.encode import Encoder
-from llmrec.review import read_lines, review
+from llmrec.review import Judgement, print_table, read_lines, review
 from llmrec.sentiment import Sentiment
 from llmrec.tasks.review_sentiment import label_of, labels
 from llmrec.tasks.saved import changes
@@ -213,6 +215,15 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
         review("shop", ["fine", "  "])
     with pytest.raises(RecipeError, match="no interactions"):
         prepare.load(config.load_recipe("shop"))
+
+
+def test_the_table_keeps_its_numbers_on_a_narrow_screen() -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    p = {"negative": 0.705, "neutral": 0.2, "positive": 0.095}
+    print_table([Judgement("so \x1b[31m bad " * 30, "negative", p)], console)
+    text = console.export_text()
+    assert all(word in text for word in ("negative", "neutral", "positive", "70.5%", "20.0%", "9.5%", "so"))
+    assert "\x1b[31m" not in text and len(text.splitlines()) == 2
 
 
 def test_files_of_reviews(tmp_path: Path) -> None:
