@@ -35,6 +35,7 @@ class Exact:
     recipe: config.Recipe
     adapter: str | None
     prior: bool = True
+    engine: str = "hf"
     _model: Recommender | None = None
 
     def rank(
@@ -54,7 +55,7 @@ class Exact:
             from llmrec.recommender import Recommender
 
             with Console(stderr=True).status("reading the model …"):
-                self._model = Recommender.load(self.recipe, self.adapter)
+                self._model = Recommender.load(self.recipe, self.adapter, engine=self.engine)
         return self._model
 
 
@@ -87,6 +88,7 @@ def chat(
     adapter: str | None = None,
     base: bool = False,
     prior: bool = True,
+    engine: str = "hf",
 ) -> Chat:
     """A conversation that can begin, or goes on from the file `session`.
 
@@ -94,6 +96,7 @@ def chat(
         user: whose history it starts with.
         adapter: another adapter than the domain's own.
         base: the base model without an adapter.
+        engine: `hf`, `vllm`, or the address of a vLLM server.
     Raises: RecipeError, DataError (unknown user, a file that is no session, a user for a session that goes on).
     """
     recipe = config.load_recipe(domain, overrides)
@@ -110,7 +113,7 @@ def chat(
     return Chat(
         recipe=recipe,
         vocabulary=Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain)),
-        ranker=Exact(recipe, None if base else adapter or recipe.domain, prior),
+        ranker=Exact(recipe, None if base else adapter or recipe.domain, prior, engine),
         session=known,
         file=session,
     )

@@ -79,7 +79,7 @@ Overrides = Annotated[
     typer.Argument(help="Settings that differ, e.g. lora.rank=32.", metavar="KEY=VALUE", show_default=False),
 ]
 
-Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, or the address of a vLLM server.")]
+Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).")]
 
 
 def _version(value: bool) -> None:
@@ -269,9 +269,7 @@ def score(
     adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
     prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
-    engine: Annotated[
-        str, typer.Option(help="What computes: hf, or fake (numbers without a model, to try a job).")
-    ] = "hf",
+    engine: Engine = "hf",
 ) -> None:
     """Answer a whole file of users, histories or user-item pairs.
 
@@ -302,6 +300,7 @@ def review(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
     """Say whether a review is negative, neutral or positive, with calibrated probabilities.
@@ -313,7 +312,7 @@ def review(
     texts = [*(text or ()), *(verb.read_lines(file) if file else ())]
     if not texts:
         raise LlmrecError("no review: give a text in quotes, or --file with one a line")
-    found = verb.review(domain, texts, base=base)
+    found = verb.review(domain, texts, base=base, engine=engine)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.as_dict(), ensure_ascii=False, allow_nan=False))
@@ -339,6 +338,7 @@ def chat(
     adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
     prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; needs --say.")] = False,
 ) -> None:
     """Talk about what to choose next.
@@ -356,7 +356,14 @@ def chat(
     if as_json and not say:
         raise LlmrecError('--json needs a message: --say "something like Fargo"')
     talk = verb.chat(
-        domain, overrides=tuple(overrides or ()), user=user, session=session, adapter=adapter, base=base, prior=prior
+        domain,
+        overrides=tuple(overrides or ()),
+        user=user,
+        session=session,
+        adapter=adapter,
+        base=base,
+        prior=prior,
+        engine=engine,
     )
     if not say:
         verb.talk(talk)

@@ -15,12 +15,13 @@ from rich.text import Text
 
 from llmrec import config
 from llmrec.data.records import one_line
-from llmrec.engine.hf import HFEngine
+from llmrec.engine import Engine
+from llmrec.engine import start as engines
 from llmrec.errors import AdapterError, DataError, RecipeError
 from llmrec.metrics.classification import tempered
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.model.load import base_model, load_tokenizer
 from llmrec.sentiment import TASK, Sentiment
 from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Template
@@ -46,15 +47,17 @@ class Judge:
     """A domain's sentiment, an engine, and the temperature of the card."""
 
     sentiment: Sentiment
-    engine: HFEngine
+    engine: Engine
     adapter: str | None
     temperature: float
 
     @classmethod
-    def load(cls, recipe: config.Recipe, adapter: str | None) -> Judge:
+    def load(cls, recipe: config.Recipe, adapter: str | None, *, engine: str = "hf") -> Judge:
         """With a trained adapter (`None`: the base model as it is, not calibrated).
 
-        Raises: AdapterError where the adapter is missing, or was trained on another base or not on this task.
+        Args:
+            engine: `hf`, `vllm`, or the address of a vLLM server.
+        Raises: EngineError; AdapterError where the adapter is missing, or was trained on another base or not on this task.
         """
         if TASK not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {TASK} among its tasks")
@@ -75,12 +78,12 @@ class Judge:
         if folder and [label.text for label in sentiment.labels] != card[TASK].get("labels"):
             raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=device)
-        model = adapters.load(model, {adapter: folder} if adapter and folder else {})
+        folders = {adapter: folder} if adapter and folder else {}
+        started = engines.start(engine, base, encoder.tokenizer, folders, recipe, device=device)
         temperature = card[TASK].get("temperature") if folder else 1.0
         if not (isinstance(temperature, int | float) and 0 < temperature < 1000):
             raise AdapterError(f"{folder}: the card names no temperature for {TASK}; restore it or train again")
-        return cls(sentiment, HFEngine(model, encoder.tokenizer), adapter, float(temperature))
+        return cls(sentiment, started, adapter, float(temperature))
 
     def p(self, reviews: Sequence[tuple[str, str | None]], wording: int = 0) -> np.ndarray:
         """(reviews, labels) calibrated probabilities for pairs of text and headline."""
@@ -88,14 +91,14 @@ class Judge:
 
 
 def review(
-    domain: str, texts: Sequence[str], *, overrides: tuple[str, ...] = (), base: bool = False
+    domain: str, texts: Sequence[str], *, overrides: tuple[str, ...] = (), base: bool = False, engine: str = "hf"
 ) -> list[Judgement]:
     """What each text says; the adapter is the domain's, or with `base` none.  Raises: DataError for an empty text."""
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, None if base else recipe.domain)
+    judge = Judge.load(recipe, None if base else recipe.domain, engine=engine)
     p = judge.p([(text, None) for text in texts])
     names = [label.text for label in judge.sentiment.labels]
     return [
