@@ -57,7 +57,7 @@ class Judge:
 
         Args:
             engine: `hf`, `vllm`, or the address of a vLLM server.
-        Raises: EngineError; AdapterError where the adapter is missing, or was trained on another base or not on this task.
+        Raises: EngineError; AdapterError where the adapter is missing, of another base, or not trained on this task.
         """
         if TASK not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {TASK} among its tasks")
