@@ -15,4 +15,6 @@ for user in 1 42 405; do
     run recommend movies --user "$user" -n 5
 done
 run recommend movies --history "Fargo" "Pulp Fiction" --only category=Comedy year=1990..1999 -n 5
+run chat movies --say "something like Fargo, but a comedy from the 90s, -n 3" --say "why the first?"
+run review fashion "Too tight, and it itches." "The softest dress I own, I wear it every week."
 run evaluate smoke
