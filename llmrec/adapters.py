@@ -240,6 +240,8 @@ def _demand(verdict: Verdict, source: Path) -> None:
 
 def _catalog(folder: Path, card: dict[str, Any], recipe: config.Recipe, encoder: Encoder, verdict: Verdict) -> None:
     """The items that the adapter was trained on are in the catalog, if that has been prepared here."""
+    if "items" not in card:  # it learned no list
+        return
     if read_manifest(prepare.data_folder(recipe)) is None:
         verdict.notes.append(f"catalog not checked: `llmrec prepare {recipe.domain}` first")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -193,6 +194,7 @@ class VLLMEngine:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without warnings that vLLM's imports give about each other."""
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # no processor runs Triton
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
