@@ -120,9 +120,13 @@ def prepare(
     from llmrec.prepare import prepare as run
 
     recipe = _recipe(domain, overrides)
-    folder = run(recipe, force=force)
-    counts = (read_manifest(folder) or {}).get("counts", {})
-    typer.echo(f"{folder}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    if recipe.data is not None:
+        folder = run(recipe, force=force)
+        counts = (read_manifest(folder) or {}).get("counts", {})
+        typer.echo(f"{folder}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    for task, settings in recipe.tasks.items():
+        if settings.data is not None:
+            typer.echo(f"{assets.resolve(settings.data.path)}: {task}")
     if recipe.base_model in assets.ASSETS:
         typer.echo(f"{assets.fetch(recipe.base_model)}: base model")
 

@@ -13,8 +13,9 @@ import pytest
 import tiny
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
-from llmrec import config, prepare
+from llmrec import cli, config, prepare
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import compared, judge
@@ -189,6 +190,13 @@ def test_the_card_says_what_was_learned_and_how_sure_to_be(here: Path) -> None:
     assert card["validation"]["macro_f1"] > 0.6 and card["loss"]["review_sentiment"] < 0.6
     assert "catalog" not in card and "items" not in card
     assert "Toy Story" not in json.dumps(card)
+
+
+def test_a_domain_of_reviews_alone_is_prepared_and_verified(here: Path, home: Path) -> None:
+    prepared = CliRunner().invoke(cli.app, ["prepare", "shop"])
+    assert prepared.exit_code == 0 and f"{here / 'reviews.csv'}: review_sentiment" in prepared.output
+    verified = CliRunner().invoke(cli.app, ["adapters", "verify", "shop"])
+    assert verified.exit_code == 0 and "catalog" not in verified.output, verified.output
 
 
 def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -> None:
