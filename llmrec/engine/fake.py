@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from llmrec.engine import Node, Prompt
+from llmrec.engine.asks import cut
 
 
 class FakeEngine:
@@ -31,7 +32,7 @@ class FakeEngine:
 
     def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         reply = " ".join(self.reply.split(" ")[:max_tokens])
-        return [reply[: min((at for s in stop if (at := reply.find(s)) >= 0), default=len(reply))] for _ in prompts]
+        return [cut(reply, stop) for _ in prompts]
 
     def _log_p(self, node: Node) -> np.ndarray:
         text = f"{node.prompt.adapter}|{node.prompt.tokens}|{node.path}".encode()

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from llmrec.engine import Node, Prompt
+from llmrec.engine.asks import cut
 from llmrec.errors import LlmrecError
 from llmrec.model.head import base_weight, token_rows
 
@@ -110,8 +111,7 @@ class HFEngine:
                     input_ids=ids.to(self.device), attention_mask=seen.long().to(self.device), **options
                 )
             for row, i in enumerate(group):
-                reply = self.tokenizer.decode(out[row, longest:], skip_special_tokens=True)
-                replies[i] = reply[: min((at for s in stop if (at := reply.find(s)) >= 0), default=len(reply))]
+                replies[i] = cut(self.tokenizer.decode(out[row, longest:], skip_special_tokens=True), stop)
         return replies
 
     def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:
