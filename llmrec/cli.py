@@ -296,6 +296,67 @@ def score(
     verb.print_counts(verb.score(asked, output, restart=restart), output)
 
 
+@app.command(cls=ManyValues)
+def summarize(
+    domain: Domain,
+    overrides: Overrides = None,
+    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    engine: Engine = "hf",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a person is interested in: a few sentences, and how likely each category comes next.
+
+    Example: llmrec summarize movies --user 42
+
+    Example: llmrec summarize movies --history "Fargo" "Heat" --json
+    """
+    from llmrec import summarize as verb
+
+    found = verb.summarize(
+        domain, overrides=tuple(overrides or ()), user=user, history=history or (), adapter=adapter, base=base,
+        engine=engine,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, allow_nan=False, indent=2))
+    else:
+        verb.print_summary(found)
+
+
+@app.command(cls=ManyValues)
+def explain(
+    domain: Domain,
+    item: Annotated[str, typer.Argument(help="Title of the item.", show_default=False)],
+    overrides: Overrides = None,
+    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    engine: Engine = "hf",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why an item fits a person, and the facts behind it.
+
+    Example: llmrec explain movies "Heat" --user 42
+    """
+    from llmrec import explain as verb
+
+    found = verb.explain(
+        domain, item, overrides=tuple(overrides or ()), user=user, history=history or (), adapter=adapter, base=base,
+        engine=engine,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, allow_nan=False, indent=2))
+    else:
+        verb.print_explanation(found)
+
+
 @app.command()
 def review(
     domain: Domain,

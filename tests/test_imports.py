@@ -19,13 +19,15 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
-    {"prepare", "recommender", "jobs", "sentiment"},  # what the verbs share
+    {"prepare", "recommender", "jobs", "sentiment", "writing", "follow_up"},  # what the verbs share
     {"learning"},
     {
         "show",
         "train",
         "evaluate",
         "recommend",
+        "summarize",
+        "explain",
         "review",
         "judge",
         "prompts",

@@ -42,5 +42,7 @@ class Engine(Protocol):
         """log p of every child of each node, float32 nats, in the order of `children`; each array sums to 1 after
         exp.  Children are scored against each other only: the rest of the vocabulary has no share."""
 
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """One reply per prompt, greedy, cut before the first of `stop`."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
+        """One reply per prompt, greedy, cut before the first of `stop`, or with `keep_stop` behind it."""

@@ -100,6 +100,7 @@ def groups(prompts: Sequence[Prompt], *, blocks: int, block_size: int, adapters:
         yield group
 
 
-def cut(reply: str, stop: Sequence[str]) -> str:
-    """`reply` before the first of `stop`."""
-    return reply[: min((at for s in stop if (at := reply.find(s)) >= 0), default=len(reply))]
+def cut(reply: str, stop: Sequence[str], keep: bool = False) -> str:
+    """`reply` before the first of `stop`, or with `keep` behind it."""
+    at, ends = min(((at, at + len(s)) for s in stop if (at := reply.find(s)) >= 0), default=(len(reply), len(reply)))
+    return reply[: ends if keep else at]

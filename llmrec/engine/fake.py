@@ -30,9 +30,11 @@ class FakeEngine:
         self.branched.append(len(nodes))
         return [self._log_p(node) for node in nodes]
 
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
         reply = " ".join(self.reply.split(" ")[:max_tokens])
-        return [cut(reply, stop) for _ in prompts]
+        return [cut(reply, stop, keep_stop) for _ in prompts]
 
     def _log_p(self, node: Node) -> np.ndarray:
         text = f"{node.prompt.adapter}|{node.prompt.tokens}|{node.path}".encode()

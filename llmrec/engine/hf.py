@@ -92,7 +92,9 @@ class HFEngine:
         return result  # type: ignore[return-value]
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
         """Greedy replies; prompts are padded on the left in groups of one adapter."""
         self._check(prompts, room=max_tokens)
         replies = [""] * len(prompts)
@@ -111,7 +113,7 @@ class HFEngine:
                     input_ids=ids.to(self.device), attention_mask=seen.long().to(self.device), **options
                 )
             for row, i in enumerate(group):
-                replies[i] = cut(self.tokenizer.decode(out[row, longest:], skip_special_tokens=True), stop)
+                replies[i] = cut(self.tokenizer.decode(out[row, longest:], skip_special_tokens=True), stop, keep_stop)
         return replies
 
     def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:

@@ -88,7 +88,9 @@ class RemoteEngine:
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
 
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
         for prompt in prompts:
             check(prompt, self.max_tokens + 1 - max_tokens)
         options: dict[str, Any] = {"max_tokens": max_tokens, "return_token_ids": True}
@@ -100,7 +102,7 @@ class RemoteEngine:
         replies = [""] * len(prompts)
         work = [(name, options, members) for name, members in together.items()]
         for i, ids in self._complete([p.tokens for p in prompts], work, lambda i, choice: choice["token_ids"]):
-            replies[i] = cut(self.tokenizer.decode(ids, skip_special_tokens=True), stop)
+            replies[i] = cut(self.tokenizer.decode(ids, skip_special_tokens=True), stop, keep_stop)
         return replies
 
     def close(self) -> None:

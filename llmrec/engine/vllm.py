@@ -134,7 +134,9 @@ class VLLMEngine:
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
 
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
         from vllm import SamplingParams
 
         for prompt in prompts:
@@ -143,7 +145,7 @@ class VLLMEngine:
         outputs = self._run([p.tokens for p in prompts], [greedy] * len(prompts), [p.adapter for p in prompts])
         # Decoded here and not by vLLM, so that a reply reads as the reference engine's does to the last byte.
         texts = [self.tokenizer.decode(out.outputs[0].token_ids, skip_special_tokens=True) for out in outputs]
-        return [cut(text, stop) for text in texts]
+        return [cut(text, stop, keep_stop) for text in texts]
 
     def close(self) -> None:
         """Give memory back."""

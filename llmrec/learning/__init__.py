@@ -15,6 +15,9 @@ from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError, did_you_mean
+from llmrec.learning.explanation import Explanation
+from llmrec.learning.interest import Interest
+from llmrec.learning.interest_summary import InterestSummary
 from llmrec.learning.next_item import NextItem
 from llmrec.learning.review_sentiment import ReviewSentiment
 from llmrec.model.encode import Encoder
@@ -47,6 +50,9 @@ class Learner(Protocol):
 
 LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine], Learner]] = {
     "next_item": NextItem,
+    "interest": Interest,
+    "interest_summary": InterestSummary,
+    "explanation": Explanation,
     "review_sentiment": ReviewSentiment,
 }
 

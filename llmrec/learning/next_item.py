@@ -34,17 +34,13 @@ class NextItem:
     metric = METRIC
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
-        dataset = prepare.load(recipe)
-        catalog = Catalog.of(dataset)
-        template = Template.load(config.project() / "prompts" / "next_item.yaml")
-        listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
-        self.recommender = Recommender(
-            recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
-            engine=engine, adapter="default",
-        )  # fmt: skip
-        self.trie = listing.choices.trie
-        self.digest = catalog.digest
-        self.asked = sampled(queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=1), recipe)
+        self.recommender = recommender(recipe, encoder, engine)
+        self.trie = self.recommender.listing.choices.trie
+        self.digest = self.recommender.catalog.digest
+        asked = queries(
+            self.recommender.dataset, self.recommender.catalog, "valid", baskets=recipe.split.baskets, max_targets=1
+        )
+        self.asked = sampled(asked, recipe)
         self.validates = bool(self.asked)
 
     def rows(self, variant: int) -> list[rows.Row]:
@@ -64,6 +60,18 @@ class NextItem:
             "prior_weight": weight,
             "prior_weights_tried": fitted,
         }
+
+
+def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine) -> Recommender:
+    """The recipe's domain with today's wording, around the model in training.  Raises: DataError, PromptError."""
+    dataset = prepare.load(recipe)
+    catalog = Catalog.of(dataset)
+    template = Template.load(config.project() / "prompts" / "next_item.yaml")
+    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
+    return Recommender(
+        recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
+        engine=engine, adapter="default",
+    )  # fmt: skip
 
 
 def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:

@@ -38,6 +38,14 @@ class Encoder:
         self.newline = tuple(self._after("a", "\n"))
         self._separator = self._raw("\n")
         self._header = lru_cache(maxsize=1024)(self._render_header)
+        self._turn = lru_cache(maxsize=1024)(self._render_turn)
+
+    @property
+    def end(self) -> int:
+        """The token that ends a reply.  Raises: LlmrecError where the base model has none."""
+        if self.tokenizer.eos_token_id is None:
+            raise LlmrecError("this base model's tokenizer has no end token, so it cannot write texts; take another")
+        return int(self.tokenizer.eos_token_id)
 
     def text(self, text: str) -> list[int]:
         """User text as ordinary tokens.  Raises: LlmrecError over 100,000 characters."""
@@ -82,6 +90,10 @@ class Encoder:
         """Everything up to and including the opening of the assistant's turn."""
         return self._header(tuple((m.role, m.content) for m in messages))
 
+    def turn(self, before: Sequence[Message], message: Message) -> tuple[int, ...]:
+        """From the end of the assistant's reply to `before`, through `message`, to the opening of the next reply."""
+        return self._turn(tuple((m.role, m.content) for m in before), (message.role, message.content))
+
     def list_prompt(
         self,
         messages: Sequence[Message],
@@ -104,18 +116,22 @@ class Encoder:
         return Prompt(header + tuple(token for line in lines[first:] for token in line), adapter)
 
     def _render_header(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        """The chat template rendered over marks, then cut at them: control parts may spell control tokens, the
-        messages' texts may not."""
+        return tuple(id for ids in self._pieces(messages) for id in ids)
+
+    def _render_turn(self, before: tuple[tuple[str, str], ...], message: tuple[str, str]) -> tuple[int, ...]:
+        pieces = self._pieces((*before, ("assistant", ""), message))
+        return tuple(id for ids in pieces[2 * len(before) + 2 :] for id in ids)
+
+    def _pieces(self, messages: tuple[tuple[str, str], ...]) -> list[list[int]]:
+        """The chat template rendered over marks, then cut at them: control parts (at even places) may spell control
+        tokens, the messages' texts (between them) may not."""
         mark = secrets.token_hex(8)
         turns = [{"role": role, "content": f"{mark}x{i}x"} for i, (role, _) in enumerate(messages)]
         pieces = re.split(rf"{mark}x(\d+)x", self._render(turns))
-        ids: list[int] = []
-        for place, piece in enumerate(pieces):
-            if place % 2:
-                ids += self.text(messages[int(piece)][1].strip())
-            elif piece:
-                ids += self.tokenizer.encode(piece, add_special_tokens=False)
-        return tuple(ids)
+        return [
+            self.text(messages[int(piece)][1].strip()) if place % 2 else self._raw(piece) if piece else []
+            for place, piece in enumerate(pieces)
+        ]
 
     def _render(self, turns: list[dict[str, str]]) -> str:
         if not self.tokenizer.chat_template:

@@ -192,15 +192,14 @@ def fit(
                 batch = collate(some, decisions[task], accelerator.device, inputs)
                 last = i == len(parts) - 1
                 with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
-                    expected = None
-                    if share and teachers and task in teachers:
-                        p = teachers[task](some).to(accelerator.device)
-                        expected = losses[task].expected(p, batch.target)
+                    p, part_share = soft_targets(some, teachers, share)
+                    expected = None if p is None else losses[task].expected(p.to(accelerator.device), batch.target)
                     nats, soft = learner(*batch.learned, expected)
-                    aim = torch.lerp(nats, soft, share) * factor[task] / total[task]
+                    aim = torch.lerp(nats, soft, part_share) * factor[task] / total[task]
                     accelerator.backward(real * aim * accelerator.num_processes)
                 counted = sum(row.weight * len(row.starts) for row in some)
-                state.recent.append((task, float(nats.detach()) * real, counted))
+                logged = soft if some[0].p is not None else nats
+                state.recent.append((task, float(logged.detach()) * real, counted))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, plan.steps, settings)
@@ -225,6 +224,18 @@ def fit(
         _load_tensors(run / "best.safetensors", trainable)
     model.eval()
     return state
+
+
+def soft_targets(
+    rows: Sequence[Row], teachers: Mapping[str, Callable[[Sequence[Row]], Tensor]] | None, share: float
+) -> tuple[Tensor | None, float]:
+    """(targets, choices) probabilities for rows of one task, and how much they count against what happened: the rows'
+    own count alone, a teacher's by `share`."""
+    if rows[0].p is not None:
+        return torch.from_numpy(np.concatenate([row.p for row in rows if row.p is not None])), 1.0
+    if share and teachers and rows[0].task in teachers:
+        return teachers[rows[0].task](rows), share
+    return None, 0.0
 
 
 class Plan:

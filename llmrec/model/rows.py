@@ -20,6 +20,7 @@ class Row:
     context: np.ndarray  # (lines,) int32, choices on the lines before the first target
     task: str = "next_item"  # whose trie the choices come from
     weight: float = 1.0  # how much each target counts
+    p: np.ndarray | None = None  # (targets, choices) float32, what is expected instead of the choice alone
 
 
 def dense_rows(
@@ -68,11 +69,21 @@ def last_rows(
     return rows
 
 
-def choice_row(header: Sequence[int], line: np.ndarray, choice: int, *, task: str, weight: float = 1.0) -> Row:
-    """A row whose one target is the whole reply: `line`, the tokens of `choice`."""
+def choice_row(
+    header: Sequence[int], line: np.ndarray, choice: int, *, task: str, weight: float = 1.0, p: np.ndarray | None = None
+) -> Row:
+    """A row whose one target is the whole reply: `line`, the tokens of `choice`; with `p`, (choices,) probabilities,
+    all choices are learned by their share."""
     tokens = np.concatenate([np.asarray(header, np.int32), line]).astype(np.int32)
     start, which = np.array([len(header)], np.int32), np.array([choice], np.int32)
-    return Row(tokens, start, which, np.empty(0, np.int32), task, weight)
+    return Row(tokens, start, which, np.empty(0, np.int32), task, weight, None if p is None else p[None])
+
+
+def text_row(header: Sequence[int], reply: Sequence[int], *, task: str) -> Row:
+    """A row whose targets are the tokens of a text, each a choice from the whole vocabulary."""
+    tokens = np.asarray([*header, *reply], np.int32)
+    starts = np.arange(len(header), len(tokens), dtype=np.int32)
+    return Row(tokens, starts, np.asarray(reply, np.int32), np.empty(0, np.int32), task)
 
 
 def shuffled_ties(history: np.ndarray, timestamps: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ define, import or compute, so what it costs is bounded by what it is given.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,30 @@ ALLOWED = (
 )  # fmt: skip
 FILTERS = ("capitalize", "default", "first", "join", "last", "length", "lower", "title", "trim", "upper")
 TESTS = ("defined", "none", "string", "number", "undefined")
+
+
+NAMED = re.compile("\x11(.*?)\x12(.*?)\x13", re.DOTALL)  # as `Name` prints itself; no text from outside holds these
+
+
+class Name(str):
+    """An item or a category where a reply mentions it: text to a template's eyes, a part of its own when printed."""
+
+    kind: str
+
+    @classmethod
+    def of(cls, kind: str, text: str) -> Name:
+        """`kind`: item or category."""
+        name = cls(text)
+        name.kind = kind
+        return name
+
+    @property
+    def text(self) -> str:
+        """What it spells, and nothing more."""
+        return self[:]
+
+    def __str__(self) -> str:
+        return f"\x11{self.kind}\x12{self[:]}\x13"
 
 
 @dataclass(frozen=True)
@@ -77,6 +102,8 @@ class Template(Section):
     """Name of the task: the file's name."""
     version: int = Field(ge=1)
     """Raised with every change of meaning."""
+    follows: Literal["", "next_item"] = ""
+    """`next_item`: a turn after that task's list, on the same person; `system` is the list's."""
     slots: tuple[str, ...] = ()
     """Every name that `system` and `user` may use."""
     system: str = ""
@@ -92,6 +119,11 @@ class Template(Section):
     """More of the item on the same line, as context that is never predicted."""
     choices: str = ""
     """The closed set that a choice comes from."""
+    facts: tuple[str, ...] = ()
+    """Every name that `replies` may use."""
+    replies: tuple[str, ...] = ()
+    """What a text should be, in one or more wordings, filled from the data: what training teaches.  A printed item or
+    category becomes a name, which an answer chooses from those that are true of the person."""
     labels: tuple[Label, ...] = ()
     """The closed set itself, where `choices: labels`."""
     metrics: tuple[str, ...] = ()
@@ -142,7 +174,8 @@ class Template(Section):
     @property
     def meaning(self) -> dict[str, Any]:
         """What a model reads or learns of the file: all but comments, layout, version, slots and metrics."""
-        unread = {"version", "slots", "metrics"} | (set() if self.labels else {"labels"})
+        unread = {"version", "slots", "facts", "metrics"}
+        unread |= {name for name in ("labels", "follows", "replies") if not getattr(self, name)}
         return self.model_dump(mode="json", exclude=unread)
 
     def wordings(self, held_out: bool | None = None) -> list[int]:
@@ -169,6 +202,25 @@ class Template(Section):
         turns = (Message("system", system), Message("user", user))
         return tuple(turn for turn in turns if turn.role != "system" or turn.content)
 
+    def reply_parts(self, facts: Mapping[str, Any], wording: int = 0) -> list[str | Name]:
+        """The reply that training teaches, as plain texts and names, none of them empty.
+
+        Args:
+            facts: plain data and `Name`s for at least the declared facts.
+        Raises: PromptError for a fact without a value.
+        """
+        if missing := sorted(set(self.facts) - set(facts)):
+            raise PromptError(
+                f"{self._path}: facts: '{self.task}' knows no {', '.join(missing)} ({', '.join(sorted(facts))})"
+            )
+        text = " ".join(self._fill(f"replies.{wording}", {name: facts[name] for name in self.facts}).split())
+        pieces = NAMED.split(text)
+        parts: list[str | Name] = []
+        for place in range(0, len(pieces), 3):
+            parts += [pieces[place]] if pieces[place] else []
+            parts += [Name.of(*pieces[place + 1 : place + 3])] if place + 2 < len(pieces) else []
+        return parts
+
     def line_text(self, item: Mapping[str, Any]) -> str:
         """An item (title, year, categories) as the text of one line; line breaks become spaces."""
         return " ".join(self._fill("line", {"item": item}).splitlines())
@@ -186,6 +238,7 @@ class Template(Section):
             **parts,
             "line": (self.line, ("item",)),
             "after": (self.after, ("item",)),
+            **{f"replies.{i}": (text, self.facts) for i, text in enumerate(self.replies)},
         }
 
     @cached_property
@@ -201,6 +254,10 @@ class Template(Section):
             yield "labels: stand where `choices: labels`, and only there"
         if self.labels and len({label.text for label in self.labels}) < max(2, len(self.labels)):
             yield "labels: two or more with different texts are needed"
+        if self.follows and self.system.strip():
+            yield f"system: a turn after the list of {self.follows} has that one's; leave it out"
+        if self.replies and self.reply != "text":
+            yield "replies: stand where `reply: text`, and only there"
         for place, (text, names) in self._parts.items():
             yield from (f"{place}: {problem}" for problem in _check(text, names))
 

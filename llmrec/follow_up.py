@@ -1,0 +1,152 @@
+"""Tasks after a history list: categories as a closed set, prompts behind lists, and texts that name things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec import config, writing
+from llmrec.choices.search import Choices, log_p_all
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.engine import Node, Prompt
+from llmrec.errors import AdapterError, DataError
+from llmrec.recommender import Recommender
+from llmrec.tasks.follow_up import message
+from llmrec.tasks.next_item import conversation
+from llmrec.tasks.saved import saved_prompts
+from llmrec.tasks.template import Name, Template
+from llmrec.writing import Names
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """One such task of a recommender's domain."""
+
+    recommender: Recommender
+    template: Template
+    names: Mapping[str, Names]
+    """What a reply may name, by kind: the catalog's items, and its categories in the order of the alphabet."""
+
+    @classmethod
+    def build(cls, recommender: Recommender, template: Template) -> FollowUp:
+        """Raises: DataError where the domain's items have no categories."""
+        categories = sorted({name for own in recommender.catalog.categories for name in own})
+        if len(categories) < 2:
+            raise DataError(
+                f"{recommender.recipe.domain}: {template.task} needs items of two or more categories, and they have "
+                f"{len(categories)}; name the column of categories in the recipe's data, or leave the task out"
+            )
+        lines = [np.asarray(ids, np.int32) for ids in recommender.encoder.lines(categories)]
+        listing = recommender.listing
+        return cls(
+            recommender, template,
+            {
+                "item": Names(listing.identifiers, listing.lines, listing.choices),
+                "category": Names(categories, lines, Choices(ChoiceTrie.build(lines))),
+            },
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, recommender: Recommender, task: str) -> FollowUp:
+        """With the wording that the recommender's adapter was trained on (without one: today's).
+
+        Raises: AdapterError where the adapter has not learned the task, or learned it with other categories.
+        """
+        prompts = config.project() / "prompts"
+        if recommender.adapter is None:
+            return cls.build(recommender, Template.load(prompts / f"{task}.yaml"))
+        folder = config.adapter_folder(recommender.adapter)
+        saved = saved_prompts(folder, recommender.card)
+        known = recommender.card.get(task)
+        if task not in saved or not isinstance(known, dict):
+            raise AdapterError(
+                f"{folder.name}: not trained on {task} (only {', '.join(saved)}); name it among the recipe's tasks and "
+                f"run `llmrec train {recommender.recipe.domain}`"
+            )
+        found = cls.build(recommender, saved[task])
+        if list(found.categories) != known.get("categories"):
+            raise AdapterError(f"{folder.name}: trained on {task} with other categories; train it again")
+        return found
+
+    @property
+    def categories(self) -> Sequence[str]:
+        return self.names["category"].texts
+
+    def categories_of(self, items: Sequence[int]) -> list[tuple[str, ...]]:
+        return [self.recommender.catalog.categories[item] for item in items]
+
+    def lines_of(self, items: Sequence[int]) -> list[str]:
+        """Their identifiers."""
+        return [self.recommender.listing.identifiers[item] for item in items]
+
+    def item_slot(self, item: int) -> dict[str, Any]:
+        """What a wording may say of an item."""
+        catalog = self.recommender.catalog
+        return {
+            "title": catalog.title[item],
+            "year": catalog.year[item],
+            "categories": list(catalog.categories[item]),
+        }
+
+    def prompts(
+        self,
+        histories: Sequence[Sequence[int]],
+        slots: Sequence[Mapping[str, Any]] | None = None,
+        wording: int = 0,
+        list_wording: int = 0,
+    ) -> list[Prompt]:
+        """One prompt per history (catalog positions, oldest first): the list as next_item reads it, so that both share
+        what is computed of it, then the turn, with what the wording says of `slots`."""
+        model = self.recommender
+        before = conversation(model.template, model.recipe, (), list_wording).messages
+        prompts = []
+        for i, prompt in enumerate(model.prompts(histories, list_wording)):
+            asked = message(self.template, model.recipe, wording, **(slots[i] if slots else {}))
+            prompts.append(Prompt(prompt.tokens + model.encoder.turn(before, asked), prompt.adapter))
+        return prompts
+
+    def log_p(self, histories: Sequence[Sequence[int]], wording: int = 0) -> np.ndarray:
+        """(histories, categories) float32 nats."""
+        if not histories:
+            return np.empty((0, len(self.categories)), np.float32)
+        return log_p_all(
+            self.recommender.engine, self.prompts(histories, wording=wording), self.names["category"].choices
+        )
+
+    def encoded(self, parts: Sequence[str | Name]) -> list[int]:
+        """Tokens of a reply.  Raises: PromptError."""
+        return writing.encoded(parts, self.names, self.recommender.encoder)
+
+    def log_p_of(
+        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]], vocabulary: int
+    ) -> list[np.ndarray]:
+        """Per prompt the log p of each token of its reply, float32 nats, among the whole vocabulary."""
+        everything = np.arange(vocabulary, dtype=np.int32)
+        found = []
+        for prompt, reply in zip(prompts, replies, strict=True):  # one at a time: each token brings a whole vocabulary
+            nodes = [Node(prompt, tuple(reply[:end]), everything) for end in range(len(reply))]
+            log_p = self.recommender.engine.branch(nodes)
+            found.append(np.array([one[token] for one, token in zip(log_p, reply, strict=True)], np.float32))
+        return found
+
+    def write(
+        self,
+        histories: Sequence[Sequence[int]],
+        items: Sequence[Sequence[int]],
+        categories: Sequence[Sequence[str]],
+        slots: Sequence[Mapping[str, Any]] | None = None,
+        wording: int = 0,
+    ) -> list[list[str | Name]]:
+        """A reply per history that names no other `items` (catalog positions) and `categories` than those given."""
+        place = {name: i for i, name in enumerate(self.categories)}
+        allowed = [
+            {"item": named, "category": [place[name] for name in mine]}
+            for named, mine in zip(items, categories, strict=True)
+        ]
+        model = self.recommender
+        return writing.write(
+            model.engine, model.encoder, self.prompts(histories, slots, wording), self.names, allowed
+        )  # fmt: skip

@@ -1,0 +1,142 @@
+"""What training needs of tasks after a history list: moments of people's histories, and what came after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from llmrec import config
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.data.split import histories, queries
+from llmrec.engine.hf import HFEngine
+from llmrec.errors import RecipeError
+from llmrec.follow_up import FollowUp
+from llmrec.learning.next_item import recommender
+from llmrec.model.encode import Encoder
+from llmrec.model.head import base_weight
+from llmrec.model.rows import Row, text_row
+from llmrec.tasks.template import Name, Template
+
+FEWEST = 5  # items before a moment that training asks about
+LEAST_ROOM = 0.25  # of the window: lists are cut to a random length from here up
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A history up to some time, and what the person chose after it; catalog positions, oldest first."""
+
+    history: list[int]
+    after: list[int]
+    trained: bool
+    """Whether `after` stands among the training interactions."""
+
+
+class Moments:
+    """Where a recipe's histories can be cut, and which validation asks about."""
+
+    def __init__(self, task: str, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+        self.recipe = recipe
+        self.settings = recipe.tasks[task]
+        model = recommender(recipe, encoder, engine)
+        self.follow_up = FollowUp.build(model, Template.load(config.project() / "prompts" / f"{task}.yaml"))
+        self.seed = [recipe.fit.seed, *task.encode()]
+        self._histories = [found.items.tolist() for found in histories(model.dataset, model.catalog, "train")]
+        asked = queries(
+            model.dataset, model.catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets
+        )
+        found: dict[str, Moment] = {}
+        for query in asked:
+            moment = found.setdefault(query.user_id, Moment(list(query.history), [], False))
+            moment.after.append(query.target)
+        moments = [moment for moment in found.values() if moment.history]
+        chosen = np.random.default_rng(self.seed).permutation(len(moments))[: recipe.fit.valid_users]
+        self.valid = [moments[i] for i in np.sort(chosen)]
+
+    def train(self, variant: int) -> Iterator[tuple[Moment, np.random.Generator]]:
+        """One moment of every person with enough training interactions, or as many in all as the task's `examples`."""
+        rng = np.random.default_rng([*self.seed, variant])
+        able = [items for items in self._histories if len(items) > FEWEST]
+        if not able:
+            raise RecipeError(f"nobody has more than {FEWEST} training interactions, too few to ask after a list")
+        count = self.settings.examples or len(able)
+        for i in np.concatenate([rng.permutation(len(able)) for _ in range(-(-count // len(able)))])[:count]:
+            items = able[i]
+            cut = int(rng.integers(FEWEST, len(items)))
+            yield Moment(self._seen(items[:cut], rng), items[cut:], True), rng
+
+    def wordings(self, rng: np.random.Generator) -> tuple[int, int]:
+        """One of the turn's and one of the list's."""
+        templates = self.follow_up.template, self.follow_up.recommender.template
+        turn, before = (int(rng.choice(template.wordings(held_out=False))) for template in templates)
+        return turn, before
+
+    def _seen(self, history: list[int], rng: np.random.Generator) -> list[int]:
+        """The end of a history that fits into a random part of the window: answers hold for lists of any length."""
+        lines = self.follow_up.recommender.listing.lines
+        room = self.recipe.fit.window_tokens * rng.uniform(LEAST_ROOM, 0.75)
+        taken = int(np.searchsorted(np.cumsum([len(lines[item]) for item in history[::-1]]), room, side="right"))
+        return history[-max(taken, FEWEST) :]
+
+
+class TextLearner:
+    """A task whose reply is text; see `llmrec.learning.Learner`.  A subclass says what the reply to a moment is."""
+
+    task: str
+
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+        self.moments = Moments(self.task, recipe, encoder, engine)
+        self.follow_up = self.moments.follow_up
+        if not self.follow_up.template.replies:
+            raise RecipeError(f"{self.follow_up.template.path}: replies: none, so training has nothing to teach")
+        self.engine = engine
+        self.vocabulary = len(base_weight(engine.head))
+        self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
+        self.digest = self.follow_up.recommender.catalog.digest
+        self.metric = f"{self.task}_p"
+        self._asked = list(self._examples(self.moments.valid, np.random.default_rng(self.moments.seed)))
+        self.validates = bool(self._asked)
+
+    def example(self, moment: Moment, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """(slots of the question, facts of the reply); None where there is nothing to say."""
+        raise NotImplementedError
+
+    def rows(self, variant: int) -> list[Row]:
+        made = []
+        for moment, rng in self.moments.train(variant):
+            if (found := self.example(moment, rng)) is None:
+                continue
+            slots, facts = found
+            [prompt] = self.follow_up.prompts([moment.history], [slots], *self.moments.wordings(rng))
+            reply = self.follow_up.encoded(self._reply(facts, rng))
+            made.append(text_row(prompt.tokens, reply, task=self.task))
+        return made
+
+    def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
+        return None
+
+    def validate(self) -> dict[str, float]:
+        """The geometric mean probability of a token of the reply that the data gives."""
+        self.engine.forget()
+        prompts = self.follow_up.prompts([m.history for m, *_ in self._asked], [slots for _, slots, _ in self._asked])
+        log_p = self.follow_up.log_p_of(prompts, [reply for *_, reply in self._asked], self.vocabulary)
+        self.engine.forget()
+        return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
+
+    def finish(self) -> dict[str, Any]:
+        return {self.task: {"categories": list(self.follow_up.categories)}}
+
+    def _examples(
+        self, moments: Sequence[Moment], rng: np.random.Generator
+    ) -> Iterator[tuple[Moment, dict[str, Any], list[int]]]:
+        for moment in moments:
+            if (found := self.example(moment, rng)) is not None:
+                yield moment, found[0], self.follow_up.encoded(self._reply(found[1], rng))
+
+    def _reply(self, facts: dict[str, Any], rng: np.random.Generator) -> list[str | Name]:
+        template = self.follow_up.template
+        return template.reply_parts(facts, int(rng.integers(len(template.replies))))

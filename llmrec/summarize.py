@@ -1,0 +1,123 @@
+"""summarize: what a person is interested in, as shares of categories and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmrec import config, prepare
+from llmrec.data.catalog import Catalog
+from llmrec.data.names import readable
+from llmrec.errors import DataError
+from llmrec.recommend import question
+from llmrec.tasks.follow_up import shares
+from llmrec.tasks.interest_summary import nameable
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.recommender import Recommender
+
+BAR = 24  # cells of the longest bar
+
+
+@dataclass(frozen=True)
+class Interest:
+    """One category: how likely it comes next, and its share of the history."""
+
+    category: str
+    p: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` found, and for whom."""
+
+    domain: str
+    adapter: str | None
+    user: str | None
+    history: tuple[str, ...]
+    """Titles, oldest first."""
+    text: str
+    """Sentences that name items and categories of the history only; empty where the model wrote none."""
+    interests: tuple[Interest, ...]
+    """Every category of the domain, most likely first; the probabilities sum to 1."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: stable keys, no NaN."""
+        return asdict(self)
+
+
+def summarize(
+    domain: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    user: str | None = None,
+    history: Sequence[str] = (),
+    adapter: str | None = None,
+    base: bool = False,
+    engine: str = "hf",
+) -> Summary:
+    """The interests of a user of the domain's data, of a history of titles, or of both (titles last).
+
+    Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
+    """
+    recipe = config.load_recipe(domain, overrides)
+    dataset = prepare.load(recipe)
+    asked = question(dataset, Catalog.of(dataset), user=user, history=history)
+    if not asked.history:
+        raise DataError('nothing to sum up: name a user with a history, or titles: --history "A Title"')
+    from llmrec.recommender import Recommender
+
+    model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
+    [(text, interests)] = summaries(model, [asked.history])
+    titles = tuple(model.catalog.title[item] for item in asked.history)
+    return Summary(recipe.domain, model.adapter, user, titles, text, interests)
+
+
+def summaries(
+    model: Recommender, histories: Sequence[Sequence[int]]
+) -> list[tuple[str, tuple[Interest, ...]]]:  # fmt: skip
+    """Sentences and interests for each history (catalog positions, oldest first, none empty)."""
+    from llmrec.follow_up import FollowUp
+    from llmrec.writing import plain
+
+    interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
+    own = [interest.categories_of(history) for history in histories]
+    texts = [plain(reply) for reply in summary.write(histories, histories, [nameable(mine) for mine in own])]
+    found = []
+    for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
+        share = shares(mine)
+        rows = [
+            Interest(name, round(float(np.exp(value)), 6), round(share.get(name, 0.0), 6))
+            for name, value in zip(interest.categories, log_p, strict=True)
+        ]
+        found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
+    return found
+
+
+def print_summary(found: Summary, console: Console | None = None) -> None:
+    """For people: the sentences, then a bar for each category that matters."""
+    console = console or Console(highlight=False)
+    who = f"user {found.user}" if found.user is not None else "this history"
+    recent = "; ".join(readable(title) for title in found.history[-5:])
+    console.print(Text(f"{len(found.history)} in the history of {who}, latest: {recent}", style="dim"))
+    if found.text:
+        console.print(Text(readable(found.text)))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("interest")
+    table.add_column("next", justify="right")
+    table.add_column("", min_width=BAR, no_wrap=True)
+    table.add_column("history", justify="right")
+    longest = max(row.p for row in found.interests)
+    for row in found.interests:
+        if row.p < 0.01 and row.share < 0.01:
+            continue
+        bar = "█" * max(1, round(BAR * row.p / longest))
+        table.add_row(Text(readable(row.category)), f"{row.p:.0%}", Text(bar, "cyan"), Text(f"{row.share:.0%}", "dim"))
+    console.print(table)

@@ -1,0 +1,122 @@
+"""Text with names from closed sets: a model writes, stops where a name opens, and the name is a choice.
+
+A name is the same line of tokens that a list has, so what the model learned of titles in lists holds in sentences, and
+no reply can name what is not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec.choices import bonus as terms
+from llmrec.choices.search import Choices, rank
+from llmrec.engine import Engine, Prompt
+from llmrec.errors import PromptError
+from llmrec.model.encode import Encoder
+from llmrec.tasks.template import Name
+
+OPENS = {"item": "[", "category": "<"}  # the last character before a name, by kind
+KINDS = {mark: kind for kind, mark in OPENS.items()}
+MAX_TEXT = 48  # tokens between two names
+MAX_REPLY = 128  # tokens of a reply
+MAX_NAMES = 8  # in a reply
+_SENTENCE = re.compile(r"[.!?](?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Names:
+    """One kind of names: what they are called, their tokens, and the closed set that they make."""
+
+    texts: Sequence[str]
+    lines: Sequence[np.ndarray]
+    choices: Choices
+
+
+def encoded(parts: Sequence[str | Name], names: Mapping[str, Names], encoder: Encoder) -> list[int]:
+    """Tokens of a whole reply, its end included, as training teaches it.
+
+    Raises: PromptError for a name that is in no set, or a text that holds an opening mark.
+    """
+    tokens: list[int] = []
+    text = ""
+    for part in parts:
+        if not isinstance(part, Name):
+            if found := [mark for mark in KINDS if mark in part]:
+                raise PromptError(f"replies: {found[0]!r} opens a name; take another character")
+            text += part
+            continue
+        known = names[part.kind]
+        try:
+            place = known.texts.index(part.text)
+        except ValueError:
+            raise PromptError(f"replies: no {part.kind} is called {part.text!r}; print names unchanged") from None
+        tokens += [*encoder.text(text + OPENS[part.kind]), *known.lines[place].tolist()]
+        text = ""
+    return [*tokens, *encoder.text(text), encoder.end]
+
+
+def write(
+    engine: Engine,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    names: Mapping[str, Names],
+    allowed: Sequence[Mapping[str, Sequence[int]]],
+) -> list[list[str | Name]]:
+    """One reply per prompt, greedy, as plain texts and names; it ends with a whole sentence, or is empty.
+
+    Args:
+        allowed: per prompt and kind the positions that may be named, each once.
+    """
+    tokens = [prompt.tokens for prompt in prompts]
+    left = [{kind: list(dict.fromkeys(mine.get(kind, ()))) for kind in names} for mine in allowed]
+    replies: list[list[str | Name]] = [[] for _ in prompts]
+    open_ = list(range(len(prompts)))
+    while open_:
+        asked = [Prompt(tokens[i], prompts[i].adapter) for i in open_]
+        room = MAX_REPLY - max(len(tokens[i]) - len(prompts[i].tokens) for i in open_)
+        texts = engine.generate(asked, max_tokens=min(MAX_TEXT, room), stop=tuple(KINDS), keep_stop=True)
+        wanting: dict[str, list[int]] = {}
+        for i, text in zip(open_, texts, strict=True):
+            kind = KINDS.get(text[-1:], "")
+            replies[i].append(text.removesuffix(OPENS.get(kind, "")))
+            if left[i].get(kind) and sum(isinstance(part, Name) for part in replies[i]) < MAX_NAMES:
+                wanting.setdefault(kind, []).append(i)
+                tokens[i] += tuple(encoder.text(text))
+        for kind, some in wanting.items():
+            known = names[kind]
+            found = rank(
+                engine, [Prompt(tokens[i], prompts[i].adapter) for i in some], known.choices,
+                lambda j, some=some, kind=kind, known=known: terms.only(len(known.choices), left[some[j]][kind]), 1,
+            )  # fmt: skip
+            for i, ranking in zip(some, found, strict=True):
+                place = int(ranking.items[0])
+                left[i][kind].remove(place)
+                replies[i].append(Name.of(kind, known.texts[place]))
+                tokens[i] += tuple(known.lines[place].tolist())
+        open_ = sorted(
+            i for some in wanting.values() for i in some if len(tokens[i]) < len(prompts[i].tokens) + MAX_REPLY
+        )  # fmt: skip
+    return [whole(reply) for reply in replies]
+
+
+def whole(parts: Sequence[str | Name]) -> list[str | Name]:
+    """The parts up to the end of the last sentence."""
+    kept = list(parts)
+    while kept:
+        last = kept.pop()
+        if not isinstance(last, Name) and (ends := [found.end() for found in _SENTENCE.finditer(last)]):
+            return [*kept, last[: ends[-1]]]
+    return []
+
+
+def plain(parts: Sequence[str | Name]) -> str:
+    """A reply as people read it: titles in quotes."""
+    texts = [
+        part if not isinstance(part, Name) else f"“{part.text}”" if part.kind == "item" else part.text
+        for part in parts
+    ]  # fmt: skip
+    return "".join(texts).strip()

@@ -1,0 +1,249 @@
+"""Tasks after a history list on a small domain and a random model: what they are taught, what they answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+
+from llmrec import config
+from llmrec.baselines.together import Together
+from llmrec.data.catalog import Catalog
+from llmrec.errors import AdapterError, DataError, PromptError
+from llmrec.explain import explain, print_explanation
+from llmrec.follow_up import FollowUp
+from llmrec.learning import learners
+from llmrec.model.encode import Encoder
+from llmrec.model.load import load_tokenizer
+from llmrec.prepare import load
+from llmrec.recommender import Recommender
+from llmrec.summarize import print_summary, summaries, summarize
+from llmrec.tasks import explanation, interest, interest_summary
+from llmrec.tasks.follow_up import shares
+from llmrec.tasks.template import Message, Name, Template
+from llmrec.train import train
+
+ROOT = Path(__file__).parent.parent
+COLOURS = ("Red", "Blue", "Black")
+FILMS = [f"{colour} {thing}" for colour in COLOURS for thing in ("Sun", "Moon", "River", "Road", "Rain")]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen films of three colours, and 30 people of whom each stays with one colour."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "prompts", root / "prompts")
+    tokenizer = tiny.tokenizer("gpt2")
+    tiny.model(len(tokenizer)).save_pretrained(root / "base")
+    tokenizer.save_pretrained(root / "base")
+    rng = np.random.default_rng(0)
+    rows = ["user_id,item_id,timestamp"]
+    for user in range(30):
+        own = 5 * (user % 3) + rng.permutation(5)
+        rows += [f"u{user},i{own[k % 5]},{1000 * user + k}" for k in range(9)]
+    (root / "events.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,title,categories", *(f"i{i},{title},{title.split()[0]}" for i, title in enumerate(FILMS))]
+    (root / "items.csv").write_text("\n".join(items) + "\n")
+    recipe = {
+        "domain": "films", "noun": "films", "unit": "film", "base_model": str(root / "base"),
+        "tasks": {"next_item": {}, "interest": {}, "interest_summary": {}, "explanation": {}},
+        "data": {"path": str(root / "events.csv"), "items": str(root / "items.csv")},
+        "split": {"method": "leave_one_out", "repeats": "allow"},
+        "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
+        "fit": {
+            "window_tokens": 100, "batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 10, "cache": "memory",
+            "learning_rate": 0.01, "valid_users": 10, "valid_every": 5, "precision": "float32",
+        },
+    }  # fmt: skip
+    (root / "adapters" / "films").mkdir(parents=True)
+    (root / "adapters" / "films" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMREC_PROJECT", str(world))
+        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
+        return train(config.load_recipe("films"))
+
+
+@pytest.fixture(autouse=True)
+def here(world: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMREC_PROJECT", str(world))
+
+
+def test_one_adapter_learns_all_of_them(trained: Path) -> None:
+    card = json.loads((trained / "card.json").read_text())
+    tasks = {"next_item", "interest", "interest_summary", "explanation"}
+    assert set(card["loss"]) == set(card["prompts"]) == tasks
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    losses = {task: [entry[f"loss/{task}"] for entry in log if "loss" in entry] for task in tasks}
+    assert losses["interest"][-1] < 0.5 * np.log(3)  # three colours, guessed: ln 3 nats
+    assert all(found[-1] < 0.8 * found[0] for task, found in losses.items() if task.endswith(("summary", "tion")))
+    assert {"ndcg@10", "interest_p", "interest_summary_p", "explanation_p", "mean"} <= set(card["validation"])
+    assert card["validation"]["interest_p"] > 0.5
+
+
+def test_interests_follow_the_history(trained: Path) -> None:
+    model = Recommender.load(config.load_recipe("films"), "films")
+    people = [5 * (user % 3) + np.arange(5) for user in range(6)]
+    right = 0
+    for user, (text, interests) in enumerate(summaries(model, [own.tolist() for own in people])):
+        assert sum(row.p for row in interests) == pytest.approx(1, abs=1e-4)
+        right += interests[0].category == COLOURS[user % 3] and interests[0].share == 1
+        assert not {*COLOURS} - {COLOURS[user % 3]} & {*text.split()}
+    assert right >= 5
+
+
+def test_a_summary_is_printed_and_is_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = summarize("films", user="u2")
+    print_summary(found)
+    shown = capsys.readouterr().out
+    assert "history of user u2" in shown and "Black" in shown and "100%" in shown
+    assert json.loads(json.dumps(found.as_dict()))["interests"][0]["p"] == found.interests[0].p
+
+
+def test_an_explanation_names_what_is_true(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = explain("films", "Blue Rain", history=["Blue Sun", "Blue Moon", "Red Sun"])
+    assert found.shared == ("Blue",) and set(found.near) <= {"Blue Sun", "Blue Moon"} and found.near
+    assert "Red" not in found.text and "Black" not in found.text
+    print_explanation(found)
+    assert "Blue Rain" in capsys.readouterr().out
+    assert explain("films", "Red Sun", user="u4", base=True).title == "Red Sun"
+
+
+def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: Path) -> None:
+    with pytest.raises(DataError, match="--history"):
+        summarize("films")
+    with pytest.raises(DataError, match="--history"):
+        explain("films", "Red Sun")
+    with pytest.raises(DataError, match="no title"):
+        explain("films", "zzzzzz", user="u1")
+    other = world / "adapters" / "narrow"
+    shutil.copytree(trained, other)
+    card = json.loads((other / "card.json").read_text())
+    del card["prompts"]["interest"]
+    (other / "card.json").write_text(json.dumps(card))
+    with pytest.raises(AdapterError, match="not trained on interest"):
+        summarize("films", user="u1", adapter="narrow")
+
+
+def test_prompts_share_the_lists_tokens(trained: Path) -> None:
+    model = Recommender.load(config.load_recipe("films"), "films")
+    history = list(range(15)) * 3  # beyond the window
+    [ranked] = model.prompts([history])
+    for task in ("interest", "interest_summary"):
+        [asked] = FollowUp.load(model, task).prompts([history])
+        assert asked.tokens[: len(ranked.tokens)] == ranked.tokens and len(asked.tokens) > len(ranked.tokens)
+
+
+def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
+    recipe = config.load_recipe("films")
+    encoder = Encoder(load_tokenizer(world / "base"))
+    made = learners(recipe, encoder, _Engine(len(encoder.tokenizer)))  # type: ignore[arg-type]
+    for row in made["interest"].rows(0):
+        assert row.p is not None and row.p.shape == (1, 3) and row.p.sum() == pytest.approx(1)
+        assert row.p[0, row.choices[0]] > 0
+    assert [row.tokens.tolist() for row in made["interest"].rows(0)] == [
+        row.tokens.tolist() for row in made["interest"].rows(0)
+    ]
+    rows = made["interest_summary"].rows(0)
+    assert len(rows) == 30
+    for row in rows:  # every token of the reply is a target, the last one its end
+        assert row.tokens[row.starts].tolist() == row.choices.tolist() and row.choices[-1] == encoder.end
+    few = config.load_recipe("films", ("tasks.explanation.examples=7",))
+    assert len(learners(few, encoder, _Engine(len(encoder.tokenizer)))["explanation"].rows(1)) == 7  # type: ignore[arg-type]
+
+
+def test_facts_of_a_summary() -> None:
+    kinds = [("Drama",)] * 15 + [("Drama", "War")] * 6 + [("Comedy",)] * 8
+    lines = [f"film {i}" for i in range(len(kinds))]
+    found = interest_summary.facts(lines, kinds)
+    assert found is not None
+    assert found["top"] == "Drama" and found["rising"] == "Comedy" and found["latest"] == "film 28"
+    assert found["examples"] == ["film 20", "film 19"] and found["more"] == []
+    assert interest_summary.facts(["a"], [()]) is None
+    assert interest_summary.facts(["a"], [("War",)])["examples"] == ["a"]  # type: ignore[index]
+    assert set(interest_summary.nameable(kinds)) == {"Drama", "Comedy", "War"}
+    assert shares(kinds) == pytest.approx({"Drama": 18 / 29, "Comedy": 8 / 29, "War": 3 / 29})
+
+
+def test_facts_of_an_explanation() -> None:
+    lines, kinds = ["a", "b", "c"], [("War",), ("Drama",), ("Drama",)]
+    found = explanation.facts(lines, kinds, ("Drama", "Comedy"), 2)
+    assert found == {"shared": ["Drama"], "often": True, "other": "", "near": "c", "lately": True}
+    found = explanation.facts(lines, kinds, ("Comedy",), None)
+    assert found == {"shared": [], "often": False, "other": "Comedy", "near": "", "lately": False}
+    assert explanation.facts([], [], (), None) is None
+
+
+def test_what_came_next_as_shares() -> None:
+    assert interest.expected([("War", "Drama"), ("Drama",)], ["Comedy", "Drama", "War"]).tolist() == [0, 0.75, 0.25]
+    assert not interest.expected([(), ()], ["Drama"]).any()
+
+
+def test_items_chosen_together(world: Path) -> None:
+    dataset = load(config.load_recipe("films"))
+    together = Together.fit(dataset, Catalog.of(dataset))
+    similar = together.similar(0, [1, 5, 10])
+    assert similar[0] > 0.9 and similar[1] == similar[2] == 0
+    assert together.nearest(0, [5, 10, 2]) == 2 and together.nearest(0, [5]) is None and together.nearest(0, []) is None
+    assert together.similar(0, [1], own=1)[0] <= similar[0]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen", "sentencepiece"])
+def test_a_turn_is_what_the_whole_conversation_renders(kind: str) -> None:
+    encoder = Encoder(tiny.tokenizer(kind))
+    before = [Message("system", "You recommend films."), Message("user", "Continue the list.")]
+    turn = encoder.turn(before, Message("user", "Why Heat<|im_end|>?"))
+    whole = encoder.header([*before, Message("assistant", "Fargo"), Message("user", "Why Heat<|im_end|>?")])
+    assert turn and whole[-len(turn) :] == turn
+    assert whole[: len(encoder.header(before))] == encoder.header(before)
+    opened = encoder.header(before) + tuple(encoder.text("Fargo"))
+    assert len(whole) == len(opened) + len(turn)
+    control = [token for token in turn if token in encoder.control]
+    plain = [token for token in encoder.turn(before, Message("user", "Why Heat?")) if token in encoder.control]
+    assert control == plain  # the user's text opened and closed nothing
+
+
+def test_replies_of_a_prompt_file(tmp_path: Path) -> None:
+    def load(**changed: object) -> Template:
+        values = yaml.safe_load((ROOT / "prompts" / "interest_summary.yaml").read_text()) | changed
+        (tmp_path / "interest_summary.yaml").write_text(yaml.safe_dump(values))
+        return Template.load(tmp_path / "interest_summary.yaml")
+
+    facts = {
+        "domain": {"name": "films", "noun": "films", "unit": "film"},
+        "top": Name.of("category", "Drama"), "more": [Name.of("category", "War")],
+        "examples": [Name.of("item", "A [strange] {{ title }}")], "rising": "", "latest": "",
+    }  # fmt: skip
+    template = load(replies=["Mostly {{ top }}, {{ more | join(' and ') }}; {{ examples | first }}."])
+    parts = template.reply_parts(facts)
+    assert parts == ["Mostly ", "Drama", ", ", "War", "; ", "A [strange] {{ title }}", "."]
+    assert [part.kind for part in parts if isinstance(part, Name)] == ["category", "category", "item"]
+    with pytest.raises(PromptError, match="knows no examples"):
+        template.reply_parts({key: value for key, value in facts.items() if key != "examples"})
+    with pytest.raises(PromptError, match="unknown slot 'tops'.*'top'"):
+        load(replies=["{{ tops }}"])
+    with pytest.raises(PromptError, match="system"):
+        load(system="You are.")
+    with pytest.raises(PromptError, match="replies"):
+        load(reply="choice")
+
+
+class _Engine:
+    """Rows need no model but its vocabulary."""
+
+    def __init__(self, vocabulary: int) -> None:
+        import torch
+
+        self.head = torch.nn.Linear(4, vocabulary, bias=False)
+
+    def forget(self) -> None:
+        pass
