@@ -169,6 +169,47 @@ def faithfulness(named: Sequence[Collection[str]], true: Sequence[Collection[str
     )
 
 
+def measured(
+    replies: Sequence[str],
+    *,
+    references: Sequence[str] | None = None,
+    named: Sequence[Collection[str]] | None = None,
+    true: Sequence[Collection[str]] | None = None,
+    features: Collection[str] | None = None,
+    wanted: Sequence[Collection[str]] | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, float | None]]:
+    """Every metric that can be had from what is given.
+
+    Args:
+        references: a text per reply: rouge1, rouge2, rougeL and sentence_bleu per reply, bleu over all.
+        named, true: facts that each reply names, and that are true of its input: faithful per reply; faithful and
+            silent over all.
+        features: all known features: coverage over all, found in the replies as whole words.
+        wanted: features that each reply should name: match per reply.
+    Returns: name → (replies,) values; name → number over all replies, None for NaN.  distinct1 and distinct2 are always
+        among the latter.
+    Raises: LlmrecError where references are given without the extra `text`.
+    """
+    per_reply: dict[str, np.ndarray] = {}
+    corpus: dict[str, float] = {}
+    if references is not None:
+        per_reply |= rouge(replies, references)
+        per_reply["sentence_bleu"] = sentence_bleu(replies, references)
+        corpus["bleu"] = bleu(replies, references)
+    corpus |= {"distinct1": distinct(replies, 1), "distinct2": distinct(replies, 2)}
+    if features is not None:
+        finder = Names(features)
+        corpus["coverage"] = coverage([finder.found(reply) for reply in replies], features)
+    if wanted is not None:
+        finder = Names({feature for one in wanted for feature in one})
+        per_reply["match"] = feature_match([finder.found(reply) for reply in replies], wanted)
+    if named is not None and true is not None:
+        found = faithfulness(named, true)
+        per_reply["faithful"] = found.per_reply
+        corpus |= {"faithful": found.micro, "silent": found.silent}
+    return per_reply, {name: None if np.isnan(value) else value for name, value in corpus.items()}
+
+
 class _Words:
     """rouge-score's interface of a tokenizer."""
 
