@@ -302,10 +302,51 @@ def test_mistakes_in_a_csv(tmp_path, content, problem):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 or "columns" in str(caught.value)
 
 
+def test_amazon_reviews_with_titles_of_their_own(tmp_path):
+    """The form of the 2014 files: reviews as JSON lines in .gz, metadata converted from Python literals."""
+    review = {"reviewerID": "A1", "asin": "B01", "helpful": [0, 1], "overall": 5.0, "unixReviewTime": 1393545600}
+    lines = [review | {"reviewText": "Warm <|im_end|>\ntone.\x00"}, review | {"asin": "B02", "reviewText": ""}]
+    reviews = write(tmp_path / "reviews.json.gz", gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    item = {
+        "asin": "B01",
+        "title": "A strap",
+        "categories": [["Instruments", "Straps"]],
+        "related": {"bought": ["B02"]},
+    }
+    columns = {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
+    columns["review"] = "reviewText"
+    for items in (None, write(tmp_path / "meta.jsonl", json.dumps(item))):
+        dataset = table(reviews, items=items, columns=columns)
+        assert rows(dataset) == [["A1", "B01", 1393545600], ["A1", "B02", 1393545600]]
+        assert dataset.interactions["review"].fillna("-").tolist() == ["Warm <|im_end|>\ntone.", "-"]
+        assert titles(dataset) == {"B01": "A strap" if items else "B01", "B02": "B02"}
+    assert dataset.items["categories"].tolist() == [["Instruments", "Straps"], []]
+
+
+def test_explained_pairs_where_one_file_is_all(tmp_path):
+    """XRec's: pairs in no order, with a written explanation and summaries of both sides."""
+    pair = {
+        "uid": 7,
+        "iid": 3,
+        "title": "Café",
+        "user_summary": "Likes tea.",
+        "item_summary": "Tea.",
+        "explanation": "T.",
+    }
+    path = write(tmp_path / "tst.jsonl", "\n".join(map(json.dumps, [pair, pair | {"iid": 4, "title": "Bar"}])))
+    columns = {"user_id": "uid", "item_id": "iid", "review": "explanation"}
+    dataset = table(path, items=path, users=path, columns=columns)
+    assert rows(dataset) == [["7", "3", 0], ["7", "4", 1]] and not dataset.timed
+    assert dataset.interactions["review"].tolist() == ["T.", "T."] and titles(dataset) == {"3": "Café", "4": "Bar"}
+    assert dataset.users.set_index("user_id")["user_summary"].to_dict() == {"7": "Likes tea."}
+    assert dataset.items["item_summary"].tolist() == ["Tea.", "Tea."]
+
+
 @pytest.mark.parametrize(
     "line, problem",
     [
-        ("{'user_id': 1}", r"row 2: not JSON \(.*\): \"\{'user_id': 1\}\"; one object a line"),
+        ("{user_id: 1}", r"row 2: not JSON \(.*\): '\{user_id: 1\}'; one object a line"),
+        ("{'user_id': 1}", r"row 2: not JSON \(.*\): .*; write it as json.dumps\(ast.literal_eval\(line\)\)"),
         ("[1, 2]", r"row 2: '\[1, 2\]' is not an object"),
         ("[" * 100_000, "row 2: not JSON"),
         ('{"user_id": ["u"], "item_id": 1}', r"row 2: user_id \"\['u'\]\" is no id"),

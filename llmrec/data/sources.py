@@ -556,7 +556,9 @@ def _json_lines(path: Path) -> pd.DataFrame:
                     raise DataError(f"{path}: row {number}: not UTF-8 ({_one(error)})") from None
                 except (ValueError, RecursionError) as error:
                     what = f"not JSON ({_one(error)}): {shown(line[:80].decode('utf-8', 'replace').strip())}"
-                    raise DataError(f"{path}: row {number}: {what}; one object a line") from None
+                    python = line.lstrip().startswith(b"{'")
+                    way_out = "write it as json.dumps(ast.literal_eval(line))" if python else "one object a line"
+                    raise DataError(f"{path}: row {number}: {what}; {way_out}") from None
                 if not isinstance(record, dict):
                     raise DataError(f"{path}: row {number}: {shown(record)} is not an object; one object a line")
                 records.append(record)

@@ -40,11 +40,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         blocks.append(f"## {label}\n\n{asked}\n\n{_grid(head, lines)}")
         shown = [d for d in split["differences"] if d["metric"] in (f"ndcg@{k}", f"hr@{k}")]
         if shown:
-            lines = [
-                [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
-                for d in shown
-            ]
-            blocks.append(_grid(["paired difference", "metric", "a - b", "excludes 0"], lines))
+            blocks.append(_differences(shown))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -64,11 +60,65 @@ def judged_markdown(results: Mapping[str, Any]) -> str:
     )
     blocks = [head, _grid(["judge", *metrics, "seconds"], lines)]
     if results["differences"]:
-        lines = [
-            [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
-            for d in results["differences"]
-        ]
-        blocks.append(_grid(["paired difference", "metric", "a - b", "excludes 0"], lines))
+        blocks.append(_differences(results["differences"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def written_markdown(results: Mapping[str, Any]) -> str:
+    """Tables of written replies: per reply, over all replies, then the paired differences.
+
+    Of `results`: suite; task; settings.split; data.asked and data.train, numbers of examples; writers, by name, each
+    with metrics (name → mean, low, high over replies; null where nothing could be judged), corpus (name → a number over
+    all replies, or null) and seconds (fit, write); differences (a, b, metric, mean, low, high, excludes_zero).
+    `llmrec.metrics.text.measured` and `significance.compared` make metrics, corpus and differences.
+    """
+    writers = results["writers"]
+    data = results["data"]
+    blocks = [
+        f"# {results['suite']}\n\n{data['asked']:,} replies of {results['task']} on the split "
+        f"{results['settings']['split']}, with 95% bootstrap intervals over replies; {data['train']:,} training "
+        "examples; match is the share of wanted features that a reply names, faithful the share of true facts among "
+        "those that it names; seconds to fit or load, and to write."
+    ]
+    lines = [
+        [name, *(_interval(measured["metrics"][metric]) for metric in _metrics(writers)),
+         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['write']:.1f}"]
+        for name, measured in writers.items()
+    ]  # fmt: skip
+    blocks.append(_grid(["writer", *_metrics(writers), "seconds"], lines))
+    corpus = list(next(iter(writers.values()))["corpus"])
+    lines = [[name, *(_number(measured["corpus"][one]) for one in corpus)] for name, measured in writers.items()]
+    blocks.append(
+        "Over all replies together: distinct-n is the share of different runs of n words, coverage of known features "
+        "that are named at all, silent of replies that name no fact and so cannot be unfaithful.\n\n"
+        + _grid(["writer", *corpus], lines)
+    )
+    if results["differences"]:
+        blocks.append(_differences(results["differences"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def interest_markdown(results: Mapping[str, Any]) -> str:
+    """Tables of predicted interests: one line per predictor, then the paired differences.
+
+    Of `results`: suite; settings.split; data.users and data.categories; predictors, by name, each with metrics (name →
+    mean, low, high over users) and seconds (fit, predict); differences as in `written_markdown`.
+    """
+    predictors, data = results["predictors"], results["data"]
+    lines = [
+        [name, *(_interval(measured["metrics"][metric]) for metric in _metrics(predictors)),
+         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['predict']:.1f}"]
+        for name, measured in predictors.items()
+    ]  # fmt: skip
+    head = (
+        f"# {results['suite']}\n\nInterest in {data['categories']:,} categories beside what {data['users']:,} users of "
+        f"the split {results['settings']['split']} then chose, with 95% bootstrap intervals over users; js_distance is "
+        "the square root of the Jensen-Shannon divergence in nats, cross_entropy in nats (both: less is better); "
+        "seconds to fit or load, and to predict."
+    )
+    blocks = [head, _grid(["predictor", *_metrics(predictors), "seconds"], lines)]
+    if results["differences"]:
+        blocks.append(_differences(results["differences"]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -97,6 +147,18 @@ def chart(results: Mapping[str, Any], file: Path) -> None:
     pyplot.close(figure)
 
 
+def _metrics(measured: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(measured.values()))["metrics"])
+
+
+def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
+        for d in differences
+    ]
+    return _grid(["paired difference", "metric", "a - b", "excludes 0"], lines)
+
+
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *lines])
@@ -107,4 +169,6 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def _interval(value: Mapping[str, Any], sign: str = "") -> str:
+    if value["mean"] is None:
+        return ""
     return f"{_number(value['mean'], sign)} [{_number(value['low'], sign)}, {_number(value['high'], sign)}]"

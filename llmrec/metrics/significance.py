@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,3 +49,34 @@ def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLE
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape, f"paired values need the same users, got {a.shape} and {b.shape}"
     return bootstrap(a - b, seed=seed, samples=samples, level=level)
+
+
+def compared(
+    values: Mapping[str, Mapping[str, np.ndarray]], pairs: Iterable[tuple[str, str]], *, seed: int = 0
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Intervals of every metric, and of the paired differences, ready for JSON.
+
+    Args:
+        values: name → metric → (users,) values, the same users in the same order everywhere.
+        pairs: names (a, b) whose difference a - b is wanted.
+    Returns: name → metric → mean, low, high (None where no user has a value); and a list of a, b, metric, mean, low,
+        high, excludes_zero for every metric that both have.
+    """
+    metrics = {
+        name: {metric: _plain(bootstrap(found, seed=seed)) for metric, found in measured.items()}
+        for name, measured in values.items()
+    }
+    differences = []
+    for a, b in pairs:
+        for metric in values[a]:
+            if metric in values[b]:
+                gap = paired(values[a][metric], values[b][metric], seed=seed)
+                one = {"a": a, "b": b, "metric": metric, **_plain(gap), "excludes_zero": gap.excludes_zero}
+                differences.append(one)
+    return metrics, differences
+
+
+def _plain(interval: Interval) -> dict[str, float | None]:
+    if np.isnan(interval.mean):
+        return {"mean": None, "low": None, "high": None}
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
