@@ -7,9 +7,9 @@ themselves, every place where titles part is a padded row of its own behind a co
 and log p of a title is the sum over its decisions, each a softmax over all tokens that any title has there, taken from
 the head's whole vocabulary.  For the first users the titles of the list are also run whole, without any kept keys.
 
-Besides real users: an empty history, one longer than the context, a catalog of which one item or nothing may be offered.
-A line is printed and kept for every user; the same command goes on after the last one.  Ends with status 1 on a score
-that is off by more than 1e-3 nats, or an order that differs where scores lie further apart than that.
+Besides real users: an empty history, one longer than the context, a catalog of which one item or nothing may be
+offered.  A line is printed and kept for every user; the same command goes on after the last one.  Ends with status 1 on
+a score that is off by more than 1e-3 nats, or an order that differs where scores lie further apart than that.
 """
 
 from __future__ import annotations
@@ -164,35 +164,41 @@ def main() -> None:
     users = [Asked(asked[i].user_id, asked[i].history) for i in chosen]
     users = [*special(model, users), *users]
     print(f"{len(plain.lines)} titles part at {len(plain.children)} places: {len(plain.rows)} rows a user; {kept}")
-    left = [(i, one) for i, one in enumerate(users) if one.name not in done]
+    left = [one for one in users if one.name not in done]
+    whole = {one.name for one in users[: args.whole]}
     with kept.open("a", encoding="utf-8") as stream:
         for start in range(0, len(left), TOGETHER):
-            group = left[start : start + TOGETHER]
-            started = time.perf_counter()
-            prompts = model.prompts([one.history for _, one in group])
-            added = [dict(bonuses(model, one.history)) for _, one in group]
-            lists = {
-                name: rank(model.engine, prompts, model.listing.choices, lambda i, name=name: added[i][name], N)
-                for name in added[0]
-            }
-            search = (time.perf_counter() - started) / len(group)
-            for k, (number, one) in enumerate(group):
-                started = time.perf_counter()
-                log_p = plain.every_item(prompts[k].tokens)
-                record: dict[str, Any] = {"user": one.name, "history": len(one.history), "lists": {}}
-                for name, rankings in lists.items():
-                    wrong, off = compare(rankings[k], log_p, added[k][name])
-                    record["lists"][name] = {"length": len(rankings[k].items), "wrong": wrong, "off": off}
-                record["sum"] = float(np.exp(log_p).sum())
-                if number < args.whole:
-                    top = lists["alone"][k].items
-                    record["whole"] = float(np.abs(plain.whole(prompts[k].tokens, top) - log_p[top]).max())
-                record["seconds"] = [round(search, 2), round(time.perf_counter() - started, 2)]
+            for record in check(model, plain, left[start : start + TOGETHER], whole):
                 stream.write(json.dumps(record) + "\n")
                 stream.flush()
-                done[one.name] = record
+                done[record["user"]] = record
                 print(f"{len(done):4} {shown(record)}", flush=True)
-    sys.exit(not summary([done[one.name] for one in users if one.name in done]))
+    sys.exit(not summary([done[one.name] for one in users]))
+
+
+def check(model: Recommender, plain: Plain, group: Sequence[Asked], whole: set[str]) -> Iterator[dict[str, Any]]:
+    """One record per history: all lists of the group are searched first, in waves that they share."""
+    started = time.perf_counter()
+    prompts = model.prompts([one.history for one in group])
+    added = [dict(bonuses(model, one.history)) for one in group]
+    lists = {}
+    for name in added[0]:
+        own = [bonus[name] for bonus in added]
+        lists[name] = rank(model.engine, prompts, model.listing.choices, own.__getitem__, N)
+    searched = (time.perf_counter() - started) / len(group)
+    for k, one in enumerate(group):
+        started = time.perf_counter()
+        log_p = plain.every_item(prompts[k].tokens)
+        record: dict[str, Any] = {"user": one.name, "history": len(one.history), "lists": {}}
+        for name, rankings in lists.items():
+            wrong, off = compare(rankings[k], log_p, added[k][name])
+            record["lists"][name] = {"length": len(rankings[k].items), "wrong": wrong, "off": off}
+        record["sum"] = float(np.exp(log_p).sum())
+        if one.name in whole:
+            top = lists["alone"][k].items
+            record["whole"] = float(np.abs(plain.whole(prompts[k].tokens, top) - log_p[top]).max())
+        record["seconds"] = [round(searched, 2), round(time.perf_counter() - started, 2)]
+        yield record
 
 
 def shown(record: dict[str, Any]) -> str:
