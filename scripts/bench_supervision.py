@@ -61,9 +61,7 @@ def curve(recipe: config.Recipe, tokens: int, points: int) -> tuple[list[tuple[f
     variants = [task.rows(variant) for variant in range(recipe.fit.variants)]
     an_epoch = sum(len(row.tokens) for row in variants[0])
     epochs = tokens / an_epoch
-    settings = recipe.fit.model_copy(
-        update={"epochs": epochs, "valid_every": min(1.0, epochs) / points, "patience": 10**9}
-    )
+    settings = recipe.fit.model_copy(update={"epochs": epochs, "valid_every": epochs / points, "patience": 10**9})
     run = run_folder(recipe.model_copy(update={"fit": settings}), base, task)
     before = run / "before.json"
     if not before.is_file():
