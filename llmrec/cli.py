@@ -172,7 +172,9 @@ def train(
     recipe = _recipe(domain, overrides)
     from llmrec.train import train as run
 
-    typer.echo(run(recipe, out=out, resume=not restart))
+    folder = run(recipe, out=out, resume=not restart)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        typer.echo(folder)
 
 
 @app.command()

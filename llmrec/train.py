@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 
 from llmrec import config
 from llmrec.engine.hf import HFEngine
@@ -27,11 +28,14 @@ from llmrec.model.fit import METRIC, Progressed, check_split, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
 from llmrec.tasks.template import Template
 
+WAIT = timedelta(hours=12)  # for the one process that fits the teacher, or ranks validation users
+
 
 def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True) -> Path:
     """Train the adapter of `recipe` and write it to `out` (default: beside the recipe).
 
-    A run that was interrupted goes on from its last checkpoint; `resume=False` starts over.
+    A run that was interrupted goes on from its last checkpoint; `resume=False` starts over.  Several processes, started
+    by `torchrun` or `accelerate launch`, share every step; LLMREC_HOME must be one folder for all of them.
 
     Returns: the adapter's folder, complete.
     """
@@ -45,8 +49,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
     run = run_folder(recipe, base, *learned.values())
-    if not resume:
+    if not resume and accelerator.is_main_process:
         shutil.rmtree(run, ignore_errors=True)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
         adapters.copy_prompts(config.project() / "prompts", recipe.tasks, run)
     prompts = {name: Template.load(config.project() / "prompts" / f"{name}.yaml").digest for name in recipe.tasks}
@@ -73,6 +78,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         card = _card(recipe, base, state, metric, digest, fitted, accelerator)
         adapters.write_json(out / adapters.CARD, card)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return out
 
 
@@ -170,4 +176,9 @@ def _device_name(accelerator: Accelerator) -> str:
 def _accelerator(recipe: config.Recipe) -> Accelerator:
     cpu = not torch.cuda.is_available()
     dtype = compute_dtype(recipe.fit.precision, "cpu" if cpu else "cuda")
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
+    handlers = [
+        InitProcessGroupKwargs(timeout=WAIT),
+        DistributedDataParallelKwargs(broadcast_buffers=False),  # tries, the same everywhere from the start
+    ]
+    precision = "bf16" if dtype == torch.bfloat16 else "no"
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)

@@ -110,7 +110,7 @@ def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             (target / "recipe.yaml").write_text(yaml.safe_dump(recipe))
             card = adapter.read_json(target / adapter.CARD)
             adapter.write_json(target / adapter.CARD, card | {"base_digest": base.digest})
-        port = _free_port()
+        port = free_port()
         settings = ("serve.kv_gib=0.01", "serve.requests=16", "fit.precision=float32")
         words, environment = serve.command(list(served.adapters), settings, port=port)
     log = folder / "log.txt"
@@ -145,7 +145,8 @@ def remote(server: str, served: Served) -> Iterator[Any]:
     engine.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

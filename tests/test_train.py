@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import runpy
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
+from conftest import free_port
 from safetensors.torch import load_file, save_file
 
 from llmrec import config
+from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
+from llmrec.learning import Learner, learners
+from llmrec.model.encode import Encoder
+from llmrec.model.fit import Plan
+from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.train import run_folder, train
@@ -112,6 +124,74 @@ def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
     assert first["loss"] == pytest.approx(2 * first["loss/next_item"] + first["loss/review_sentiment"])
 
 
+def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line; in some steps a process has no row of a task, in some no row at all."""
+    reviews = ["review,rating", *(f"{('Sun', 'Rain')[i % 2]} {i},{(1, 5)[i % 2]}" for i in range(30))]
+    (tmp_path / "reviews.csv").write_text("\n".join(reviews) + "\n")
+    settings = (
+        f"tasks={{next_item: {{}}, review_sentiment: {{data: {{path: {tmp_path / 'reviews.csv'}}}}}}}",
+        "lora.targets=[q_proj, v_proj, down_proj, lm_head]", "teacher.share=0.3", "teacher.members=1",
+        "sasrec.epochs=1", "fit.batch_tokens=300", "fit.micro_batch_tokens=150", "fit.epochs=1", "fit.valid_every=1",
+        "fit.learning_rate=0.001", "fit.variants=1", "fit.checkpoint_minutes=0.0001",
+    )  # fmt: skip
+    recipe = config.load_recipe("films", settings)
+    plan = Plan([[row for task in learned(recipe).values() for row in task.rows(0)]], recipe.fit, recipe.tasks)
+    sizes = [len(plan.step(step)[1]) for step in range(plan.steps)]
+    assert min(sizes) == 1 and max(sizes) > 3, sizes
+
+    one = train(recipe, out=tmp_path / "one")
+    monkeypatch.setenv("LLMREC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
+    command = [*launcher, "--master_port", str(free_port()), "-m", "llmrec", "train", "films", *settings]
+    said = finished([*command, "--out", str(tmp_path / "two")], seconds=900)
+    assert said.count(str(tmp_path / "two")) == 1  # one voice
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (one, tmp_path / "two"))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(theirs[name].numpy(), tensor.numpy(), atol=2e-4, err_msg=name)
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (one, tmp_path / "two")]
+    for mine, other in zip(*(map(json.loads, log) for log in logs), strict=True):
+        for key in (mine.keys() | other.keys()) - {"seconds"}:
+            assert other[key] == pytest.approx(mine[key], abs=2e-3), key
+    assert json.loads((tmp_path / "two" / "card.json").read_text())["device"].startswith("2 ×")
+
+
+def learned(recipe: config.Recipe) -> dict[str, Learner]:
+    base = base_model(recipe.base_model)
+    tokenizer = load_tokenizer(base.folder)
+    return learners(recipe, Encoder(tokenizer), HFEngine(load_model(base, dtype=torch.float32), tokenizer))
+
+
+def finished(command: list[str], seconds: int) -> str:
+    """What a command and all it started say, ended together when time is up."""
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = running.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise AssertionError(f"still running after {seconds} s: {running.communicate()[0][-3000:]}") from None
+    assert running.returncode == 0, said[-3000:]
+    return said
+
+
+def test_the_benchmark_of_supervision_compares_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = runpy.run_path(str(ROOT / "scripts" / "bench_supervision.py"))["main"]
+    command = ["films", "--tokens", "8000", "--points", "4", "--users", "20", "--out", str(tmp_path / "curves.json")]
+    bench(command)
+    found = json.loads((tmp_path / "curves.json").read_text())
+    for points in found["curves"].values():
+        seconds, nats = zip(*points, strict=True)
+        assert 5 <= len(points) <= 7 and list(seconds) == sorted(seconds) and min(nats) < nats[0]
+        assert found["common"] >= min(nats)
+    assert all(0 < seconds < np.inf for seconds in found["seconds"].values())
+    bench(command)  # nothing is trained again
+    assert json.loads((tmp_path / "curves.json").read_text()) == found
+    assert "which both reach" in capsys.readouterr().out
+
+
 def test_filters_prune_and_nothing_else(trained: Path) -> None:
     free = recommend("films", history=["Red Sun"], n=14)
     some = recommend("films", history=["Red Sun"], n=14, only=["year=1995..1999"], exclude=["Blue Moon"])
@@ -200,7 +280,6 @@ def test_an_edited_wording_is_told_and_not_used(
 def test_another_recipe_is_another_run(world: Path) -> None:
     from llmrec import prepare
     from llmrec.data.catalog import Catalog
-    from llmrec.model.load import base_model
 
     recipe = config.load_recipe("films")
     base, catalog = base_model(recipe.base_model), Catalog.of(prepare.load(recipe))

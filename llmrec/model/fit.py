@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -131,6 +132,8 @@ def fit(
         trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False
     )
     state = load_checkpoint(run, trainable, optimizer)
+    if not accelerator.is_main_process:
+        state.recent.clear()  # what lies there is the main process's
     cached = settings.cache != "none"
     activations = Activations(decoder, first_layer, settings, run, accelerator) if cached else None
     decisions = {name: Decisions(trie) for name, trie in tries.items()}
@@ -151,7 +154,7 @@ def fit(
             with torch.no_grad():
                 metrics = validate()
             model.train()
-        metrics = accelerator.gather_for_metrics([metrics], use_gather_object=True)[0]
+        [metrics] = broadcast_object_list([metrics])
         better = metrics[metric] > state.best
         state.best = max(state.best, metrics[metric])
         state.since_best = 0 if better else state.since_best + 1
@@ -185,6 +188,9 @@ def fit(
             for row in (variants[variant][row] for row in rows):
                 total[row.task] = total.get(row.task, 0.0) + row.weight * len(row.starts)
             parts = list(micro(mine, variants[variant], settings.micro_batch_tokens))
+            # Dropout by step and process: a resumed run draws the same, whatever it drew before it died.
+            seeds = np.random.SeedSequence((settings.seed, state.step, accelerator.process_index))
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
             for i, part in enumerate(parts):
                 inputs = activations.inputs(variant, variants[variant], part) if activations else None
                 some = [variants[variant][row] for row in part]
@@ -199,7 +205,7 @@ def fit(
                     accelerator.backward(real * aim * accelerator.num_processes)
                 counted = sum(row.weight * len(row.starts) for row in some)
                 logged = soft if some[0].p is not None else nats
-                state.recent.append((task, float(logged.detach()) * real, counted))
+                state.recent.append((task, float(logged.detach()) * real, counted * real))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, plan.steps, settings)
@@ -208,7 +214,8 @@ def fit(
             state.step += 1
             bar.update(job, completed=state.step)
             if state.step % 20 == 0 or state.step == plan.steps:
-                note({**_mean_losses(state.recent, factor), "lr": group["lr"]})
+                everyone = gather_object(state.recent)
+                note({**_mean_losses(everyone, factor), "lr": group["lr"]})
                 state.recent.clear()
             if state.step in due:
                 validated()
@@ -438,7 +445,6 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
     for name, parameter in trainable.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             moments[f"{name}|{key}"] = value.detach().to("cpu").clone()
-    moments["|rng"] = torch.get_rng_state()
     save_file(moments, temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     # A new name for every checkpoint: a rename onto a full folder is not atomic.
@@ -456,7 +462,6 @@ def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> 
         return Progressed()
     _load_tensors(found[-1] / "trainable.safetensors", trainable)
     moments = load_file(found[-1] / "optimizer.safetensors")
-    torch.set_rng_state(moments.pop("|rng"))
     for name, parameter in trainable.items():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             if (value := moments.get(f"{name}|{key}")) is not None:
