@@ -1,10 +1,11 @@
 """Engines side by side, and vLLM's own beam search as the peer: one run, the same model, users and machine.
 
-    python scripts/bench_serve.py movies --users 20 fit.precision=float32
+    python scripts/bench_serve.py movies --users 12 fit.precision=float32
 
-Per engine: reading the histories and one token, a top 10 for all users together, and one user after another for
-latency.  Then ten adapters in rotation (copies of the domain's with other weights) against one.  The prefix cache is
-emptied before every measurement.
+Per engine: reading the histories and one token each, then a top 10 in batches of each size asked for (with one user at
+a time, percentiles are those of a lone request).  Then ten adapters in rotation (copies of the domain's with other
+weights) against one.  The prefix cache is emptied before every measurement.  Processor seconds stand beside wall time:
+only they compare where the machine does other work as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,24 @@ from llmrec.model import adapter as adapters  # noqa: E402
 from llmrec.recommender import Recommender  # noqa: E402
 
 N = 10
+Row = dict[str, Any]
 ROOT = np.array([1, 2], np.int32)  # any two children: what is measured is the reading
 
 
-def timed(engine: Any, work: Callable[[], Any]) -> tuple[float, Any]:
+@dataclass(frozen=True)
+class Took:
+    """What a piece of work took."""
+
+    seconds: float
+    processor: float
+    """Seconds of this process on all its threads; where another process computes, they are not in it."""
+
+
+def timed(engine: Any, work: Callable[[], Any]) -> tuple[Took, Any]:
     engine.forget()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - start, result
+    return Took(time.perf_counter() - start, time.process_time() - processor), result
 
 
 def read(engine: Any, prompts: list[Prompt]) -> None:
@@ -48,68 +60,92 @@ def read(engine: Any, prompts: list[Prompt]) -> None:
         engine.branch([Node(prompts[i], (), ROOT) for i in group])
 
 
-def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any]) -> dict[str, Any]:
+def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any], sizes: list[int]) -> list[Row]:
+    """One row per size of batch."""
     engine: Any = model.engine
     prompts = model.prompts(histories)
+    history = sum(len(prompt.tokens) for prompt in prompts)
     timed(engine, lambda: model.rank(histories[:1], N, prior=False))  # warm
-    reading, _ = timed(engine, lambda: read(engine, prompts))
-    tally = getattr(engine, "tally", None)
-    before = (tally.tokens, tally.cached) if tally else (0, 0)
-    together, found = timed(engine, lambda: model.rank(histories, N, prior=False))
-    cached = ""
-    if tally:
-        history = sum(len(prompt.tokens) for prompt in prompts)
-        cached = f"{(tally.cached - before[1]) / (tally.tokens - before[0] - history):.1%}"
-    alone = [timed(engine, lambda h=h: model.rank([h], N, prior=False))[0] for h in histories]
-    p50, p95, p99 = np.percentile(alone, [50, 95, 99])
-    return {
-        "engine": name,
-        "users/s": f"{len(histories) / together:.2f}",
-        "history tokens/s": f"{sum(len(p.tokens) for p in prompts) / reading:.0f}",
-        "top 10 / reading": f"{together / reading:.2f}",
-        "p50 s": f"{p50:.2f}", "p95 s": f"{p95:.2f}", "p99 s": f"{p99:.2f}",
-        "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
-        "waves": f"{np.mean([f.waves for f in found]):.1f}",
-        "cached": cached,
-        "NDCG@10": f"{quality(listed(found, N), asked):.4f}",
-        "valid": "100%",
-        "seconds": together,
-    }  # fmt: skip
+    rows = []
+    for size in sorted({min(size, len(histories)) for size in sizes}):
+        parts = [slice(at, at + size) for at in range(0, len(histories), size)]
+        reading, _ = timed(engine, lambda parts=parts: [read(engine, prompts[part]) for part in parts])
+        tally = getattr(engine, "tally", None)
+        before = (tally.tokens, tally.cached) if tally else (0, 0)
+        engine.forget()
+        took, waiting, found = Took(0, 0), [], []
+        for part in parts:
+            start, processor = time.perf_counter(), time.process_time()
+            found += model.rank(histories[part], N, prior=False)
+            seconds = time.perf_counter() - start
+            took = Took(took.seconds + seconds, took.processor + time.process_time() - processor)
+            waiting += [seconds] * len(histories[part])
+        # Of the tokens that expansions ask about, beside the one reading of each history.
+        cached = f"{(tally.cached - before[1]) / (tally.tokens - before[0] - history):.1%}" if tally else ""
+        p50, p95, p99 = np.percentile(waiting, [50, 95, 99])
+        rows.append({
+            "engine": name,
+            "batch": size,
+            "users/s": f"{len(histories) / took.seconds:.2f}",
+            "processor s a user": f"{took.processor / len(histories):.2f}",
+            "history tokens/s": f"{history / reading.seconds:.0f}",
+            "top 10 / reading": f"{took.processor / reading.processor:.2f}",
+            "p50 s": f"{p50:.2f}", "p95 s": f"{p95:.2f}", "p99 s": f"{p99:.2f}",
+            "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
+            "waves": f"{np.mean([f.waves for f in found]):.1f}",
+            "cached": cached,
+            "NDCG@10": f"{quality(listed(found, N), asked):.4f}",
+            "valid": "100%",
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
 
 
-def beams(model: Recommender, histories: list[Any], asked: list[Any], width: int, constrained: bool) -> dict[str, Any]:
-    """vLLM's `beam_search` of `width`; `constrained` by a grammar of all titles."""
+def beams(model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool) -> tuple[Row, Took]:
+    """vLLM's `beam_search` of `width`; a `grammar` of all titles constrains it as far as vLLM goes: of the 2 · width
+    likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends."""
     from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
+    from vllm.v1.structured_output.utils import choice_as_grammar
 
     engine: Any = model.engine
     items = {text: i for i, text in enumerate(model.listing.identifiers)}
-    longest = max(map(len, model.listing.lines)) + 1
-    choice = StructuredOutputsParams(choice=[f"{text}\n" for text in items]) if constrained else None
+    # It resolves neither `backend="auto"` nor `choice`, as requests do: named here, and said as a grammar.
+    engine.llm.llm_engine.vllm_config.structured_outputs_config.backend = "xgrammar"
+    titles = StructuredOutputsParams(grammar=choice_as_grammar(list(items))) if grammar else None
     params = BeamSearchParams(
-        beam_width=width, max_tokens=longest, temperature=0.0, length_penalty=0.0, structured_outputs=choice
-    )
-    prompts = model.prompts(histories)
-    seconds, outputs = timed(
-        engine,
-        lambda: engine.llm.beam_search(
-            [{"prompt_token_ids": list(p.tokens)} for p in prompts], params,
-            lora_request=[engine._request(p.adapter) for p in prompts],
-        ),
+        beam_width=width, max_tokens=max(map(len, model.listing.lines)), temperature=0.0, length_penalty=0.0,
+        structured_outputs=titles,
     )  # fmt: skip
+    # A title ends with its line: beams end there when that is the tokenizer's end, and need not write on.
+    tokenizer = engine.llm.get_tokenizer()
+    end = tokenizer.eos_token
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.encoder.newline[-1])
+    prompts = model.prompts(histories)
+    try:
+        took, outputs = timed(
+            engine,
+            lambda: engine.llm.beam_search(
+                [{"prompt_token_ids": list(p.tokens)} for p in prompts], params,
+                lora_request=[engine._request(p.adapter) for p in prompts],
+            ),
+        )  # fmt: skip
+    finally:
+        tokenizer.eos_token = end
     lists = np.full((len(prompts), width), -1)
     replies = 0
     for row, prompt, output in zip(lists, prompts, outputs, strict=True):
-        said = [engine.tokenizer.decode(s.tokens[len(prompt.tokens) :]) for s in output.sequences]
+        said = [tokenizer.decode(s.tokens[len(prompt.tokens) :]) for s in output.sequences]
         replies += len(said)
-        found = [items.get(text.split("\n")[0], -1) for text in said]
+        found = [items.get(text.removesuffix("\n"), -1) for text in said]
         row[: len(found)] = found
     return {
-        "engine": f"vllm beam_search {width}" + (", grammar" if constrained else ""),
-        "users/s": f"{len(histories) / seconds:.3f}",
+        "engine": f"vllm beam_search {width}" + (", grammar" if grammar else ""),
+        "batch": len(histories),
+        "users/s": f"{len(histories) / took.seconds:.3f}",
+        "processor s a user": f"{took.processor / len(histories):.2f}",
         "NDCG@10": f"{quality(lists, asked):.4f}",
-        "valid": f"{np.sum(lists >= 0) / max(replies, 1):.0%}",
-        "seconds": seconds,
-    }
+        "valid": f"{np.sum(lists >= 0) / max(replies, 1):.0%} of {replies / len(prompts):.1f}",
+    }, took  # fmt: skip
 
 
 def copies(folder: Path, into: Path, count: int) -> dict[str, Path]:
@@ -135,15 +171,20 @@ def rotation(model: Recommender, histories: list[Any], folder: Path, count: int)
             engine.load(name, path)
         names = list(made)
         prompts = model.prompts(histories)
-        one = [Prompt(p.tokens, names[0]) for p in prompts]
-        many = [Prompt(p.tokens, names[i % count]) for i, p in enumerate(prompts)]
-        speed = {}
-        for label, asked in (("one", one), ("many", many)):
-            seconds, _ = timed(engine, lambda asked=asked: rank(engine, asked, model.listing.choices, None, N))
-            speed[label] = len(asked) / seconds
+        asked = {
+            "one": [Prompt(p.tokens, names[0]) for p in prompts],
+            "in turn": [Prompt(p.tokens, names[i % count]) for i, p in enumerate(prompts)],
+        }
+        took = {}
+        for label, mine in asked.items():
+            took[label], _ = timed(engine, lambda mine=mine: rank(engine, mine, model.listing.choices, None, N))
+        for name in names:
+            engine.unload(name)
+    one, many = took["one"], took["in turn"]
     return (
-        f"{count} adapters in rotation: {speed['many']:.2f} users/s, one: {speed['one']:.2f} "
-        f"({speed['many'] / speed['one']:.0%})"
+        f"{count} adapters in rotation, {len(prompts)} users together: {len(prompts) / many.seconds:.2f} users/s, "
+        f"one: {len(prompts) / one.seconds:.2f} ({one.seconds / many.seconds:.0%} of its throughput; in processor "
+        f"seconds {one.processor / many.processor:.0%})"
     )
 
 
@@ -151,45 +192,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domain")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="users asked together")
     parser.add_argument("--engines", nargs="*", default=["hf", "vllm", "vllm-merged"])
     parser.add_argument("--beams", type=int, default=20, help="width of the peer; 0 leaves it out")
-    parser.add_argument("--beam-users", type=int, default=4, help="users of the peer, which is slow")
+    parser.add_argument("--beam-users", type=int, default=2, help="users of the peer, which is slow")
     parser.add_argument("--adapters", type=int, default=10, help="in rotation; 0 leaves it out")
     args = parser.parse_intermixed_args()
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     notes: list[str] = []
     for name in args.engines:
         kind, _, merge = name.partition("-")
-        extra = [f"serve.merge={str(bool(merge)).lower()}", f"serve.max_loras={max(args.adapters, 1)}"]
+        # The domain's own adapter has a place beside those in rotation.
+        extra = [f"serve.merge={str(bool(merge)).lower()}"]
+        extra += [f"serve.{key}={args.adapters + 1}" for key in ("max_loras", "max_cpu_loras")]
         recipe = config.load_recipe(args.domain, (*args.overrides, *extra))
         model = Recommender.load(recipe, args.domain, engine=kind)
         asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
         asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
         histories = [query.history for query in asked]
-        rows.append(measure(name, model, histories, asked))
-        print({key: value for key, value in rows[-1].items() if key != "seconds"}, flush=True)
+        rows += measure(name, model, histories, asked, args.batches)
         if name == "vllm" and args.adapters:
             notes.append(rotation(model, histories, config.adapter_folder(args.domain), args.adapters))
             print(notes[-1], flush=True)
         if name == "vllm" and args.beams:
             few, few_asked = histories[: args.beam_users], asked[: args.beam_users]
             mine, found = timed(model.engine, lambda model=model, few=few: model.rank(few, N, prior=False))
-            for constrained in (False, True):
-                rows.append(beams(model, few, few_asked, args.beams, constrained))
+            for grammar in (False, True):
+                row, took = beams(model, few, few_asked, args.beams, grammar)
+                rows.append(row)
                 notes.append(
-                    f"{rows[-1]['engine']}, {len(few)} users: {rows[-1]['seconds'] / len(few):.2f} s a user, exact "
-                    f"search on them {mine / len(few):.2f} s ({rows[-1]['seconds'] / mine:.1f} ×), NDCG@10 "
-                    f"{quality(listed(found, N), few_asked):.4f}"
+                    f"{row['engine']}, {len(few)} users together: {took.seconds / len(few):.2f} s a user, exact search "
+                    f"{mine.seconds / len(few):.2f} s ({took.seconds / mine.seconds:.1f} ×; in processor seconds "
+                    f"{took.processor / mine.processor:.1f} ×), NDCG@10 {row['NDCG@10']} and "
+                    f"{quality(listed(found, N), few_asked):.4f}, valid {row['valid']} and 100%"
                 )
                 print(notes[-1], flush=True)
         if hasattr(model.engine, "close"):
             model.engine.close()
         del model
-    keys = [key for key in rows[0] if key != "seconds"]
-    print("\n| " + " | ".join(keys) + " |\n|" + " --- |" * len(keys))
+    print("\n| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
     for row in rows:
-        print("| " + " | ".join(str(row.get(key, "")) for key in keys) + " |")
+        print("| " + " | ".join(str(row.get(key, "")) for key in rows[0]) + " |")
     print("\n" + "\n".join(notes))
     print(f"{args.users} users, {torch.get_num_threads()} threads, overrides {' '.join(args.overrides) or 'none'}")
 

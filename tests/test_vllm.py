@@ -71,19 +71,19 @@ def test_greedy_replies_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> N
 
 
 def test_histories_are_read_once(vllm: Any) -> None:
-    prompt = Prompt(tokens(100), "movies")
+    prompt = Prompt(tokens(116), "movies")
     vllm.branch([Node(prompt, (), SOME)])
     tokens_before, cached_before = vllm.tally.tokens, vllm.tally.cached
     vllm.branch([Node(prompt, (i,), SOME) for i in range(20, 30)])
-    # whole blocks of 32 only
-    assert (vllm.tally.tokens - tokens_before, vllm.tally.cached - cached_before) == (10 * 101, 10 * 96)
+    # whole blocks of 16 only
+    assert (vllm.tally.tokens - tokens_before, vllm.tally.cached - cached_before) == (10 * 117, 10 * 112)
 
 
 def test_groups_fit_into_the_cache(vllm: Any) -> None:
     prompts = [Prompt(tokens(100), (None, "movies", "books")[i % 3]) for i in range(200)]
     groups = list(vllm.batches(prompts))
     assert len(groups) > 1 and sorted(i for group in groups for i in group) == list(range(200))
-    assert all(len(group) * 4 * 32 <= vllm._blocks * 32 for group in groups)
+    assert all(len(group) * 8 <= vllm._blocks for group in groups)
 
 
 def test_adapters_come_and_go(vllm: Any, served: Served, tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ def test_settings_reach_vllm(vllm: Any) -> None:
     assert on_gpu["max_model_len"] == 2048 and on_gpu["gpu_memory_utilization"] == 0.5
     assert on_gpu["max_lora_rank"] == 64 and "kv_cache_memory_bytes" not in on_gpu
     assert "enable_lora" not in arguments(Serve(), on_cpu=True, max_rank=0)
-    assert vllm.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == 16
+    assert vllm.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == 16 and vllm._block_size == 16

@@ -15,7 +15,6 @@ MISSING = (
     "vLLM is not installed; with a GPU: pip install 'llmrec[vllm]'; on a processor: `make vllm` in the project's folder"
 )
 CPU_STEP, GPU_STEP = 512, 8192  # tokens of one step
-CPU_BLOCK, GPU_BLOCK = 32, 16  # smallest block of keys and values that the attention kernels take
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -44,7 +43,7 @@ def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]
     """vLLM's engine arguments; `max_rank` 0 serves no adapters."""
     chosen: dict[str, Any] = {
         "enable_prefix_caching": True,
-        "block_size": settings.block_size or (CPU_BLOCK if on_cpu else GPU_BLOCK),
+        "block_size": settings.block_size,
         "max_num_batched_tokens": settings.step_tokens or (CPU_STEP if on_cpu else GPU_STEP),
         "max_num_seqs": settings.requests,
         "max_logprobs": 128,

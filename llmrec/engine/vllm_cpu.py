@@ -1,4 +1,5 @@
-"""A plug-in of vLLM's CPU build: LoRA as one matrix product per adapter, and requests without an adapter get none.
+"""A plug-in of vLLM's CPU build: LoRA as one matrix product per adapter, requests without an adapter get none, and a
+prefix cache of smaller blocks.
 
 vLLM's own CPU op gathers an adapter's weights once per token, and gives a request without adapter (slot -1) the
 weights of the last slot.  vLLM loads this through the entry point `vllm.general_plugins` in each of its processes; on
@@ -13,16 +14,22 @@ import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
+from vllm.v1.attention.backend import MultipleOf
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 
 def register() -> None:
-    """Take the place of vLLM's op.  May be called many times."""
+    """Take the place of vLLM's op, and let it run its attention kernel for blocks of 16.  May be called many times."""
     if not current_platform.is_cpu():
         return
     platform: Any = type(current_platform)
     platform.get_punica_wrapper = classmethod(lambda cls: f"{PerAdapter.__module__}.{PerAdapter.__qualname__}")
     # Ranks of sampled tokens are all that it compiles in eager mode: 20 seconds and a C++ compiler for nothing.
     platform.simple_compile_backend = "eager"
+    # It has the kernel and offers only multiples of 32.  A request computes again what lies past its last whole block,
+    # and the search asks 40 requests a user: that is most of what a list costs.
+    backend: Any = CPUAttentionBackend
+    backend.get_supported_kernel_block_sizes = staticmethod(lambda kv_cache_spec=None: [MultipleOf(16)])
 
 
 class PerAdapter(PunicaWrapperCPU):

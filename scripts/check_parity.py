@@ -1,0 +1,98 @@
+"""vLLM against the reference engine on the real model: the same top 20 and the same greedy text, user by user.
+
+    python scripts/check_parity.py movies --users 200 --kept parity.jsonl
+
+Both engines compute in float32.  A place of a list may differ only where scores lie within 1e-3 nats; greedy replies
+must be equal to the last byte.  With `--kept` each user's outcome is written as soon as it is known, and the same
+command goes on from there.  Ends with status 1 on any difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec import config
+from llmrec.choices.search import Ranking
+from llmrec.data.split import queries
+from llmrec.recommender import Recommender
+
+N = 20
+GAP = 1e-3  # nats
+SHOWN = 5  # differences that are printed
+
+
+def compared(mine: Ranking, theirs: Ranking) -> tuple[float, int]:
+    """(largest difference of an item's score, places that differ by more than `GAP`)."""
+    known = dict(zip(theirs.items.tolist(), theirs.score.tolist(), strict=True))
+    worst, wrong = 0.0, abs(len(mine.items) - len(theirs.items))
+    for item, score, there in zip(mine.items.tolist(), mine.score.tolist(), theirs.score.tolist(), strict=False):
+        worst = max(worst, abs(score - known.get(item, score)))
+        # What the reference does not list at all may only tie with the end of its list.
+        wrong += abs(known.get(item, score) - there) > GAP
+    return worst, wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=32, help="of each greedy reply")
+    parser.add_argument("--batch", type=int, default=4, help="users asked together")
+    parser.add_argument("--kept", type=Path, help="file of outcomes, one JSON line a user; goes on after them")
+    args = parser.parse_intermixed_args()
+    recipe = config.load_recipe(args.domain, (*args.overrides, "fit.precision=float32"))
+    models = {name: Recommender.load(recipe, args.domain, engine=name, device="cpu") for name in ("hf", "vllm")}
+    mine = models["vllm"]
+    assert mine.engine.exact and models["hf"].engine.exact
+    asked = queries(mine.dataset, mine.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
+    of = {"weights": mine.card.get("weights"), "tokens": args.tokens}
+    done: list[dict[str, Any]] = []
+    if args.kept and args.kept.exists():
+        done = [json.loads(line) for line in args.kept.read_text().splitlines()][: len(asked)]
+        for query, kept in zip(asked, done, strict=False):
+            if kept["user"] != query.user_id or {key: kept[key] for key in of} != of:
+                sys.exit(f"{args.kept}: of other users, weights or settings; name another file")
+    began = time.monotonic()
+    for start in range(len(done), len(asked), args.batch):
+        part = asked[start : start + args.batch]
+        lists, texts = {}, {}
+        for name, model in models.items():
+            histories = [query.history for query in part]
+            lists[name] = model.rank(histories, N)
+            texts[name] = model.engine.generate(model.prompts(histories), max_tokens=args.tokens)
+        for i, query in enumerate(part):
+            worst, wrong = compared(lists["vllm"][i], lists["hf"][i])
+            outcome = {"user": query.user_id, **of, "nats": worst, "places": wrong}
+            outcome["texts"] = [texts["vllm"][i], texts["hf"][i]]
+            done.append(outcome)
+            if args.kept:
+                with args.kept.open("a") as file:
+                    file.write(json.dumps(outcome) + "\n")
+        same = sum(not one["places"] and one["texts"][0] == one["texts"][1] for one in done)
+        print(f"{same} of {len(done)} users the same, {time.monotonic() - began:.0f} s", flush=True)
+    lists_differ = [one for one in done if one["places"]]
+    texts_differ = [one for one in done if one["texts"][0] != one["texts"][1]]
+    for one in lists_differ[:SHOWN]:
+        print(f"user {one['user']}: {one['places']} of {N} places differ, {one['nats']:.1e} nats")
+    for one in texts_differ[:SHOWN]:
+        print(f"user {one['user']}: vllm wrote {one['texts'][0]!r}, hf {one['texts'][1]!r}")
+    print(
+        f"{len(done)} users: {len(done) - len(lists_differ)} with the same top {N} (largest difference of a score "
+        f"{max((one['nats'] for one in done), default=0):.1e} nats), {len(done) - len(texts_differ)} with the same "
+        f"greedy {args.tokens} tokens; {torch.get_num_threads()} threads"
+    )
+    sys.exit(bool(lists_differ or texts_differ))
+
+
+if __name__ == "__main__":
+    main()
