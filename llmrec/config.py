@@ -274,6 +274,9 @@ class Recipe(Section):
     """One of them."""
     base_model: str = "smollm2-135m"
     """Hub id, local folder, GGUF file, or named asset."""
+    init_from: str | None = None
+    """Domain, `domain@version` or folder of the adapter whose weights training starts from, of the same base model and
+    shape of LoRA."""
     licence: str = ""
     """Terms of the data, copied to the card."""
     tasks: dict[str, Task] = Field(default_factory=lambda: {"next_item": Task()})
