@@ -178,6 +178,38 @@ def train(
 
 
 @app.command()
+def conflicts(
+    domain: Domain,
+    overrides: Overrides = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="Domain, domain@version or folder to measure; default: a fresh adapter.", show_default=False),
+    ] = None,
+    batches: Annotated[int, typer.Option(min=1, max=256, help="Steps of a training that are looked at.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of JSON and picture; default: in LLMREC_HOME.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure whether the tasks of a recipe pull its adapter the same way: cosines of their gradients by layer.
+
+    A task beside itself, on two batches, says how much of the rest is noise.
+
+    Example: llmrec conflicts movies --adapter movies --batches 16
+    """
+    recipe = _recipe(domain, overrides)
+    from llmrec import conflicts as verb
+
+    folder = out or config.home() / "conflicts" / recipe.domain
+    report = verb.conflicts(recipe, adapter=adapter, batches=batches, out=folder)
+    if as_json:
+        typer.echo((folder / verb.RESULT).read_text(encoding="utf-8"))
+    else:
+        verb.print_table(report)
+        typer.echo(folder)
+
+
+@app.command()
 def evaluate(
     suite: Annotated[str, typer.Argument(help="Name of a file in eval/, or its path.", show_default=False)],
     overrides: Annotated[

@@ -67,6 +67,13 @@ class Task(Section):
 
     weight: float = Field(1.0, gt=0)
     """Factor of its loss, which is the mean nats per choice of a step."""
+    weight_end: float | None = Field(None, ge=0)
+    """Its weight at the end of training, on a line from `weight` at its start; by default it stays as it is."""
+    start: float = Field(0.0, ge=0)
+    """Epoch from which it is learned; before, its rows are left out."""
+    learning_rate: float = Field(1.0, gt=0)
+    """Factor of `fit.learning_rate` for this task.  All tasks change one LoRA, so it is the mean of the tasks of a step
+    that scales the step, and a task's ratio to that mean scales its gradient."""
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None
@@ -88,6 +95,21 @@ class Mixture(Section):
     temperature: float = Field(1.0, ge=1, le=100)
     """A task's share of an epoch's choices goes with choices^(1 / temperature): 1 takes every row once; higher repeats
     the rows of small tasks and takes part of the large ones."""
+    balance: Literal["static", "uncertainty", "dwa"] = "static"
+    """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
+    (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""
+    balance_rate: float = Field(0.02, gt=0)
+    """`uncertainty` only: Adam's step size of the log-variances."""
+    dwa_temperature: float = Field(2.0, gt=0)
+    """`dwa` only: how alike the weights stay."""
+    dwa_every: float = Field(0.1, gt=0)
+    """`dwa` only: epochs over which losses are averaged before two averages are compared."""
+    conflict: Literal["none", "pcgrad", "penalty"] = "none"
+    """What happens to gradients of tasks that point against each other: nothing; `pcgrad`: each loses what points
+    against another (Yu et al. 2020); `penalty`: their squared negative cosine is minimised, too (after Suteu and Guo
+    2019), which takes a second pass over tasks in conflict.  Both keep a gradient per task in memory."""
+    penalty: float = Field(0.1, gt=0)
+    """`penalty` only: weight of half the squared negative cosines; its gradient never exceeds that of the losses."""
 
 
 class Split(Section):
@@ -274,6 +296,9 @@ class Recipe(Section):
     """One of them."""
     base_model: str = "smollm2-135m"
     """Hub id, local folder, GGUF file, or named asset."""
+    init_from: str | None = None
+    """Domain, `domain@version` or folder of the adapter whose weights training starts from, of the same base model and
+    shape of LoRA."""
     licence: str = ""
     """Terms of the data, copied to the card."""
     tasks: dict[str, Task] = Field(default_factory=lambda: {"next_item": Task()})
@@ -304,6 +329,15 @@ class Recipe(Section):
             raise ValueError("tasks: name at least one")
         if "next_item" in self.tasks and self.data is None:
             raise ValueError("data: next_item learns from interactions; say where they are")
+        return self
+
+    @model_validator(mode="after")
+    def _each_task_has_its_time(self) -> Recipe:
+        starts = {name: task.start for name, task in self.tasks.items()}
+        if min(starts.values()) > 0:
+            raise ValueError("tasks: one must have start 0, as nothing would be learned before")
+        if late := [name for name, start in starts.items() if start >= self.fit.epochs]:
+            raise ValueError(f"tasks.{late[0]}.start: training ends before, after fit.epochs={self.fit.epochs:g}")
         return self
 
     @property

@@ -29,7 +29,8 @@ LOG = logging.getLogger("llmrec")
 LOOKED_AT = 10_000  # rows that a dry run reads
 SAMPLE = 16  # rows that a dry run answers
 SAY_EVERY = 30.0  # seconds between lines where there is no terminal
-TRAINING_ONLY = {"data", "licence", "tasks", "lora", "teacher", "sasrec"}  # settings that no answer depends on
+# Settings that no answer depends on.
+TRAINING_ONLY = {"data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"}
 # What an earlier output may differ in and still say which users' lists are out of date.
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
 

@@ -23,6 +23,7 @@ from llmrec import config
 from llmrec.engine.hf import HFEngine
 from llmrec.learning import Learner, learners
 from llmrec.model import adapter as adapters
+from llmrec.model import transfer
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, Progressed, check_split, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
@@ -47,6 +48,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     model = load_model(base, dtype=dtype, device=accelerator.device, quantize=recipe.fit.quantize)
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
+    start = transfer.start(recipe, base)
+    if start:
+        transfer.put(start, model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
     run = run_folder(recipe, base, *learned.values())
     if not resume and accelerator.is_main_process:
@@ -74,6 +78,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         adapters.copy_prompts(run / "prompts", recipe.tasks, out)
         curve(state, metric, out / "curve.png", title=f"{recipe.domain}: {base.name}")
         shutil.copyfile(run / "log.jsonl", out / "log.jsonl")
+        fitted |= {"init_from": start.note} if start else {}
+        fitted |= {"licence": transfer.licence(recipe.licence, start)}
         fitted |= {"tokenizer": tokenizer_digest(encoder.tokenizer), "prompts": prompts}
         card = _card(recipe, base, state, metric, digest, fitted, accelerator)
         adapters.write_json(out / adapters.CARD, card)
@@ -102,7 +108,8 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner) -> Pat
     """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed."""
     settings = recipe.model_dump(mode="json", exclude={"fit": {"checkpoint_minutes"}, "licence": True})
     wordings = [Template.load(config.project() / "prompts" / f"{name}.yaml").meaning for name in recipe.tasks]
-    text = json.dumps([settings, wordings, base.digest, *(one.digest for one in learned)], sort_keys=True)
+    start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
+    text = json.dumps([settings, wordings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)
     return config.home() / "runs" / f"{recipe.domain}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -161,7 +168,6 @@ def _card(
         "seconds": round(state.seconds),
         "device": f"{accelerator.num_processes} × {_device_name(accelerator)}",
         "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "licence": recipe.licence,
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
         "recipe": recipe.model_dump(mode="json"),
     }

@@ -36,6 +36,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
         "serve",
         "doctor",
         "adapters",
+        "conflicts",
     },
     {"cli", "__main__"},
 )

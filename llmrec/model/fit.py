@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Mixture, Task
 from llmrec.errors import RecipeError
+from llmrec.model.balance import Balance
+from llmrec.model.conflict import Separate
 from llmrec.model.loss import Expected, TrieLoss
 from llmrec.model.mixture import micro, steps
 from llmrec.model.rows import Row
@@ -43,6 +45,8 @@ class Progressed:
     """One entry per logged step (loss in nats per choice) and per validation."""
     recent: list[tuple[str, float, float]] = field(default_factory=list)
     """(task, nats, weight of the targets) since the last logged step."""
+    balance: dict[str, Any] = field(default_factory=dict)
+    """See `llmrec.model.balance.State`."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def fit(
         variants: the training rows of all tasks, cut in one or more ways; epoch e uses variant e mod variants.
         tries: what targets are chosen from, by task.
         tasks: weights and budgets, where they are not the usual ones.
-        mixture: how tasks share an epoch.
+        mixture: how tasks share an epoch, how their losses are weighed against each other, and what conflicts cost.
         run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
         validate: returns metrics of the model as it is, `metric` among them.
@@ -122,16 +126,21 @@ def fit(
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     plan = Plan(variants, settings, tasks, mixture)
-    factor = {name: tasks[name].weight if tasks and name in tasks else 1.0 for name in tries}
     causal = model.get_base_model()
     decoder = causal.get_decoder()
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if settings.gradient_checkpointing:
         causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    mixture = mixture or Mixture()
+    balance = Balance([*tries], tasks, mixture, settings.epochs, plan.steps_in(mixture.dwa_every), accelerator)
+    separate = Separate(mixture, trainable, accelerator, seed=settings.seed) if mixture.conflict != "none" else None
     optimizer = torch.optim.AdamW(
-        trainable.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False
-    )
-    state = load_checkpoint(run, trainable, optimizer)
+        [{"params": [*trainable.values()]}, *balance.group],
+        lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False,
+    )  # fmt: skip
+    kept = trainable | balance.parameters
+    state = load_checkpoint(run, kept, optimizer)
+    balance.state = state.balance
     if not accelerator.is_main_process:
         state.recent.clear()  # what lies there is the main process's
     cached = settings.cache != "none"
@@ -182,50 +191,64 @@ def fit(
         job = bar.add_task("training", total=plan.steps, completed=state.step)
         while state.step < plan.steps and state.since_best < settings.patience:
             variant, rows = plan.step(state.step)
+            epoch = plan.epoch_of(state.step)
+            weights = balance.weights(epoch)
+            rows = [row for row in rows if weights[variants[variant][row].task] > 0]
             mine = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
             real = 0.0 if len(rows) <= accelerator.process_index else 1.0  # a process without a row of its own idles
             total: dict[str, float] = {}  # of each task's targets in the whole step, over all processes
             for row in (variants[variant][row] for row in rows):
                 total[row.task] = total.get(row.task, 0.0) + row.weight * len(row.starts)
+            factor, rate = balance.factors(weights, [*total])
             parts = list(micro(mine, variants[variant], settings.micro_batch_tokens))
             # Dropout by step and process: a resumed run draws the same, whatever it drew before it died.
             seeds = np.random.SeedSequence((settings.seed, state.step, accelerator.process_index))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
-            for i, part in enumerate(parts):
+            passes: Iterator[tuple[list[int], bool]] = ((part, False) for part in parts)
+            if separate:
+                by_task = {task: [p for p in parts if variants[variant][p[0]].task == task] for task in total}
+                passes = separate.passes(by_task, state.step)
+            for i, (part, again) in enumerate(passes):
                 inputs = activations.inputs(variant, variants[variant], part) if activations else None
                 some = [variants[variant][row] for row in part]
                 task = some[0].task
                 batch = collate(some, decisions[task], accelerator.device, inputs)
-                last = i == len(parts) - 1
+                last = i == len(parts) - 1 and separate is None
                 with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
                     p, part_share = soft_targets(some, teachers, share)
                     expected = None if p is None else losses[task].expected(p.to(accelerator.device), batch.target)
                     nats, soft = learner(*batch.learned, expected)
                     aim = torch.lerp(nats, soft, part_share) * factor[task] / total[task]
                     accelerator.backward(real * aim * accelerator.num_processes)
+                if again:
+                    continue
+                balance.saw(task, float(aim.detach()) * real / factor[task])
                 counted = sum(row.weight * len(row.starts) for row in some)
                 logged = soft if some[0].p is not None else nats
                 state.recent.append((task, float(logged.detach()) * real, counted * real))
             accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, plan.steps, settings)
+            group = optimizer.param_groups[0]
+            group["lr"] = rate * learning_rate(state.step, plan.steps, settings)
+            balance.learn(state.step + 1, epoch, [*total])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
             bar.update(job, completed=state.step)
             if state.step % 20 == 0 or state.step == plan.steps:
                 everyone = gather_object(state.recent)
-                note({**_mean_losses(everyone, factor), "lr": group["lr"]})
+                shown = {f"weight/{task}": weight for task, weight in weights.items()} if balance.changes else {}
+                shown |= separate.cosines if separate else {}
+                note({**_mean_losses(everyone, weights), **shown, "lr": group["lr"]})
                 state.recent.clear()
             if state.step in due:
                 validated()
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
                 state.seconds = time.monotonic() - started
-                save_checkpoint(run, state, trainable, optimizer)
+                save_checkpoint(run, state, kept, optimizer)
                 saved = time.monotonic()
     state.seconds = time.monotonic() - started
     if accelerator.is_main_process:
-        save_checkpoint(run, state, trainable, optimizer)
+        save_checkpoint(run, state, kept, optimizer)
     accelerator.wait_for_everyone()
     if (run / "best.safetensors").is_file():
         _load_tensors(run / "best.safetensors", trainable)
@@ -279,9 +302,13 @@ class Plan:
         epoch = min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2)
         return round(epoch + (step - int(self.starts[epoch])) / len(self._epoch(epoch)), 3)
 
+    def steps_in(self, epochs: float) -> int:
+        """Steps of a part of an epoch, at least one."""
+        return max(1, round(epochs * len(self._epoch(0))))
+
     def validations(self) -> set[int]:
         """Steps after which to validate; the last step always."""
-        every = max(1, round(self.settings.valid_every * len(self._epoch(0))))
+        every = self.steps_in(self.settings.valid_every)
         return {*range(every, self.steps + 1, every), self.steps} if self.settings.valid_users else set()
 
     def _epoch(self, epoch: int) -> list[list[int]]:
@@ -482,7 +509,7 @@ def _load_tensors(file: Path, into: dict[str, Tensor]) -> None:
 
 
 def _mean_losses(recent: Sequence[tuple[str, float, float]], factor: Mapping[str, float]) -> dict[str, float]:
-    """Mean nats per choice of each task, and what was minimised: their sum with the tasks' weights."""
+    """Mean nats per choice of each task, and what was minimised: their sum with the tasks' weights (at the end)."""
     nats: dict[str, float] = {}
     counts: dict[str, float] = {}
     for task, value, count in recent:

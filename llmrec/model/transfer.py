@@ -1,0 +1,122 @@
+"""Training that starts from another adapter's weights, once they are checked like anything from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from llmrec.config import Recipe, adapter_folder
+from llmrec.errors import AdapterError
+from llmrec.model import adapter, store, verify
+from llmrec.model.load import BaseModel
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checked adapter that a training starts from."""
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What the new adapter's card says of it."""
+        known = {key: self.card[key] for key in ("domain", "weights", "licence") if self.card.get(key)}
+        return known | {"sources": sources(self.card)}
+
+
+def find(name: str) -> Path:
+    """Folder of the adapter that `init_from` names: a domain, domain@version, or a folder.  Raises: RecipeError."""
+    if os.sep in name or name.startswith("."):
+        return Path(name)
+    domain, at, version = name.partition("@")
+    return store.folder_of(domain, version) if at else adapter_folder(domain)
+
+
+def start(recipe: Recipe, base: BaseModel) -> Start | None:
+    """The adapter in the recipe's `init_from`, checked; None where it names none.
+
+    Raises: AdapterError naming every problem of its files, or a training that would give answers away.
+    """
+    if recipe.init_from is None:
+        return None
+    folder = find(recipe.init_from)
+    if problems := verify.files(folder) or verify.content(folder):
+        raise AdapterError(f"init_from={recipe.init_from}: {'; '.join(problems)}")
+    card = adapter.read_json(folder / adapter.CARD)
+    adapter.check_base(card, folder, base.digest, recipe.base_model)
+    theirs, ours = sources(card), sources({"recipe": recipe.model_dump(mode="json")})
+    for name in sorted(theirs.keys() & ours.keys()):
+        if theirs[name] != ours[name]:
+            raise AdapterError(
+                f"init_from={recipe.init_from}: it learned from {name} under another split ({_words(theirs[name])}; "
+                f"here {_words(ours[name])}), so it may have seen what this training is measured on; use one split"
+            )
+    return Start(folder, card)
+
+
+def put(start: Start, model: PeftModel) -> None:
+    """The weights of `start` into the fresh LoRA of `model`, which then answers as that adapter does.
+
+    Raises: AdapterError where the two have not one shape.
+    """
+    theirs = adapter.read_json(start.folder / "adapter_config.json")
+    ours = model.peft_config["default"]
+    if theirs.get("r") != ours.r:
+        raise AdapterError(f"{start.folder}: its LoRA has rank {theirs.get('r')}; set lora.rank={theirs.get('r')}")
+    if theirs.get("lora_alpha") != ours.lora_alpha or theirs.get("use_rslora"):
+        scale = "rsLoRA" if theirs.get("use_rslora") else f"alpha {theirs.get('lora_alpha')}"
+        raise AdapterError(
+            f"{start.folder}: its LoRA is scaled by {scale}, here lora.alpha={ours.lora_alpha}; set that"
+        )
+    tensors = load_file(start.folder / adapter.WEIGHTS)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if differing := sorted(tensors.keys() ^ own.keys()):
+        where = "only there" if differing[0] in tensors else "only here"
+        raise AdapterError(
+            f"{start.folder}: its LoRA updates other layers: {len(differing)} tensors differ, "
+            f"{differing[0][:100]!r} is {where}; set lora.first_layer and lora.targets as in its recipe"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise AdapterError(
+                f"{start.folder}: {name} has shape {tuple(tensor.shape)}, here {tuple(own[name].shape)}; it is not of "
+                "this base model"
+            )
+    set_peft_model_state_dict(model, tensors)
+
+
+def sources(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How what an adapter learned from was split, what its own start learned from included.  Raises: AdapterError."""
+    recipe = card.get("recipe")
+    before = card.get("init_from")
+    found = before.get("sources") if isinstance(before, dict) else {}
+    found = dict(found) if isinstance(found, dict) else {}
+    try:
+        read = Recipe.model_validate(recipe)
+    except ValueError as error:
+        raise AdapterError(f"{adapter.CARD}: its recipe cannot be read: {str(error).splitlines()[0]}") from None
+    if read.data is not None:
+        cut = ("method",) if read.split.method == "leave_one_out" else ("method", "valid", "test")
+        found[f"interactions of {read.data.path}"] = {key: getattr(read.split, key) for key in cut}
+    for task in read.tasks.values():
+        if task.data is not None:
+            found[f"reviews of {task.data.path}"] = task.data.model_dump(include={"valid", "test", "seed"})
+    return found
+
+
+def licence(ours: str, start: Start | None) -> str:
+    """The terms of the data, those of the start's with them."""
+    theirs = str(start.card.get("licence") or "") if start else ""
+    return (
+        ours if not theirs or theirs == ours else "; ".join(filter(None, [ours, f"started from weights of: {theirs}"]))
+    )
+
+
+def _words(cut: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in cut.items())

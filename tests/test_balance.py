@@ -1,0 +1,168 @@
+"""Weights of tasks: as scheduled, by uncertainty, by dynamic weight average; learning rates; resuming with them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from test_fit import ROWS, SETTINGS, TRIES, learner, same
+
+from llmrec import config
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.config import Mixture, Task
+from llmrec.errors import RecipeError
+from llmrec.model.balance import Balance, scheduled
+from llmrec.model.fit import Progressed, fit
+from llmrec.model.rows import Row, choice_row
+
+REVIEWS = [choice_row([1, 2, 40 + i % 3], np.array([20 + i % 3, 7]), i % 3, task="review") for i in range(30)]
+BOTH = {**TRIES, "review": ChoiceTrie.build([[20, 7], [21, 7], [22, 7]])}
+Weights = dict[str, torch.Tensor]
+
+
+def trained(
+    run: Path, rows: list[Row] | None = None, tasks: dict[str, Task] | None = None, mixture: Mixture | None = None,
+    **settings: object,
+) -> tuple[Progressed, Weights]:  # fmt: skip
+    model, _ = learner()
+    state = fit(
+        model, [rows or [*ROWS, *REVIEWS]], BOTH, SETTINGS.model_copy(update=settings), run, tasks=tasks,
+        mixture=mixture, first_layer=1, accelerator=Accelerator(cpu=True),
+    )  # fmt: skip
+    return state, {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def balance(mixture: Mixture, window: int = 1, **tasks: Task) -> Balance:
+    return Balance(["a", "b"], tasks, mixture, 2.0, window, Accelerator(cpu=True))
+
+
+def test_a_weight_starts_and_moves_on_a_line() -> None:
+    task = Task(weight=2, weight_end=0, start=1)
+    assert [scheduled(task, epoch, 3) for epoch in (0, 0.99, 1, 2, 2.5, 3)] == [0, 0, 2, 1, 0.5, 0]
+    assert scheduled(Task(weight=3), 0.7, 3) == 3
+
+
+def test_learning_rates_scale_the_step_by_their_mean_and_gradients_by_the_rest() -> None:
+    both = balance(Mixture(), a=Task(learning_rate=0.5), b=Task(learning_rate=1.5, weight=3))
+    weights = both.weights(0)
+    assert both.factors(weights, ["a"]) == ({"a": 1.0}, 0.5)
+    factors, rate = both.factors(weights, ["a", "b"])
+    assert rate == (1 * 0.5 + 3 * 1.5) / 4
+    assert factors == {"a": 1 * 0.5 / rate, "b": 3 * 1.5 / rate}
+    assert both.factors(weights, []) == ({}, 1.0)
+
+
+def test_a_task_alone_learns_at_its_own_rate(tmp_path: Path) -> None:
+    """Adam is blind to the gradient's scale, so this must be the step's."""
+    own = trained(tmp_path / "own", ROWS, {"next_item": Task(learning_rate=0.3)})[1]
+    assert same(own, trained(tmp_path / "all", ROWS, learning_rate=0.3 * SETTINGS.learning_rate)[1])
+    assert not same(own, trained(tmp_path / "plain", ROWS)[1], atol=1e-3)
+
+
+def test_a_task_is_not_learned_before_its_start(tmp_path: Path) -> None:
+    alone = trained(tmp_path / "alone", ROWS, epochs=1, batch_tokens=100_000)[1]
+    state, late = trained(
+        tmp_path / "late", tasks={"review": Task(start=0.5)}, epochs=1, batch_tokens=100_000
+    )  # one step, at epoch 0
+    assert same(alone, late) and "loss/review" not in state.log[-1] and state.log[-1]["weight/review"] == 0
+    only = trained(tmp_path / "only", REVIEWS, {"review": Task(start=2)}, epochs=40)[0]
+    assert only.log[-1]["step"] == only.step and only.log[-1]["loss/review"] < np.log(3)  # steps without rows go by
+
+
+def test_uncertainty_settles_where_a_task_costs_half() -> None:
+    """exp(-s) L + s / 2 is smallest at exp(-s) = 1 / (2 L): weights 1 / (2 L) times the static ones."""
+    both = balance(Mixture(balance="uncertainty"), b=Task(weight=3))
+    assert both.weights(0) == {"a": 1.0, "b": 3.0}
+    both.saw("a", 1.5)
+    both.saw("a", 2.5)
+    both.saw("b", 0.25)
+    both.learn(1, 0, ["a", "b"])
+    assert float(both.log_variance["a"].grad) == 0.5 - 4.0 and float(both.log_variance["b"].grad) == 3 * (0.5 - 0.25)
+    descent = torch.optim.SGD(both.log_variance.values(), lr=0.1)
+    for _ in range(500):
+        both.saw("a", 4.0)
+        both.saw("b", 0.25)
+        both.learn(1, 0, ["a", "b"])
+        descent.step()
+    assert both.weights(0) == pytest.approx({"a": 1 / 8, "b": 3 * 2.0}, rel=1e-3)
+
+
+def test_dwa_weighs_by_how_much_of_a_loss_was_kept() -> None:
+    both = balance(Mixture(balance="dwa", dwa_temperature=2), window=2, b=Task(weight=3))
+    for step, (a, b) in enumerate([(4.0, 1.0), (2.0, 1.0), (1.0, 0.9), (2.0, 0.9)], 1):
+        assert both.weights(0) == {"a": 1.0, "b": 3.0}
+        both.saw("a", a)
+        both.saw("b", b)
+        both.learn(step, 0, ["a", "b"])
+    kept_a, kept_b = math.exp(0.5 / 2), math.exp(0.9 / 2)  # 1.5 of 3, .9 of 1
+    share = 2 * kept_a / (kept_a + kept_b)
+    assert both.weights(0) == pytest.approx({"a": share, "b": 3 * (2 - share)})
+
+
+@pytest.mark.parametrize("kind", ["uncertainty", "dwa"])
+def test_weights_in_force_are_logged_and_used(tmp_path: Path, kind: str) -> None:
+    mixture = Mixture(balance=kind, dwa_every=0.2)
+    state, weights = trained(tmp_path / kind, mixture=mixture, epochs=6)
+    last = state.log[-1]
+    seen = {name: last[f"weight/{name}"] for name in BOTH}
+    assert all(weight > 0 and weight != 1 for weight in seen.values())
+    assert last["loss"] == pytest.approx(sum(seen[name] * last[f"loss/{name}"] for name in BOTH))
+    assert (sum(seen.values()) == pytest.approx(2)) == (kind == "dwa")
+    assert not same(weights, trained(tmp_path / "static", epochs=6)[1], atol=1e-3)
+    if kind == "uncertainty":  # more nats, less weight
+        assert (seen["review"] > seen["next_item"]) == (last["loss/review"] < last["loss/next_item"])
+
+
+KILLED = """
+import sys, os, signal
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import test_balance
+from llmrec.config import Mixture
+from llmrec.model import fit as module
+save = module.save_checkpoint
+def killing(run, state, *rest):
+    save(run, state, *rest)
+    if state.step == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.save_checkpoint = killing
+test_balance.trained(Path({run!r}), mixture=Mixture(balance={kind!r}, dwa_every=0.2), checkpoint_minutes=1e-9)
+"""
+
+
+@pytest.mark.parametrize("kind", ["uncertainty", "dwa"])
+def test_a_killed_run_resumes_exactly_with_its_weights(tmp_path: Path, kind: str) -> None:
+    whole, weights = trained(tmp_path / "whole", mixture=Mixture(balance=kind, dwa_every=0.2))
+    code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"), kind=kind)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=300)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    [checkpoint] = (tmp_path / "killed").glob("checkpoint-*")
+    extra = load_file(checkpoint / "trainable.safetensors").keys() - weights.keys()
+    assert extra == ({f"log_variance/{name}" for name in BOTH} if kind == "uncertainty" else set())
+    resumed, again = trained(tmp_path / "killed", mixture=Mixture(balance=kind, dwa_every=0.2))
+    assert same(weights, again)
+    left = [{k: v for k, v in entry.items() if k != "seconds"} for entry in resumed.log]
+    assert left == [{k: v for k, v in entry.items() if k != "seconds"} for entry in whole.log]
+
+
+def test_a_recipe_begins_with_something_and_ends_after_every_start() -> None:
+    def recipe(**start: float) -> config.Recipe:
+        tasks = {name: {"start": value} for name, value in start.items()}
+        return config.section(config.Recipe, {"domain": "films", "data": {"path": "x"}, "tasks": tasks})
+
+    assert recipe(next_item=0, review_sentiment=2.9)
+    with pytest.raises(RecipeError, match="one must have start 0"):
+        recipe(next_item=1, review_sentiment=2)
+    with pytest.raises(RecipeError, match=r"review_sentiment.start: training ends before, after fit.epochs=3"):
+        recipe(next_item=0, review_sentiment=3)

@@ -1,0 +1,153 @@
+"""init_from: training that starts from another adapter, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from llmrec import config
+from llmrec.errors import AdapterError, RecipeError
+from llmrec.model import adapter, store, transfer
+from llmrec.model.load import base_model, load_model
+from llmrec.train import run_folder, train
+
+ROOT = Path(__file__).parent.parent
+WORDS = ("Sun", "Rain")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a base model and two domains of reviews, one of them trained."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "prompts", root / "prompts")
+    tiny.model(len(tiny.tokenizer("gpt2"))).save_pretrained(root / "base")
+    tiny.tokenizer("gpt2").save_pretrained(root / "base")
+    for name, licence in (("books", "CC0"), ("films", "research")):
+        lines = ["review,rating", *(f"{name} {WORDS[i % 2]} {i},{(1, 5)[i % 2]}" for i in range(60))]
+        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        recipe = {
+            "domain": name, "base_model": str(root / "base"), "licence": licence,
+            "tasks": {"review_sentiment": {"data": {"path": str(root / f"{name}.csv")}}},
+            "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
+            "fit": {"batch_tokens": 480, "epochs": 2, "learning_rate": 0.01, "valid_users": 0, "precision": "float32"},
+        }  # fmt: skip
+        (root / "adapters" / name).mkdir(parents=True)
+        (root / "adapters" / name / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMREC_PROJECT", str(root))
+        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
+        train(config.load_recipe("books"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(world: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMREC_PROJECT", str(world))
+
+
+def recipe(*overrides: str) -> config.Recipe:
+    return config.load_recipe("films", ("init_from=books", *overrides))
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(5, 25)[None]).logits
+
+
+def test_it_answers_as_the_other_adapter_before_the_first_step(world: Path) -> None:
+    asked = recipe()
+    base = base_model(asked.base_model)
+    model = adapter.attach(load_model(base, dtype=torch.float32), asked.lora, base_name="tiny")
+    fresh = logits(model)
+    start = transfer.start(asked, base)
+    assert start is not None
+    transfer.put(start, model)
+    theirs = logits(adapter.load(load_model(base, dtype=torch.float32), {"books": world / "adapters" / "books"}))
+    assert torch.allclose(logits(model.eval()), theirs, atol=1e-5)
+    assert not torch.allclose(fresh, theirs, atol=1e-2)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    assert trainable and all(p.dtype == torch.float32 for p in trainable)
+
+
+def test_the_card_says_where_it_started_and_terms_are_carried(world: Path, tmp_path: Path) -> None:
+    """One step too small for float16 leaves the other's weights; a chain of three keeps all that was learned from."""
+    digest = store.keep("books", world / "adapters" / "books")
+    asked = recipe(f"init_from=books@{digest}", "fit.learning_rate=1e-12", "fit.epochs=0.1")
+    folder = train(asked, out=tmp_path / "films")
+    card = json.loads((folder / "card.json").read_text())
+    before, after = (load_file(place / adapter.WEIGHTS) for place in (world / "adapters" / "books", folder))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    cut = {"valid": 0.1, "test": 0.1, "seed": 0}
+    assert card["init_from"] == {
+        "domain": "books", "weights": digest, "licence": "CC0", "sources": {f"reviews of {world / 'books.csv'}": cut}
+    }  # fmt: skip
+    assert card["licence"] == "research; started from weights of: CC0"
+    assert set(transfer.sources(card)) == {f"reviews of {world / name}" for name in ("books.csv", "films.csv")}
+    again = transfer.start(recipe(f"init_from={folder}"), base_model(asked.base_model))
+    assert again is not None and again.note["weights"] == card["weights"]
+    split = f"tasks={{review_sentiment: {{data: {{path: {world / 'books.csv'}, seed: 1}}}}}}"
+    with pytest.raises(AdapterError, match="seed=0; here .* seed=1"):  # what it started from counts, too
+        transfer.start(recipe(f"init_from={folder}", split), base_model(asked.base_model))
+
+
+def test_other_weights_are_another_run(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(world / "adapters" / "books", folder)
+    base, data = SimpleNamespace(digest="b"), SimpleNamespace(digest="d")
+    asked = recipe(f"init_from={folder}")
+    before = run_folder(asked, base, data)  # type: ignore[arg-type]
+    tensors = load_file(folder / adapter.WEIGHTS)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / adapter.WEIGHTS)
+    assert run_folder(asked, base, data) != before  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("lora.rank=16", "set lora.rank=8"),
+        ("lora.alpha=8", "scaled by alpha 16"),
+        ("lora.first_layer=2", "other layers: .* only there"),
+        ("lora.targets=[q_proj, lm_head]", "other layers"),
+    ],
+)
+def test_another_shape_is_refused(override: str, reason: str) -> None:
+    asked = recipe(override)
+    base = base_model(asked.base_model)
+    start = transfer.start(asked, base)
+    assert start is not None
+    model = adapter.attach(load_model(base, dtype=torch.float32), asked.lora, base_name="tiny")
+    with pytest.raises(AdapterError, match=reason):
+        transfer.put(start, model)
+
+
+def test_what_is_no_fitting_adapter_is_refused(world: Path, tmp_path: Path) -> None:
+    base = base_model(recipe().base_model)
+    with pytest.raises(RecipeError, match="no domain 'boks'"):
+        transfer.start(recipe("init_from=boks"), base)
+    with pytest.raises(AdapterError, match="no version"):
+        transfer.start(recipe("init_from=books@0000"), base)
+    with pytest.raises(AdapterError, match="card.json is missing"):
+        transfer.start(recipe("init_from=films"), base)
+    with pytest.raises(AdapterError, match="not a folder"):
+        transfer.start(recipe(f"init_from={tmp_path / 'nowhere'}"), base)
+    tiny.model(len(tiny.tokenizer("gpt2")), seed=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(AdapterError, match="trained on other weights"):
+        transfer.start(recipe(f"base_model={tmp_path / 'other'}"), base_model(str(tmp_path / "other")))
+    folder = tmp_path / "pickled"
+    shutil.copytree(world / "adapters" / "books", folder)
+    (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(AdapterError, match="'adapter_model.bin' does not belong"):
+        transfer.start(recipe(f"init_from={folder}"), base)
+    (folder / "adapter_model.bin").unlink()
+    tensors = load_file(folder / adapter.WEIGHTS)
+    save_file({name: tensor * torch.nan for name, tensor in tensors.items()}, folder / adapter.WEIGHTS)
+    with pytest.raises(AdapterError, match="not finite"):
+        transfer.start(recipe(f"init_from={folder}"), base)
