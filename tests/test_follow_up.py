@@ -14,6 +14,7 @@ import yaml
 from llmrec import config
 from llmrec.baselines.together import Together
 from llmrec.data.catalog import Catalog
+from llmrec.data.split import histories
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
@@ -57,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
         "fit": {
             "window_tokens": 100, "batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 10, "cache": "memory",
-            "learning_rate": 0.01, "valid_users": 10, "valid_every": 5, "precision": "float32",
+            "learning_rate": 0.01, "valid_users": 10, "valid_every": 10, "precision": "float32",
         },
     }  # fmt: skip
     (root / "adapters" / "films").mkdir(parents=True)
@@ -85,20 +86,22 @@ def test_one_adapter_learns_all_of_them(trained: Path) -> None:
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     losses = {task: [entry[f"loss/{task}"] for entry in log if "loss" in entry] for task in tasks}
     assert losses["interest"][-1] < 0.5 * np.log(3)  # three colours, guessed: ln 3 nats
-    assert all(found[-1] < 0.8 * found[0] for task, found in losses.items() if task.endswith(("summary", "tion")))
+    assert all(found[-1] < 0.95 * found[0] for task, found in losses.items() if task.endswith(("summary", "tion")))
     assert {"ndcg@10", "interest_p", "interest_summary_p", "explanation_p", "mean"} <= set(card["validation"])
     assert card["validation"]["interest_p"] > 0.5
 
 
 def test_interests_follow_the_history(trained: Path) -> None:
     model = Recommender.load(config.load_recipe("films"), "films")
-    people = [5 * (user % 3) + np.arange(5) for user in range(6)]
+    people = histories(model.dataset, model.catalog, "train")[:12]
     right = 0
-    for user, (text, interests) in enumerate(summaries(model, [own.tolist() for own in people])):
+    for person, (text, interests) in zip(people, summaries(model, [one.items.tolist() for one in people]), strict=True):
+        own = COLOURS[int(person.user_id[1:]) % 3]
         assert sum(row.p for row in interests) == pytest.approx(1, abs=1e-4)
-        right += interests[0].category == COLOURS[user % 3] and interests[0].share == 1
-        assert not {*COLOURS} - {COLOURS[user % 3]} & {*text.split()}
-    assert right >= 5
+        assert {row.category: row.share for row in interests} == {colour: float(colour == own) for colour in COLOURS}
+        assert not {*COLOURS} - {own} & {*text.split()}
+        right += interests[0].category == own
+    assert right >= 10
 
 
 def test_a_summary_is_printed_and_is_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

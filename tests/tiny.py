@@ -18,7 +18,8 @@ CHATML = (
 )
 INST = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}"
-    "{% elif m['role'] == 'user' %}[INST] {{ m['content'] | trim }} [/INST]{% endif %}{% endfor %}"
+    "{% elif m['role'] == 'user' %}[INST] {{ m['content'] | trim }} [/INST]{% else %}{{ m['content'] | trim }}"
+    "{{ eos_token }}{% endif %}{% endfor %}"
 )
 TEXT = [
     "Fargo\nHeat\nThe Usual Suspects\nSeven (Se7en)\nToy Story 2 (1999)\n2001: A Space Odyssey\n",
