@@ -30,7 +30,7 @@ from llmrec.tasks.template import Message, Name, Template
 from llmrec.train import train
 
 ROOT = Path(__file__).parent.parent
-COLOURS = ("Red", "Blue", "Black")
+COLOURS = ("Red", "Blue", "Green")
 FILMS = [f"{colour} {thing}" for colour in COLOURS for thing in ("Sun", "Moon", "River", "Road", "Rain")]
 
 
@@ -108,14 +108,14 @@ def test_a_summary_is_printed_and_is_json(trained: Path, capsys: pytest.CaptureF
     found = summarize("films", user="u2")
     print_summary(found)
     shown = capsys.readouterr().out
-    assert "history of user u2" in shown and "Black" in shown and "100%" in shown
+    assert "history of user u2" in shown and "Green" in shown and "100%" in shown
     assert json.loads(json.dumps(found.as_dict()))["interests"][0]["p"] == found.interests[0].p
 
 
 def test_an_explanation_names_what_is_true(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = explain("films", "Blue Rain", history=["Blue Sun", "Blue Moon", "Red Sun"])
     assert found.shared == ("Blue",) and set(found.near) <= {"Blue Sun", "Blue Moon"} and found.near
-    assert "Red" not in found.text and "Black" not in found.text
+    assert "Red" not in found.text and "Green" not in found.text
     print_explanation(found)
     assert "Blue Rain" in capsys.readouterr().out
     assert explain("films", "Red Sun", user="u4", base=True).title == "Red Sun"
