@@ -135,8 +135,9 @@ def prepare(
 def show(
     domain: Domain,
     overrides: Overrides = None,
+    task: Annotated[str | None, typer.Option(help="Rows of this task; default: the first.", show_default=False)] = None,
     user: Annotated[
-        str | None, typer.Option(help="Whose history; default: the first user.", show_default=False)
+        str | None, typer.Option(help="Whose history (next_item); default: the first user.", show_default=False)
     ] = None,
     wording: Annotated[int, typer.Option(min=0, help="Which phrasing of the prompt file.")] = 0,
     n: Annotated[int, typer.Option("-n", min=1, help="How many training rows.")] = 1,
@@ -147,11 +148,13 @@ def show(
     Learned tokens are green, forced ones dim, context plain.
 
     Example: llmrec show movies --user 42 --wording 1
+
+    Example: llmrec show movies --task interest_summary -n 3
     """
     recipe = _recipe(domain, overrides)  # a mistake in it shows before the seconds that torch takes to load
     from llmrec.show import show as run
 
-    run(recipe, user=user, wording=wording, n=n, ids=ids)
+    run(recipe, task=task, user=user, wording=wording, n=n, ids=ids)
 
 
 @app.command()

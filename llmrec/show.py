@@ -5,61 +5,86 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from llmrec import config, prepare
+from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.catalog import Catalog
 from llmrec.data.names import readable
 from llmrec.data.split import histories
-from llmrec.errors import DataError
+from llmrec.errors import DataError, RecipeError, did_you_mean
+from llmrec.learning import LEARNERS
+from llmrec.learning.next_item import recommender
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.model.rows import Row, dense_rows, last_rows
-from llmrec.recommender import Listing
 from llmrec.tasks import next_item
-from llmrec.tasks.template import Template
 
 STYLES = {"learned": "bold green", "forced": "dim", "context": ""}
+LIKELY = 6  # choices of a soft target that are printed
 
 
 def show(
     recipe: config.Recipe,
     *,
+    task: str | None = None,
     user: str | None = None,
     wording: int = 0,
     n: int = 1,
     ids: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Prints the first `n` training rows of a user (default: the first user), cut as `fit` cuts them.
+    """Prints the first `n` training rows of a task (default: the recipe's first).
 
-    Raises: DataError for a user without training interactions, PromptError, AssetError.
+    Args:
+        user, wording: whose rows, cut as `fit` cuts them, in which phrasing; of next_item only.
+    Raises: RecipeError for a task that the recipe has not, DataError for a user without training interactions,
+        PromptError, AssetError.
     """
     console = console or Console(highlight=False)
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
-    found = [one for one in histories(dataset, catalog, "train") if user is None or one.user_id == user]
-    if not found:
-        raise DataError(f"no user '{user}' with training interactions in {recipe.domain}")
-    template = Template.load(config.project() / "prompts" / "next_item.yaml")
-    messages = next_item.conversation(template, recipe, (), wording=wording).messages
+    task = task or next(iter(recipe.tasks))
+    if task not in recipe.tasks:
+        raise RecipeError(f"{recipe.domain}: no task '{task}'{did_you_mean(task, recipe.tasks)}")
     encoder = Encoder(load_tokenizer(base_model(recipe.base_model).folder))
-    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
-    cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
-    rows = cut(encoder.header(messages), listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)
+    if task == "next_item":
+        of, rows, trie = _lists(recipe, encoder, user, wording)
+    elif user is not None or wording:
+        raise RecipeError(f"--user and --wording choose among the rows of next_item, not of {task}")
+    else:
+        learner = LEARNERS[task](recipe, encoder, None)
+        of, rows, trie = task, learner.rows(0), learner.trie
     console.print(legend(marked=not console.is_terminal))
     for number, row in enumerate(rows[:n], 1):
-        kinds = row_kinds(row, listing.choices.trie)
+        kinds = row_kinds(row, trie)
         count = Counter(kinds)
         console.rule(
-            f"user {found[0].user_id}, row {number} of {len(rows)}: {len(row.choices)} targets; "
+            f"{of}, row {number} of {len(rows):,}: {len(row.choices)} targets; "
             f"{count['learned']} tokens learned, {count['forced']} forced, {count['context']} context"
         )
         texts = [encoder.tokenizer.decode([token]) for token in row.tokens.tolist()]
         shown = row.tokens.tolist() if ids else None
         console.print(render_row(texts, kinds, ids=shown, marked=not console.is_terminal), soft_wrap=True)
+        if row.p is not None:
+            best = np.argsort(-row.p[0], kind="stable")[:LIKELY]
+            named = [
+                f"{encoder.tokenizer.decode(trie.tokens(i)).strip()} {row.p[0, i]:.0%}" for i in best if row.p[0, i]
+            ]
+            console.print(Text("expected: " + ", ".join(map(readable, named)), "dim"))
+
+
+def _lists(
+    recipe: config.Recipe, encoder: Encoder, user: str | None, wording: int
+) -> tuple[str, list[Row], ChoiceTrie]:
+    """What one user's rows are called, the rows, and what their targets are chosen from."""
+    model = recommender(recipe, encoder, None)
+    found = [one for one in histories(model.dataset, model.catalog, "train") if user is None or one.user_id == user]
+    if not found:
+        raise DataError(f"no user '{user}' with training interactions in {recipe.domain}")
+    messages = next_item.conversation(model.template, recipe, (), wording=wording).messages
+    cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
+    rows = cut(encoder.header(messages), model.listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)
+    return f"user {found[0].user_id}", rows, model.listing.choices.trie
 
 
 def row_kinds(row: Row, trie: ChoiceTrie) -> list[str]:

@@ -149,7 +149,7 @@ def test_prompts_share_the_lists_tokens(trained: Path) -> None:
 def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
     recipe = config.load_recipe("films")
     encoder = Encoder(load_tokenizer(world / "base"))
-    made = learners(recipe, encoder, _Engine(len(encoder.tokenizer)))  # type: ignore[arg-type]
+    made = learners(recipe, encoder)
     for row in made["interest"].rows(0):
         assert row.p is not None and row.p.shape == (1, 3) and row.p.sum() == pytest.approx(1)
         assert row.p[0, row.choices[0]] > 0
@@ -161,7 +161,7 @@ def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
     for row in rows:  # every token of the reply is a target, the last one its end
         assert row.tokens[row.starts].tolist() == row.choices.tolist() and row.choices[-1] == encoder.end
     few = config.load_recipe("films", ("tasks.explanation.examples=7",))
-    assert len(learners(few, encoder, _Engine(len(encoder.tokenizer)))["explanation"].rows(1)) == 7  # type: ignore[arg-type]
+    assert len(learners(few, encoder)["explanation"].rows(1)) == 7
 
 
 def test_facts_of_a_summary() -> None:
@@ -238,15 +238,3 @@ def test_replies_of_a_prompt_file(tmp_path: Path) -> None:
         load(system="You are.")
     with pytest.raises(PromptError, match="replies"):
         load(reply="choice")
-
-
-class _Engine:
-    """Rows need no model but its vocabulary."""
-
-    def __init__(self, vocabulary: int) -> None:
-        import torch
-
-        self.head = torch.nn.Linear(4, vocabulary, bias=False)
-
-    def forget(self) -> None:
-        pass

@@ -48,7 +48,7 @@ class Learner(Protocol):
         """What is fitted after training on validation data, for the card."""
 
 
-LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine], Learner]] = {
+LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine | None], Learner]] = {
     "next_item": NextItem,
     "interest": Interest,
     "interest_summary": InterestSummary,
@@ -57,8 +57,11 @@ LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine], Learner]] = {
 }
 
 
-def learners(recipe: config.Recipe, encoder: Encoder, engine: HFEngine) -> dict[str, Learner]:
-    """The recipe's tasks, their data read and checked.  Raises: RecipeError, DataError, PromptError."""
+def learners(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None = None) -> dict[str, Learner]:
+    """The recipe's tasks, their data read and checked; without an engine for their rows alone.
+
+    Raises: RecipeError, DataError, PromptError.
+    """
     for name in recipe.tasks:
         if name not in LEARNERS:
             raise RecipeError(f"tasks: nothing learns '{name}'{did_you_mean(name, LEARNERS)}")

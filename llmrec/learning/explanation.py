@@ -21,7 +21,7 @@ class Explanation(TextLearner):
 
     task = "explanation"
 
-    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self._together: Together | None = None
         super().__init__(recipe, encoder, engine)
 

@@ -18,7 +18,6 @@ from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
 from llmrec.learning.next_item import recommender
 from llmrec.model.encode import Encoder
-from llmrec.model.head import base_weight
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.template import Name, Template
 
@@ -39,7 +38,7 @@ class Moment:
 class Moments:
     """Where a recipe's histories can be cut, and which validation asks about."""
 
-    def __init__(self, task: str, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, task: str, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recipe = recipe
         self.settings = recipe.tasks[task]
         model = recommender(recipe, encoder, engine)
@@ -88,13 +87,13 @@ class TextLearner:
 
     task: str
 
-    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.moments = Moments(self.task, recipe, encoder, engine)
         self.follow_up = self.moments.follow_up
         if not self.follow_up.template.replies:
             raise RecipeError(f"{self.follow_up.template.path}: replies: none, so training has nothing to teach")
         self.engine = engine
-        self.vocabulary = len(base_weight(engine.head))
+        self.vocabulary = len(encoder.tokenizer)
         self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
         self.digest = self.follow_up.recommender.catalog.digest
         self.metric = f"{self.task}_p"

@@ -23,7 +23,7 @@ class Interest:
 
     metric = "interest_p"
 
-    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.moments = Moments("interest", recipe, encoder, engine)
         self.follow_up = self.moments.follow_up
         self.engine = engine

@@ -33,7 +33,7 @@ class NextItem:
 
     metric = METRIC
 
-    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recommender = recommender(recipe, encoder, engine)
         self.trie = self.recommender.listing.choices.trie
         self.digest = self.recommender.catalog.digest
@@ -62,7 +62,7 @@ class NextItem:
         }
 
 
-def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine) -> Recommender:
+def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
     """The recipe's domain with today's wording, around the model in training.  Raises: DataError, PromptError."""
     dataset = prepare.load(recipe)
     catalog = Catalog.of(dataset)

@@ -28,7 +28,7 @@ class ReviewSentiment:
 
     metric = "macro_f1"
 
-    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine):
+    def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recipe, self.encoder, self.engine = recipe, encoder, engine
         template = Template.load(config.project() / "prompts" / f"{TASK}.yaml")
         self.sentiment = Sentiment.build(recipe, template, encoder)

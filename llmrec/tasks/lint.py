@@ -123,6 +123,9 @@ def _slots(template: Template) -> Iterator[Finding]:
     used = {name for text in texts for name in _names(text)}
     for name in sorted(set(template.slots) - used):
         yield Finding("slots", f"'{name}' is never used")
+    told = {name for text in template.replies for name in _names(text)}
+    for name in sorted(set(template.facts) - told):
+        yield Finding("facts", f"'{name}' is never told")
     if template.reply == "list" and "item" not in _names(template.line):
         yield Finding("line", "does not print the item: all items read alike", grave=True)
 
