@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -22,7 +23,8 @@ from llmrec.errors import AdapterError, LlmrecError
 from llmrec.evaluate import RECORDS, RESULTS, read_card
 from llmrec.metrics import ranking
 from llmrec.metrics.significance import Interval, paired
-from llmrec.model import adapter, pack, store, verify
+from llmrec.model import adapter, pack, store, transfer, verify
+from llmrec.model import merge as merging
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer, tokenizer_digest
 from llmrec.recommender import Listing
@@ -207,6 +209,36 @@ def export(source: str, out: Path) -> Path:
         raise AdapterError(f"{folder}: {'; '.join(problems)}")
     pack.pack(folder, out)
     return out
+
+
+def merge(shares: Sequence[str], out: Path, *, rank: int | None = None) -> str:
+    """Adds adapters up, each named as `NAME=SHARE` (a domain, domain@version or folder); the first names the domain.
+
+    Returns: the digest of the weights in `out`.
+    Raises: AdapterError where they do not go together.
+    """
+    named = []
+    for text in shares:
+        name, _, share = text.rpartition("=")
+        try:
+            value = float(share) if name else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value == 0:
+            raise AdapterError(f"{text}: write each adapter as NAME=SHARE, e.g. movies=0.7; no share is 0")
+        named.append((transfer.find(name), value))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AdapterError(f"{out}: there is something already; name a new folder")
+    if not named:
+        raise AdapterError("name at least two adapters, each as NAME=SHARE")
+    first = adapter.read_json(named[0][0] / adapter.CARD)
+    recipe = config.load_recipe(config.checked_name(str(first.get("domain")), "domain"))
+    base = base_model(recipe.base_model)
+    parts = [merging.Part(folder, transfer.checked(folder, base), share) for folder, share in named]
+    for part in parts:
+        if problems := verify.fit(part.folder, base.folder):
+            raise AdapterError(f"{part.folder}: {'; '.join(problems)}")
+    return merging.merge(parts, base, out, rank=rank)
 
 
 def load(source: str, url: str) -> str:

@@ -814,6 +814,23 @@ def adapters_import(
     typer.echo("@".join(verb.import_(source, domain)))
 
 
+@adapters.command("merge")
+def adapters_merge(
+    shares: Annotated[list[str], typer.Argument(help="Adapters and what each counts.", metavar="ADAPTER=SHARE")],
+    out: Annotated[Path, typer.Option(help="A folder to be made.", show_default=False)],
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the result; default: the sum of theirs, exact.", show_default=False)
+    ] = None,
+) -> None:
+    """Add adapters of one base up, weighted; the first names the domain.  Not measured: evaluate before you promote.
+
+    Example: llmrec adapters merge movies=0.7 fashion=0.3 --rank 64 --out /tmp/both
+    """
+    from llmrec import adapters as verb
+
+    typer.echo(f"{out}: {verb.merge(shares, out, rank=rank)}")
+
+
 @adapters.command("load")
 def adapters_load(adapter: Adapter, url: Server = LOCAL) -> None:
     """Let a running vLLM server take an adapter in; prints the name to ask for.

@@ -81,7 +81,7 @@ class Task(Section):
     labels: tuple[str, ...] = ()
     """Which of the prompt file's labels are told apart, e.g. two of three; by default all."""
     examples: int = Field(0, ge=0)
-    """Most training examples, a fixed random sample; 0 takes them all."""
+    """Most training examples (reviews; of `next_item` histories), a fixed random sample; 0 takes them all."""
     balance: float = Field(0.0, ge=0, le=1)
     """Labels count for count^(1 - balance): 0 as they come, 1 all alike.  The sample is drawn so, and weights make up
     for what there is too little of."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from test_balance import BOTH, trained
 from test_fit import SETTINGS, learner, same
 
@@ -115,6 +118,50 @@ def test_tasks_in_conflict_are_trained_otherwise_and_the_same_each_time(tmp_path
     assert same(weights, run("again", mixture)[1])
     assert not same(weights, run("plain", Mixture())[1], atol=1e-3)
     assert same(run("dropped", mixture, 0.3)[1], run("dropped-again", mixture, 0.3)[1])
+
+
+TOGETHER = {
+    "pcgrad": Mixture(conflict="pcgrad", balance="uncertainty"),
+    "penalty": Mixture(conflict="penalty", balance="dwa", penalty=10.0, dwa_every=0.2),
+}
+WORKER = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from safetensors.torch import save_file
+import test_conflict
+accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+assert accelerator.num_processes == 2
+for name in test_conflict.TOGETHER:
+    weights = test_conflict.together(Path({folder!r}), name, accelerator)
+    if accelerator.is_main_process:
+        save_file(weights, Path({folder!r}) / (name + ".safetensors"))
+accelerator.end_training()
+"""
+
+
+def together(folder: Path, name: str, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Trained on few rows a step, so that a process often has no row of a task."""
+    model, _ = learner()
+    settings = SETTINGS.model_copy(update={"batch_tokens": 60, "micro_batch_tokens": 20, "epochs": 2})
+    fit(model, [OPPOSED], SAME_TRIE, settings, folder / name, mixture=TOGETHER[name], accelerator=accelerator)
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_two_processes_settle_conflicts_as_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    here = Path(__file__).parent
+    script.write_text(WORKER.format(tests=str(here), root=str(here.parent), folder=str(tmp_path)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(launcher, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in TOGETHER:
+        alone = together(tmp_path / "alone", name, Accelerator(cpu=True))
+        assert same(alone, load_file(tmp_path / f"{name}.safetensors"), atol=2e-4), name
 
 
 def test_a_penalty_needs_float32() -> None:

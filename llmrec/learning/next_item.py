@@ -81,9 +81,10 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     wordings = recommender.template.wordings(held_out=False)
     rng = np.random.default_rng((settings.seed, variant))
     made: list[rows.Row] = []
-    for history in histories(recommender.dataset, recommender.catalog, "train"):
-        if len(history.items) == 0:
-            continue
+    found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
+    most = recipe.tasks["next_item"].examples or len(found)
+    chosen = np.random.default_rng(settings.seed).permutation(len(found))[:most]
+    for history in (found[i] for i in np.sort(chosen)):
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(
             next_item.conversation(recommender.template, recipe, (), wording=wording).messages

@@ -51,7 +51,7 @@ def attach(model: Any, lora: Lora, *, base_name: str) -> PeftModel:
     )
     if problems := unservable(peft_config.to_dict()):
         raise AdapterError(f"an adapter of this shape cannot be served: {'; '.join(problems)}")
-    with _untied():
+    with untied():
         peft_model = get_peft_model(model, peft_config)
     peft_config.base_model_name_or_path = base_name  # the name of a recipe, never a path of this machine
     return peft_model
@@ -106,7 +106,7 @@ def load(model: Any, folders: dict[str, Path]) -> Any:
     """
     for name, folder in folders.items():
         check(folder)
-        with _untied():
+        with untied():
             if isinstance(model, PeftModel):
                 model.load_adapter(str(folder), adapter_name=name, use_safetensors=True)
             else:
@@ -203,7 +203,7 @@ def copy_prompts(prompts: Path, names: Iterable[str], folder: Path) -> None:
 
 
 @contextmanager
-def _untied() -> Iterator[None]:
+def untied() -> Iterator[None]:
     """PEFT warns where a head that shares its weight with the input gets an update: here only the output shall."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")

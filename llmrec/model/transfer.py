@@ -15,6 +15,9 @@ from llmrec.errors import AdapterError
 from llmrec.model import adapter, store, verify
 from llmrec.model.load import BaseModel
 
+Sources = dict[str, dict[str, Any]]
+"""By name of the data, how it was split into what is learned and what is asked."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -46,18 +49,28 @@ def start(recipe: Recipe, base: BaseModel) -> Start | None:
     if recipe.init_from is None:
         return None
     folder = find(recipe.init_from)
+    card = checked(folder, base)
+    agree(sources(card), sources({"recipe": recipe.model_dump(mode="json")}), folder)
+    return Start(folder, card)
+
+
+def checked(folder: Path, base: BaseModel) -> dict[str, Any]:
+    """The card of an adapter of this base, wherever it comes from.  Raises: AdapterError naming every problem."""
     if problems := verify.files(folder) or verify.content(folder):
-        raise AdapterError(f"init_from={recipe.init_from}: {'; '.join(problems)}")
+        raise AdapterError(f"{folder}: {'; '.join(problems)}")
     card = adapter.read_json(folder / adapter.CARD)
-    adapter.check_base(card, folder, base.digest, recipe.base_model)
-    theirs, ours = sources(card), sources({"recipe": recipe.model_dump(mode="json")})
+    adapter.check_base(card, folder, base.digest, base.name)
+    return card
+
+
+def agree(theirs: Sources, ours: Sources, folder: Path) -> None:
+    """Raises AdapterError where the adapter in `folder` learned from the same data under another split."""
     for name in sorted(theirs.keys() & ours.keys()):
         if theirs[name] != ours[name]:
             raise AdapterError(
-                f"init_from={recipe.init_from}: it learned from {name} under another split ({_words(theirs[name])}; "
-                f"here {_words(ours[name])}), so it may have seen what this training is measured on; use one split"
+                f"{folder}: it learned from {name} under another split ({_words(theirs[name])}; here "
+                f"{_words(ours[name])}), so it may have seen what is measured here; use one split"
             )
-    return Start(folder, card)
 
 
 def put(start: Start, model: PeftModel) -> None:
@@ -91,14 +104,15 @@ def put(start: Start, model: PeftModel) -> None:
     set_peft_model_state_dict(model, tensors)
 
 
-def sources(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """How what an adapter learned from was split, what its own start learned from included.  Raises: AdapterError."""
-    recipe = card.get("recipe")
-    before = card.get("init_from")
-    found = before.get("sources") if isinstance(before, dict) else {}
-    found = dict(found) if isinstance(found, dict) else {}
+def sources(card: dict[str, Any]) -> Sources:
+    """How what an adapter learned from was split, with what it was started or merged from.  Raises: AdapterError."""
+    found: Sources = {}
+    merged = card.get("merged")
+    for before in [card.get("init_from"), *(merged if isinstance(merged, list) else ())]:
+        if isinstance(before, dict) and isinstance(before.get("sources"), dict):
+            found |= before["sources"]
     try:
-        read = Recipe.model_validate(recipe)
+        read = Recipe.model_validate(card.get("recipe"))
     except ValueError as error:
         raise AdapterError(f"{adapter.CARD}: its recipe cannot be read: {str(error).splitlines()[0]}") from None
     if read.data is not None:

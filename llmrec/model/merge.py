@@ -1,0 +1,109 @@
+"""Several adapters of one base as one: the weighted sum of their updates, made by PEFT."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from llmrec.errors import AdapterError
+from llmrec.model import adapter, transfer
+from llmrec.model.load import BaseModel, load_model
+
+MAX_PARTS = 8
+LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried")  # what a card holds for next_item
+
+
+@dataclass(frozen=True)
+class Part:
+    """One adapter, checked, and what its update is multiplied with."""
+
+    folder: Path
+    card: dict[str, Any]
+    share: float
+
+
+def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None = None) -> str:
+    """Writes the adapter whose update of each layer is the sum of the parts', times their shares.
+
+    The first part names the domain, and what the parts have in common is taken from it.
+
+    Args:
+        rank: of the result, the nearest to the sum that a rank allows (singular value decomposition); by default the
+            sum of the parts' ranks, which loses nothing.
+    Returns: the new weights' digest.
+    Raises: AdapterError where the parts do not go together or the result cannot be served.
+    """
+    card = merged_card(parts)
+    ranks = [int(adapter.read_json(part.folder / "adapter_config.json")["r"]) for part in parts]
+    wanted = rank or sum(ranks)
+    if wanted not in adapter.SERVED_RANKS:
+        served = ", ".join(map(str, adapter.SERVED_RANKS))
+        raise AdapterError(f"rank {wanted} cannot be served; set --rank to one of {served}")
+    if any(adapter.read_json(part.folder / "adapter_config.json").get("use_rslora") for part in parts):
+        raise AdapterError("an adapter scaled by rsLoRA cannot be merged with others; train it without")
+    model = load_model(base, dtype=torch.float32)
+    names = [f"part{number}" for number in range(len(parts))]
+    model = adapter.load(model, dict(zip(names, (part.folder for part in parts), strict=True)))
+    assert isinstance(model, PeftModel)
+    how = {"combination_type": "svd", "svd_rank": rank, "svd_full_matrices": False} if rank else {}
+    with adapter.untied():
+        model.add_weighted_adapter(
+            names, [part.share for part in parts], "default", **({"combination_type": "cat"} | how)
+        )
+    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
+        for side, axis in ((layer.lora_A, 0), (layer.lora_B, 1)):
+            if "default" in side:  # a narrow layer has fewer singular values than the rank: zeros for the rest
+                weight = side["default"].weight
+                rest = wanted - weight.shape[axis]
+                weight.data = torch.nn.functional.pad(weight.data, (0, 0, 0, rest) if axis == 0 else (0, rest))
+    model.peft_config["default"].base_model_name_or_path = base.name
+    card["weights"] = adapter.save(model, out)
+    card["recipe"]["lora"] |= {"rank": wanted, "alpha": wanted}
+    (out / "prompts").mkdir(exist_ok=True)
+    for part in reversed(parts):  # the first part's last; the same task has the same wording everywhere
+        for task in part.card["prompts"]:
+            shutil.copyfile(part.folder / "prompts" / f"{task}.yaml", out / "prompts" / f"{task}.yaml")
+    adapter.write_json(out / adapter.CARD, card)
+    return str(card["weights"])
+
+
+def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
+    """What is known of the sum without having measured it.  Raises: AdapterError where parts contradict each other."""
+    if not 2 <= len(parts) <= MAX_PARTS:
+        raise AdapterError(f"{len(parts)} adapters: name 2 to {MAX_PARTS}, each as NAME=SHARE")
+    first = parts[0].card
+    kept = ("format", "domain", "base_model", "base_digest", "tokenizer", "versions", *LISTED)
+    card: dict[str, Any] = {key: first[key] for key in kept if key in first}
+    prompts: dict[str, str] = {}
+    found: transfer.Sources = {}
+    tasks: dict[str, Any] = {}
+    for part in parts:
+        for task, digest in part.card["prompts"].items():
+            if prompts.setdefault(task, digest) != digest:
+                raise AdapterError(
+                    f"{part.folder}: trained with another wording of {task} than those before; merge adapters of one "
+                    "wording"
+                )
+            for key in LISTED if task == "next_item" else (task,):
+                if key in part.card and key not in card:
+                    card[key] = part.card[key]
+            tasks.setdefault(task, part.card["recipe"].get("tasks", {}).get(task, {}))
+        transfer.agree(transfer.sources(part.card), found, part.folder)
+        found |= transfer.sources(part.card)
+    licences = dict.fromkeys(str(part.card["licence"]) for part in parts if part.card.get("licence"))
+    return card | {
+        "prompts": prompts,
+        "validation": {},
+        "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "licence": "; ".join(licences),
+        "recipe": first["recipe"] | {"tasks": tasks, "lora": dict(first["recipe"].get("lora", {}))},
+        "merged": [transfer.Start(part.folder, part.card).note | {"share": part.share} for part in parts],
+    }
