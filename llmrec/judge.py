@@ -177,7 +177,7 @@ def _texts(reviews: pd.DataFrame) -> list[str]:
 
 def _model(recipe: config.Recipe, adapter: str | None) -> Judging:
     from llmrec.learning.review_sentiment import pairs
-    from llmrec.review import Judge
+    from llmrec.sentiment import Judge
 
     loaded = Judge.load(recipe, adapter)
     return lambda asked: loaded.p(pairs(asked))

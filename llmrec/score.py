@@ -1,4 +1,4 @@
-"""score: answers for a whole file of users, histories or pairs, in shards that survive a crash."""
+"""score: answers for a whole file of users, histories, pairs or reviews, in shards that survive a crash."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from llmrec.data.names import readable
 from llmrec.errors import DataError, JobError, did_you_mean
 from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
-from llmrec.jobs.work import KINDS, Kind, Known, Question
+from llmrec.jobs.work import KINDS, Kind, Question
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
+    from llmrec.sentiment import Judge
 
 LOG = logging.getLogger("llmrec")
 LOOKED_AT = 10_000  # rows that a dry run reads
@@ -134,7 +135,7 @@ def score(asked: Job, folder: Path, *, restart: bool = False, console: Console |
         before = _earlier(asked, made)  # it may refuse: nothing has been begun then
         names = [file.rsplit("/", 1)[-1] for file in asked.table.files[:100]]  # addresses may hold keys
         output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
-        known = Known.of(model.dataset, model.catalog)
+        known = work.known(model)
         if output.rows and not output.finished:
             console.print(Text(f"going on after {output.rows:,} rows"))
         rows = asked.table.rows([*work.needs, *work.takes], skip=output.rows)
@@ -159,8 +160,9 @@ def dry_run(asked: Job) -> Estimate:
     measured = asked.table.measure()
     began = time.monotonic()
     model = _load(asked)
-    work, known = asked.work(), Known.of(model.dataset, model.catalog)
-    if asked.prior and model.prior_weight:
+    work = asked.work()
+    known = work.known(model)
+    if work.task == "next_item" and asked.prior and model.prior_weight:
         _ = model.prior  # fitted once; not what a row costs
     load_seconds = time.monotonic() - began
     before = _earlier(asked, made_from(asked, model, measured))
@@ -176,7 +178,7 @@ def dry_run(asked: Job) -> Estimate:
 
 
 def sort_out(
-    rows: Sequence[Row], work: Kind, known: Known, before: Mapping[str, str]
+    rows: Sequence[Row], work: Kind, known: Any, before: Mapping[str, str]
 ) -> tuple[list[Any], list[dict[str, Any]], int]:
     """Rows as questions, reasons for having none, and how many users need no answer as nothing changed."""
     questions, rejects, unchanged = [], [], 0
@@ -195,15 +197,13 @@ def sort_out(
     return questions, rejects, unchanged
 
 
-def made_from(asked: Job, model: Recommender, measured: Measured) -> dict[str, Any]:
+def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
     """Everything that answers depend on, as digests and plain values."""
     from llmrec.model.load import base_model
 
-    prepared = prepared_manifest(prepare.data_folder(asked.recipe)) or {}
     return {
         "kind": asked.kind,
-        "n": asked.n if asked.kind != "pairs" else None,
-        "prior": model.prior_weight if asked.prior else 0.0,
+        **(_list_from(asked, model) if asked.work().task == "next_item" else _label_from(asked, model)),
         "format": asked.format,
         "shard_rows": asked.shard_rows,
         "engine": "server" if "://" in asked.engine else asked.engine,  # an address may move, or hold a key
@@ -212,12 +212,27 @@ def made_from(asked: Job, model: Recommender, measured: Measured) -> dict[str, A
         "weights": model.card.get("weights"),
         "base": base_model(asked.recipe.base_model).digest,
         "prompts": {model.template.task: model.template.digest},
-        "catalog": model.catalog.digest,
-        "histories": prepared.get("files", {}).get("interactions.parquet"),
         "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),
         "input": {"digest": measured.digest, "bytes": measured.size},
         "since": [(read_manifest(folder) or {}).get("job") for folder in asked.since],
     }
+
+
+def _list_from(asked: Job, model: Recommender) -> dict[str, Any]:
+    """What only lists and their scores depend on."""
+    prepared = prepared_manifest(prepare.data_folder(asked.recipe)) or {}
+    return {
+        "n": asked.n if asked.kind != "pairs" else None,
+        "prior": model.prior_weight if asked.prior else 0.0,
+        "catalog": model.catalog.digest,
+        "histories": prepared.get("files", {}).get("interactions.parquet"),
+    }
+
+
+def _label_from(asked: Job, model: Judge) -> dict[str, Any]:
+    """What only labels depend on."""
+    clipped = asked.recipe.tasks[model.template.task].max_tokens
+    return {"labels": list(model.labels), "temperature": model.temperature, "max_tokens": clipped}
 
 
 def print_estimate(found: Estimate, asked: Job, console: Console | None = None) -> None:
@@ -264,10 +279,13 @@ def per_second(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _load(asked: Job) -> Recommender:
+def _load(asked: Job) -> Any:
+    """Whoever answers this kind of work."""
     from llmrec.recommender import Recommender
+    from llmrec.sentiment import Judge
 
-    return Recommender.load(asked.recipe, asked.adapter, engine=asked.engine)
+    who = {"next_item": Recommender, "review_sentiment": Judge}[asked.work().task]
+    return who.load(asked.recipe, asked.adapter, engine=asked.engine)
 
 
 def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:

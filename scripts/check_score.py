@@ -1,8 +1,9 @@
 """Kill a batch job at random and look whether all answers are there, once and in order; and what memory it takes.
 
-    python scripts/check_score.py                  # 10,000 and 100,000 rows through the fake engine, three kills
+    python scripts/check_score.py                              # 10,000 and 100,000 rows, fake engine, three kills
+    python scripts/check_score.py --engine vllm --rows 500     # the base model itself, histories of five items
 
-Makes a small domain of its own; needs the tokenizer of the named base model, which `llmrec prepare movies` fetches.
+Makes a small domain of its own; needs the named base model, which `llmrec prepare movies` fetches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from llmrec import config, prepare  # noqa: E402
 
 ITEMS, USERS = 40, 500
+GAP = 1e-3  # nats that a score may differ by when it is computed in another batch
 RECIPE = """\
 domain: check-score
 data: {{format: table, path: {folder}/events.csv}}
@@ -36,6 +40,7 @@ split: {{method: leave_one_out}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", default="fake", choices=["fake", "hf", "vllm"])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -46,7 +51,7 @@ def main() -> None:
         domain(folder)
         try:
             for rows in asked.rows:
-                check(folder, rows, asked.kills)
+                check(folder, rows, asked.kills, asked.engine)
         finally:
             shutil.rmtree(prepare.data_folder(config.load_recipe(str(folder / "recipe.yaml"))), ignore_errors=True)
 
@@ -60,21 +65,22 @@ def domain(folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
 
 
-def check(folder: Path, rows: int, kills: int) -> None:
+def check(folder: Path, rows: int, kills: int, engine: str) -> None:
     """One job of `rows` rows, killed `kills` times."""
+    shard, pause = (250, 0.5) if engine == "fake" else (25, 10.0)  # rows; seconds that a shard or two take
     source, output = folder / f"{rows}.csv", folder / f"out-{rows}"
     users = [f"u{random.randrange(USERS)}" if random.random() > 0.01 else "nobody" for _ in range(rows)]
     source.write_text("user_id\n" + "\n".join(users) + "\n")
-    moments = sorted(random.sample(range(1, max(rows // 1000, kills + 1)), kills))  # in thousands of rows
+    moments = sorted(random.sample(range(1, rows // shard - 2), kills))  # in finished shards
     began, peak, killed_at = time.monotonic(), 0, []
     while True:
-        job = start(folder, source, output)
-        while moments and done(output) < moments[0] * 1000 and job.poll() is None:
+        job = start(folder, source, output, engine, shard)
+        while moments and done(output) < moments[0] and job.poll() is None:
             time.sleep(random.random() * 0.05)
         if moments and job.poll() is None:
-            time.sleep(random.random() * 0.5)  # somewhere within the writing of some shard
+            time.sleep(random.random() * pause)  # somewhere within the work on some shard
             os.kill(job.pid, signal.SIGKILL)
-            killed_at.append(done(output))
+            killed_at.append(done(output) * shard)
             moments.pop(0)
         _, status, usage = os.wait4(job.pid, 0)
         job.returncode = os.waitstatus_to_exitcode(status)
@@ -83,15 +89,18 @@ def check(folder: Path, rows: int, kills: int) -> None:
             break
         assert job.returncode == -signal.SIGKILL, job.returncode
     assert len(killed_at) == kills, killed_at
-    verify(output, users)
+    verify(output, users, 0 if engine == "fake" else GAP)
     seconds = time.monotonic() - began
     print(
-        f"{rows:,} rows: exact after kills at rows {killed_at}; {seconds:.0f} s; peak {peak / 1024:.0f} MiB", flush=True
+        f"{rows:,} rows, engine {engine}: exact after kills at rows {killed_at}; {seconds:.0f} s; "
+        f"peak {peak / 1024:.0f} MiB",
+        flush=True,
     )
 
 
-def start(folder: Path, source: Path, output: Path) -> subprocess.Popen[bytes]:
-    words = ["score", str(folder / "recipe.yaml"), "--base", "--engine", "fake", "-n", "5", "--shard-rows", "250"]
+def start(folder: Path, source: Path, output: Path, engine: str, shard: int) -> subprocess.Popen[bytes]:
+    words = ["score", str(folder / "recipe.yaml"), "--base", "--engine", engine, "-n", "5", "--shard-rows", str(shard)]
+    words += ["fit.precision=float32"]
     return subprocess.Popen(
         [sys.executable, "-m", "llmrec", *words, "--input", str(source), "--output", str(output)],
         cwd=ROOT, stdout=subprocess.DEVNULL,
@@ -99,21 +108,23 @@ def start(folder: Path, source: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 def done(output: Path) -> int:
-    """Rows in finished shards."""
+    """Finished shards."""
     try:
-        return 250 * (output / "_shards.jsonl").read_bytes().count(b"\n")
+        return (output / "_shards.jsonl").read_bytes().count(b"\n")
     except OSError:
         return 0
 
 
-def verify(output: Path, users: list[str]) -> None:
-    """Every row once, in order, with its user's one and only list."""
-    lists: dict[str, list[str]] = {}
+def verify(output: Path, users: list[str], gap: float) -> None:
+    """Every row once, in order, with its user's one and only list; scores within `gap` may have changed places."""
+    lists: dict[str, dict[str, Any]] = {}
     rows: list[int] = []
     for path in sorted(output.glob("scores-*.parquet")):
         for answer in pq.read_table(path).to_pylist():
             assert users[answer["row"] - 1] == answer["user_id"]
-            assert lists.setdefault(answer["user_id"], answer["item_id"]) == answer["item_id"]
+            first = lists.setdefault(answer["user_id"], answer)
+            assert gap or first["item_id"] == answer["item_id"]
+            assert len(answer["score"]) == 5 and np.abs(np.subtract(first["score"], answer["score"])).max() <= gap
             rows.append(answer["row"])
     rejected = [json.loads(line)["row"] for line in (output / "_rejects.jsonl").read_text().splitlines()]
     assert rows == [i for i, user in enumerate(users, 1) if user != "nobody"]

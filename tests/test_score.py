@@ -27,6 +27,7 @@ from llmrec.errors import DataError, EngineError, JobError
 from llmrec.jobs.table import Row
 from llmrec.jobs.work import KINDS, Known, listed
 from llmrec.recommender import Recommender
+from llmrec.sentiment import Judge
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 15
@@ -53,6 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "domain": "films", "base_model": str(root / "base"), "split": {"method": "leave_one_out"},
         "data": {name: str(root / f"{file}.csv") for name, file in
                  (("path", "events"), ("items", "items"), ("users", "users"))},
+        "tasks": {"next_item": {}, "review_sentiment": {"data": {"path": "none"}, "max_tokens": 60}},
         "fit": {"window_tokens": 200, "precision": "float32"},
     }  # fmt: skip
     (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -169,8 +171,8 @@ def hostile() -> list[object]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_a_row_holds_the_job_ends(world, tmp_path, kind: str, format: str):
     """Every row is an answer or a reject, and both files can be read again."""
-    columns = ("user_id", "item_id", "id", "item_ids", "titles", "candidates", "exclude")
-    good = {"user_id": "u1", "item_id": "i1", "item_ids": ["i1"]}
+    columns = ("user_id", "item_id", "id", "item_ids", "titles", "candidates", "exclude", "review", "headline")
+    good = {"user_id": "u1", "item_id": "i1", "item_ids": ["i1"], "review": "Too tight."}
     lines = [json.dumps(good | {column: value}) for column in columns for value in hostile()]
     lines += [json.dumps({"titles": ["Red Sun"] * 1001}), "null", "[" * 100_000, '{"user_id":']
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
@@ -202,6 +204,32 @@ def test_pairs_agree_with_lists(world, tmp_path, engine: str):
             assert mine[model.catalog.item_id[i]]["log_p"] == pytest.approx(log_p, abs=1e-4)
             assert mine[model.catalog.item_id[i]]["score"] == pytest.approx(total, abs=1e-4)
         assert sum(np.exp([answer["log_p"] for answer in mine.values()])) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["fake", "hf"])
+def test_reviews_get_what_judging_says(world, tmp_path, engine: str):
+    source = csv(
+        tmp_path, "id,review,headline", "a,Too tight,", 'b,"It fits.\nI ""love"" it.",Lovely', ",no id,",
+        f"d,{'so bad ' * 300},", "e,,no text", 'f,"  \n ",',
+    )  # fmt: skip
+    asked = job(world, source, kind="reviews", engine=engine, shard_rows=2, format="jsonl")
+    counts, answers, rejects = done(asked, tmp_path / "out")
+    assert counts == {"rows": 6, "answers": 4, "rejected": 2, "unchanged": 0}
+    assert rejects == [{"row": row, "reason": "review: no text"} for row in (5, 6)]
+    assert [(answer["row"], answer["id"]) for answer in answers] == [(1, "a"), (2, "b"), (3, None), (4, "d")]
+    judge = Judge.load(asked.recipe, None, engine=engine)
+    texts = [("Too tight", None), ('It fits.\nI "love" it.', "Lovely"), ("no id", None), ("so bad " * 300, None)]
+    for answer, p in zip(answers, judge.p(texts), strict=True):
+        assert tuple(answer["labels"]) == judge.labels and answer["label"] == judge.labels[int(p.argmax())]
+        assert answer["p"] == pytest.approx(p, abs=1e-4) and sum(answer["p"]) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(JobError, match="max_tokens: 60, now 50"):
+        done(job(world, source, kind="reviews", engine=engine, shard_rows=2, format="jsonl",
+                 overrides=("tasks.review_sentiment.max_tokens=50",)), tmp_path / "out")  # fmt: skip
+    found = score.dry_run(asked)
+    assert (found.looked_at, found.asked, found.sample, len(found.rejects)) == (6, 4, 4, 2)
+    console = Console(width=60, record=True, file=io.StringIO())
+    score.print_estimate(found, asked, console)
+    assert "reviews/s" in console.export_text()
 
 
 DRIVER = """

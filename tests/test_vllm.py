@@ -17,8 +17,10 @@ from llmrec.config import Serve
 from llmrec.engine import Node, Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.engine.serving import arguments
+from llmrec.engine.vllm import VLLMEngine
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
+from llmrec.model.load import base_model
 
 RNG = np.random.default_rng(1)
 SOME = np.array([5, 9, 200], np.int32)
@@ -100,6 +102,29 @@ def test_adapters_come_and_go(vllm: Any, served: Served, tmp_path: Path) -> None
     vllm.unload("music")
     with pytest.raises(EngineError, match="'music' is not loaded"):
         vllm.branch([node])
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("v_proj", "lm_head")])
+def test_merged_weights_rank_as_the_adapter_does(vllm: Any, served: Served, tmp_path: Path, targets: tuple[str, ...]):
+    """Also where the head is trained, whose weights the base shares with its embedding: that one stays as it is."""
+    folder = tiny.adapter(tmp_path / "own", 3, targets=targets)
+    vllm.load("own", folder)
+    base = adapter.merged(base_model(str(served.base)), folder)
+    engine = VLLMEngine(base, settings=Serve(kv_gib=0.01, requests=16), merged="own")
+    choices = Choices(ChoiceTrie.build(np.unique(RNG.integers(10, 400, (500, 3)), axis=0)))
+    prompts = [Prompt(tokens(length), "own") for length in (3, 40, 80)]
+    for ours, theirs in zip(
+        rank(engine, prompts, choices, None, 20), rank(vllm, prompts, choices, None, 20), strict=True
+    ):
+        np.testing.assert_allclose(ours.log_p, theirs.log_p, atol=1e-4)
+        assert ours.exact and np.mean(ours.items == theirs.items) > 0.8
+    assert engine.adapters == ("own",)
+    with pytest.raises(EngineError, match="holds the merged weights of own"):
+        engine.branch([Node(Prompt(tokens(5)), (), SOME)])
+    with pytest.raises(AdapterError, match="takes no other"):
+        engine.load("movies", served.adapters["movies"])
+    engine.close()
+    vllm.unload("own")
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,12 @@ def model(vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32
     return LlamaForCausalLM._from_config(shape, attn_implementation="sdpa").eval().requires_grad_(False)
 
 
-def adapter(folder: Path, seed: int, width: int = 128) -> Path:
+def adapter(folder: Path, seed: int, width: int = 128, **lora: Any) -> Path:
     """A saved adapter of `model(width=width)` that changes its answers a lot."""
     from llmrec.config import Lora
     from llmrec.model import adapter as adapters
 
-    made = adapters.attach(model(width=width), Lora(rank=8, alpha=8), base_name="tiny")
+    made = adapters.attach(model(width=width), Lora(rank=8, alpha=8, **lora), base_name="tiny")
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():

@@ -1,6 +1,6 @@
 """Kinds of work a batch job can do: what a row must hold, and what becomes of it.
 
-A new kind is a class with the five members of `Kind` and one line in `KINDS`.
+A new kind is a class with the members of `Kind` and one line in `KINDS`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import pyarrow as pa
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.names import match_titles
-from llmrec.data.records import MAX_ID_CHARS, shown
+from llmrec.data.records import MAX_ID_CHARS, paragraphs, shown
 from llmrec.data.split import histories
 from llmrec.errors import DataError
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
+    from llmrec.sentiment import Judge
 
 MAX_LIST = 100_000  # entries of one cell
 MAX_TITLES = 1000  # of them that are titles: a misspelt one is compared with the whole catalog
@@ -70,14 +71,19 @@ class Kind(Protocol):
     """Columns that are used where the input has them."""
     unit: str
     """What a row asks about, in the plural."""
+    task: str
+    """What the model does: `next_item` is asked of a `Recommender`, `review_sentiment` of a `Judge`."""
 
     def schema(self) -> pa.Schema:
         """Columns of an answer."""
 
-    def read(self, number: int, values: Mapping[str, Any], known: Known) -> Any:
+    def known(self, model: Any) -> Any:
+        """What rows are looked up in."""
+
+    def read(self, number: int, values: Mapping[str, Any], known: Any) -> Any:
         """What a row asks.  Raises: DataError saying why it cannot be answered."""
 
-    def answer(self, model: Recommender, asked: Sequence[Any], n: int, prior: bool, tick: Tick) -> list[dict[str, Any]]:
+    def answer(self, model: Any, asked: Sequence[Any], n: int, prior: bool, tick: Tick) -> list[dict[str, Any]]:
         """One answer per question, in order; `tick` is told how many more are done."""
 
 
@@ -96,7 +102,16 @@ class Question:
     exclude: list[int]
 
 
-class Users:
+class OfDomain:
+    """Kinds whose rows name users and items of the domain."""
+
+    task = "next_item"
+
+    def known(self, model: Recommender) -> Known:
+        return Known.of(model.dataset, model.catalog)
+
+
+class Users(OfDomain):
     """The top n for users of the domain's data."""
 
     needs: tuple[str, ...] = ("user_id",)
@@ -181,7 +196,7 @@ class Pair:
     history: list[int]
 
 
-class Pairs:
+class Pairs(OfDomain):
     """log p and score of one item for one user of the domain's data."""
 
     needs: tuple[str, ...] = ("user_id", "item_id")
@@ -220,12 +235,74 @@ class Pairs:
         return answers
 
 
-KINDS: dict[str, Callable[[], Kind]] = {"users": Users, "histories": Histories, "pairs": Pairs}
+@dataclass(frozen=True)
+class Review:
+    """A label is asked for."""
+
+    row: int
+    key: str | None
+    """The row's own id."""
+    text: str
+    headline: str | None
+
+
+class Reviews:
+    """What texts say of the thing they are about, with calibrated probabilities."""
+
+    needs: tuple[str, ...] = ("review",)
+    takes: tuple[str, ...] = ("id", "headline")
+    unit = "reviews"
+    task = "review_sentiment"
+
+    def schema(self) -> pa.Schema:
+        return pa.schema(
+            [("row", pa.int64()), ("id", pa.string()), ("label", pa.string()), ("labels", pa.list_(pa.string())),
+             ("p", pa.list_(pa.float32()))]
+        )  # fmt: skip
+
+    def known(self, model: Judge) -> None:
+        return None
+
+    def read(self, number: int, values: Mapping[str, Any], known: None) -> Review:
+        said, headline = prose(values, "review"), prose(values, "headline")
+        if not said:
+            raise DataError("review: no text")
+        return Review(number, None if values.get("id") is None else text(values, "id"), said, headline)
+
+    def answer(self, model: Judge, asked: Sequence[Review], n: int, prior: bool, tick: Tick) -> list[dict[str, Any]]:
+        p = model.p([(review.text, review.headline) for review in asked])
+        if tick:
+            tick(len(asked))
+        return [
+            {
+                "row": review.row,
+                "id": review.key,
+                "label": model.labels[int(row.argmax())],
+                "labels": list(model.labels),
+                "p": [round(x, 6) for x in row.tolist()],
+            }
+            for review, row in zip(asked, p, strict=True)
+        ]
+
+
+KINDS: dict[str, Callable[[], Kind]] = {
+    "users": Users, "histories": Histories, "pairs": Pairs, "reviews": Reviews
+}  # fmt: skip
 
 
 def text(values: Mapping[str, Any], column: str) -> str:
     """An id.  Raises: DataError where there is none."""
     return _id(values.get(column), column)
+
+
+def prose(values: Mapping[str, Any], column: str) -> str | None:
+    """Running text without control characters; None where there is no value.  Raises: DataError."""
+    value = values.get(column)
+    if value is None or value != value:
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"{column}: text is expected, not {shown(value)}")
+    return paragraphs(value)
 
 
 def listed(values: Mapping[str, Any], column: str) -> list[str] | None:

@@ -124,7 +124,13 @@ def merged(base: BaseModel, folder: Path) -> Path:
     result.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{result}.lock"):
         if not result.is_dir():
-            model = load(load_model(base, dtype=torch.float32), {"adapter": folder})
+            plain = load_model(base, dtype=torch.float32)
+            head = plain.get_output_embeddings()
+            if head is not None and head.weight is plain.get_input_embeddings().weight:
+                # Merging would change the embedding with the head; apart, each stays what the adapter was trained on.
+                head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)
+                plain.config.tie_word_embeddings = False
+            model = load(plain, {"adapter": folder})
             temporary = Path(tempfile.mkdtemp(prefix=result.name, dir=result.parent))
             try:
                 model.merge_and_unload().save_pretrained(temporary)
