@@ -15,6 +15,7 @@ a score that is off by more than 1e-3 nats, or an order that differs where score
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -28,6 +29,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, DynamicCache
 
+import llmrec
 from llmrec import config
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import Ranking, rank
@@ -35,6 +37,7 @@ from llmrec.data.split import queries
 from llmrec.model.load import base_model
 from llmrec.recommender import Recommender
 
+PACKAGE = Path(llmrec.__file__).parent
 GAP = 1e-3  # nats
 N = 20
 ROWS = 32  # copies of a history's keys and values at once
@@ -148,14 +151,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--whole", type=int, default=2, help="users whose top titles are also run without kept keys")
     parser.add_argument("--base", action="store_true", help="the base model without an adapter")
-    parser.add_argument("--kept", type=Path, help="JSON lines of users done (default: in LLMREC_HOME, by weights)")
+    parser.add_argument(
+        "--kept", type=Path, help="JSON lines of users done (default: in LLMREC_HOME, by weights and code)"
+    )
     args = parser.parse_args()
     recipe = config.load_recipe(args.domain, ("fit.precision=float32",))
     model = Recommender.load(recipe, None if args.base else args.domain, device="cpu")
     base = base_model(recipe.base_model)
     folder = None if args.base else config.adapter_folder(args.domain)
+    code = [Path(__file__), *(sorted(path for part in ("choices", "engine") for path in (PACKAGE / part).glob("*.py")))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
     weights = f"{base.digest}-{model.card.get('weights', 'base')}"
-    kept = args.kept or config.home() / "checks" / f"exact-{args.domain}-{weights}.jsonl"
+    kept = args.kept or config.home() / "checks" / f"exact-{args.domain}-{weights}-{digest}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = {one["user"]: one for one in map(json.loads, kept.read_text().splitlines())} if kept.is_file() else {}
     plain = Plain(base.folder, folder, [line.tolist() for line in model.listing.lines])

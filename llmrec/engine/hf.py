@@ -2,7 +2,8 @@
 
 The histories of a group of prompts are computed once.  Every `branch` then computes, for all of them together, the
 tokens between an expanded node and its nearest known ancestor: each new token sees its prompt and its own ancestors
-only (a tree attention mask), so one pass expands any set of nodes.
+only (a tree attention mask), so one pass expands any set of nodes.  The new tokens of all prompts are one row, so that
+nothing is padded; only attention takes them apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from llmrec.engine import Node, Prompt
@@ -157,53 +159,64 @@ class HFEngine:
             rows={prompt: row for row, prompt in enumerate(prompts)},
             lengths=lengths,
             store=store,
-            width=longest,
+            used=lengths.tolist(),
             hidden={(prompt, ()): last[row] for row, prompt in enumerate(prompts)},
             ancestors={(prompt, ()): () for prompt in prompts},
         )
 
     def _extend(self, flight: _Flight, nodes: Sequence[Node]) -> None:
         """Compute the hidden states after the paths of `nodes` that are not known yet."""
-        new: dict[Prompt, list[tuple[int, ...]]] = {}
+        new: list[tuple[Prompt, tuple[int, ...]]] = []
+        slots: dict[int, int] = {}  # row → how many new tokens
+        place = []  # of each new token: row, and which of the row's new tokens
         for node in nodes:
-            known = len(node.path)
+            row, known = flight.rows[node.prompt], len(node.path)
             while (node.prompt, node.path[:known]) not in flight.ancestors:
                 known -= 1
             for end in range(known + 1, len(node.path) + 1):
-                paths = new.setdefault(node.prompt, [])
                 parent = flight.ancestors[node.prompt, node.path[: end - 1]]
-                flight.ancestors[node.prompt, node.path[:end]] = (*parent, flight.width + len(paths))
-                paths.append(node.path[:end])
+                flight.ancestors[node.prompt, node.path[:end]] = (*parent, flight.used[row])
+                flight.used[row] += 1
+                new.append((node.prompt, node.path[:end]))
+                place.append((row, slots.get(row, 0)))
+                slots[row] = place[-1][1] + 1
         if not new:
             return
-        longest = max(len(paths) for paths in new.values())
-        rows = torch.tensor([flight.rows[prompt] for prompt in new])
-        ids = torch.zeros((len(new), longest), dtype=torch.long)
-        positions = torch.zeros((len(new), longest), dtype=torch.long)
-        sees = torch.zeros((len(new), longest, flight.width + longest), dtype=torch.bool)
-        columns = torch.arange(flight.width + longest)
-        sees |= (columns < flight.lengths[rows, None])[:, None]
-        sees |= columns == flight.width + torch.arange(longest)[:, None]  # padding sees itself, else softmax is NaN
-        for i, (prompt, paths) in enumerate(new.items()):
-            for j, path in enumerate(paths):
-                ids[i, j] = path[-1]
-                positions[i, j] = len(prompt.tokens) + len(path) - 1
-                sees[i, j, list(flight.ancestors[prompt, path])] = True
-        everyone = len(rows) == len(flight.rows) and bool((rows == torch.arange(len(rows))).all())
+        active = sorted(slots)
+        order = {row: i for i, row in enumerate(active)}
+        width, most = max(flight.used[row] for row in active), max(slots.values())
+        history = torch.arange(width) < flight.lengths[active, None]
+        sees = torch.where(history, 0.0, -torch.inf)[:, None].repeat(1, most, 1)  # padding, too, or its softmax is NaN
+        own = [flight.ancestors[key] for key in new]
+        for (row, slot), columns in zip(place, own, strict=True):
+            sees[order[row], slot, list(columns)] = 0
+        rows, columns = torch.tensor([row for row, _ in place]), torch.tensor([columns[-1] for columns in own])
         for layer in flight.store.layers:
-            layer.select(None if everyone else rows.to(self.device), flight.width)
-        out = self.decoder(
-            input_ids=ids.to(self.device),
-            attention_mask=sees[:, None].to(self.device),
-            position_ids=positions.to(self.device),
-            past_key_values=flight.store,
-            use_cache=True,
-        )
-        hidden = out.last_hidden_state.float()
-        for i, (prompt, paths) in enumerate(new.items()):
-            for j, path in enumerate(paths):
-                flight.hidden[prompt, path] = hidden[i, j]
-        flight.width += longest
+            layer.select(rows.to(self.device), columns.to(self.device), active, width)
+        with self._apart():
+            out = self.decoder(
+                input_ids=torch.tensor([[path[-1] for _, path in new]], device=self.device),
+                position_ids=torch.tensor(
+                    [[len(prompt.tokens) + len(path) - 1 for prompt, path in new]], device=self.device
+                ),
+                attention_mask=sees[:, None].to(self.device, base_weight(self.head).dtype),
+                past_key_values=flight.store,
+                use_cache=True,
+                place=torch.tensor([order[row] * most + slot for row, slot in place], device=self.device),
+            )
+        flight.hidden |= dict(zip(new, out.last_hidden_state[0].float(), strict=True))
+
+    @contextmanager
+    def _apart(self) -> Any:
+        """The decoder with attention that takes one row of many prompts' tokens apart."""
+        usual = self.decoder.config._attn_implementation
+        self.decoder.set_attn_implementation(APART)
+        if self.decoder.config._attn_implementation != APART:
+            raise LlmrecError(f"{type(self.decoder).__name__}: transformers cannot replace this base model's attention")
+        try:
+            yield
+        finally:
+            self.decoder.set_attn_implementation(usual)
 
     def _scores(self, hidden: Tensor, children: Sequence[np.ndarray]) -> list[np.ndarray]:
         """log p of each array of children under its row of `hidden`, all in float32."""
@@ -237,7 +250,7 @@ class _Flight:
     rows: dict[Prompt, int]
     lengths: Tensor  # (rows,) prompt tokens
     store: Cache
-    width: int  # columns in use: prompts, padded, then the tree tokens of all waves
+    used: list[int]  # (rows,) columns in use: the prompt, then the tree tokens of all waves
     hidden: dict[tuple[Prompt, tuple[int, ...]], Tensor] = field(default_factory=dict)
     """(prompt, path) → (width of the model,) float32 state that decides the next token."""
     ancestors: dict[tuple[Prompt, tuple[int, ...]], tuple[int, ...]] = field(default_factory=dict)
@@ -245,41 +258,71 @@ class _Flight:
 
 
 class _Columns(CacheLayerMixin):
-    """One layer's keys and values, (rows, heads, columns, width): new columns are written for some rows in place."""
+    """One layer's keys and values, (rows, heads, columns, width): prompts first, then tokens at any row and column."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: Tensor | None = None
-        self.used = 0
-
-    def select(self, rows: Tensor | None, used: int) -> None:
-        """The rows that the next update writes to and reads from (`None`: all), after `used` columns."""
-        self.rows, self.used = rows, used
+    def select(self, rows: Tensor, columns: Tensor, active: list[int], width: int) -> None:
+        """Where the next update's tokens go, and the rows and number of columns that are seen."""
+        self.place, self.active, self.width = (rows, columns), active, width
 
     def update(self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        end = self.used + key.shape[2]
         if self.keys is None:
             self.lazy_initialization(key, value)
-        elif end > self.keys.shape[2]:
-            room = key.new_zeros(*self.keys.shape[:2], end - self.keys.shape[2] + GROW, self.keys.shape[3])
+            return key, value
+        if self.width > self.keys.shape[2]:
+            room = key.new_zeros(*self.keys.shape[:2], self.width - self.keys.shape[2] + GROW, self.keys.shape[3])
             self.keys, self.values = torch.cat([self.keys, room], 2), torch.cat([self.values, room], 2)
-        if self.rows is None:
-            self.keys[:, :, self.used : end] = key
-            self.values[:, :, self.used : end] = value
-            return self.keys[:, :, :end], self.values[:, :, :end]
-        self.keys[self.rows, :, self.used : end] = key
-        self.values[self.rows, :, self.used : end] = value
-        return self.keys[self.rows, :, :end], self.values[self.rows, :, :end]
+        rows, columns = self.place
+        self.keys[rows, :, columns] = key[0].transpose(0, 1)
+        self.values[rows, :, columns] = value[0].transpose(0, 1)
+        everyone = len(self.active) == len(self.keys)
+        keys, values = (kept if everyone else kept[self.active] for kept in (self.keys, self.values))
+        return keys[:, :, : self.width], values[:, :, : self.width]
 
     def lazy_initialization(self, key: Tensor, value: Tensor) -> None:
-        self.keys, self.values = torch.empty_like(key), torch.empty_like(value)
+        self.keys, self.values = key, value
         self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.used + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self.used
+        return 0 if self.keys is None else self.keys.shape[2]
 
     def get_max_length(self) -> int:
         return -1
+
+
+APART = "llmrec_apart"
+
+
+def _attend_apart(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sees: Tensor,
+    *,
+    scaling: float,
+    place: Tensor,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of tokens that stand in one row, each on its own prompt's keys and values.
+
+    Args:
+        query: (1, heads, tokens, width).
+        key, value: (prompts, fewer heads, columns, width).
+        sees: (prompts, 1, most tokens of a prompt, columns), 0 or -inf.
+        place: (tokens,) where each token stands in the flattened first and third dimension of `sees`.
+    Returns: (1, tokens, heads, width).
+    """
+    prompts, most = sees.shape[0], sees.shape[2]
+    tokens = query[0].transpose(0, 1)
+    padded = tokens.new_zeros(prompts * most, *tokens.shape[1:])
+    padded[place] = tokens
+    padded = padded.unflatten(0, (prompts, most)).transpose(1, 2)
+    # transformers' own attention would copy keys and values for every query head, which took half of a wave.
+    out = nn.functional.scaled_dot_product_attention(padded, key, value, sees, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2).flatten(0, 1)[place][None], None
+
+
+AttentionInterface.register(APART, _attend_apart)
