@@ -27,6 +27,8 @@ from llmrec.recommend import user_history
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
 
+LIKELY = 4  # categories that a taste names
+
 
 @dataclass
 class Exact:
@@ -49,6 +51,24 @@ class Exact:
             ]
             for ranking in found
         ]
+
+    def reason(self, history: Sequence[int], item: int) -> str:
+        model = self._loaded()
+        if "explanation" not in model.card:
+            return ""
+        from llmrec.explain import explanations
+
+        return explanations(model, [history], [item], [None])[0].text
+
+    def taste(self, history: Sequence[int]) -> tuple[str, ...]:
+        model = self._loaded()
+        if not {"interest", "interest_summary"} <= {*model.card}:
+            return ()
+        from llmrec.summarize import summaries
+
+        [(text, interests)] = summaries(model, [history])
+        likely = ", ".join(f"{row.category} {row.p:.0%}" for row in interests[:LIKELY])
+        return (*([text] if text else []), f"Next, most likely: {likely}.")
 
     def _loaded(self) -> Recommender:
         if self._model is None:

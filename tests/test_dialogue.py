@@ -207,6 +207,9 @@ def test_length(message: str, n: int | None):
         ("start over", Query("reset")),
         ("forget everything", Query("reset")),
         ("show my history", Query("history")),
+        ("what do I like?", Query("taste")),
+        ("describe my taste", Query("taste")),
+        ("my interests", Query("taste")),
         ("?", Query("help")),
         ("help", Query("help")),
         ("bye", Query("quit")),
@@ -277,14 +280,21 @@ def test_any_words_are_read_and_answered(words: list[str]):
 class Fake:
     """Prefers what shares categories with the history, then the catalog's order; remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, learned: bool = True) -> None:
         self.asked: list[tuple] = []
+        self.learned = learned
 
     def rank(
         self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
     ) -> list[list[Ranked]]:
         self.asked.append((histories, n, exclude, allowed))
         return [self._top(list(history), n, set(exclude), allowed) for history in histories]
+
+    def reason(self, history: Sequence[int], item: int) -> str:
+        return "It goes \x1b[1mwith the rest."
+
+    def taste(self, history: Sequence[int]) -> tuple[str, ...]:
+        return tuple(f"Like {CATALOG.title[item]}." for item in history if self.learned)
 
     def _top(self, history: list[int], n: int, exclude: set[int], allowed: np.ndarray | None) -> list[Ranked]:
         def score(i: int) -> float:
@@ -399,9 +409,23 @@ def test_why_names_what_counts():
     )
     assert "Pulp Fiction" not in text and after == session
     assert "You named Alien (1979) yourself." in say("why Alien?", session=session)[0].text
-    assert "Aliens (1986)" in say("why Aliens?", session=session)[0].text[0]
+    assert "Aliens (1986)" in say("why Aliens?", session=session)[0].text[1]
     assert "no films yet" in say("a comedy", "why this?")[0].text[-1]
     assert "There is no list yet." in say("why this?")[0].text
+
+
+def test_taste_is_what_the_adapter_says_of_the_history():
+    reply, _ = say("I liked Fargo", "what do I like?")
+    assert reply.text[0] == "Like Fargo." and "You liked: Fargo" in reply.text[1]
+    reply, _ = say("I liked Fargo", "my taste", ranker=Fake(learned=False))
+    assert "has not learned" in reply.text[0] and "Fargo" in reply.text[1]
+    reply, _ = say("what do I like?")
+    assert reply.text == ("You named no films yet.",)
+
+
+def test_why_begins_with_what_the_adapter_says():
+    reply, _ = say("I liked Fargo", "why the first?")
+    assert reply.text[0].startswith("It goes") and "\x1b" not in reply.text[0] and "nats" in reply.text[1]
 
 
 def test_undo_reset_and_history():

@@ -21,7 +21,7 @@ from llmrec.data.names import ARTICLES, look_up, plain, spellings
 from llmrec.data.records import one_line
 
 Act = Literal["like", "not", "forget"]
-Command = Literal["ask", "more", "why", "undo", "reset", "history", "help", "quit"]
+Command = Literal["ask", "more", "why", "undo", "reset", "history", "taste", "help", "quit"]
 Years = tuple[int | None, int | None]  # first and last, None where open
 
 MAX_MESSAGE = 2000  # characters
@@ -81,8 +81,10 @@ WISH = re.compile(r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
     "reset": r"reset|start (?:over|again|afresh)|clear(?: all| everything)?|forget (?:everything|all|it all)",
-    "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|taste|profile|state)|"
+    "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|profile|state)|"
     r"what do you know(?: about me)?",
+    "taste": r"what do i like|what am i (?:into|in the mood for)|"
+    r"(?:show |describe |sum up |summari[sz]e |what(?:['’]s| is|['’]re| are) )?(?:me )?(?:my )(?:tastes?|interests?)",
     "help": r"help|what can (?:you do|i (?:say|ask))|commands",
     "quit": r"quit|exit|bye|goodbye|q",
 }

@@ -30,13 +30,19 @@ class Ranked:
 
 
 class Ranker(Protocol):
-    """The exact ranking of a catalog."""
+    """The exact ranking of a catalog, and what its adapter has learned to say."""
 
     def rank(
         self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
     ) -> list[list[Ranked]]:
         """Per history (catalog positions, oldest first) its top `n`, best first, among `allowed` (items,) and without
         `exclude` and the history itself; shorter where less is left."""
+
+    def reason(self, history: Sequence[int], item: int) -> str:
+        """A sentence or two on why an item fits a history; empty where there is nobody who learned to say."""
+
+    def taste(self, history: Sequence[int]) -> tuple[str, ...]:
+        """Sentences on what a history shows; none where there is nobody who learned to say."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class _Turn:
         }  # fmt: skip
         if query.command in acts:
             return acts[query.command](query)
+        if query.command == "taste":
+            return self._taste(), self.session
         if query.command == "history":
             return Reply(tuple(self._known(self._state))), self.session
         if query.command == "help":
@@ -168,7 +176,16 @@ class _Turn:
             return Reply((f"{label(self.catalog, item)} is not offered here.",)), self.session
         whole, *without = (ranked.score for [ranked] in found)
         gains = sorted(((whole - score, one) for one, score in zip(weighed, without, strict=True)), reverse=True)
-        return Reply((*notes, *self._reasons(item, found[0][0], gains, history))), self.session
+        said = self.ranker.reason(history, item) if history else ""
+        told = [readable(said)] if said else []
+        return Reply((*notes, *told, *self._reasons(item, found[0][0], gains, history))), self.session
+
+    def _taste(self) -> Reply:
+        history = self._positions(self._state.liked)
+        if not history:
+            return Reply((f"You named no {self.noun} yet.",))
+        told = self.ranker.taste(history) or ("This adapter has not learned to sum up a history.",)
+        return Reply((*map(readable, told), *self._known(self._state)))
 
     def _reasons(
         self, item: int, ranked: Ranked, gains: Sequence[tuple[float, int]], history: Sequence[int]
@@ -265,7 +282,7 @@ class _Turn:
         yield f"  something like {first}, but from the 90s"
         yield f"  not {second}     only before 1980     any year     -n 5"
         yield "  more     next 10     more like the second     why the third?"
-        yield f"  forget {first}     show my history     undo     reset     quit"
+        yield f"  forget {first}     show my history     what do I like?     undo     reset     quit"
         if categories:
             kinds = _listed(map(readable, categories[:30])) + (" and more" if len(categories) > 30 else "")
             yield f"Kinds, alone or with `no`, `or` and `any genre`: {kinds}."

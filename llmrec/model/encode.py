@@ -21,8 +21,10 @@ MAX_TEXT = 100_000  # characters of one message or title; more is an error, not 
 class Message(Protocol):
     """A chat turn: `role` is system, user or assistant."""
 
-    role: str
-    content: str
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str: ...
 
 
 class Encoder:
