@@ -56,7 +56,7 @@ class Exact:
         model = self._loaded()
         if "explanation" not in model.card:
             return ""
-        from llmrec.explain import explanations
+        from llmrec.insight import explanations
 
         return explanations(model, [history], [item], [None])[0].text
 
@@ -64,7 +64,7 @@ class Exact:
         model = self._loaded()
         if not {"interest", "interest_summary"} <= {*model.card}:
             return ()
-        from llmrec.summarize import summaries
+        from llmrec.insight import summaries
 
         [(text, interests)] = summaries(model, [history])
         likely = ", ".join(f"{row.category} {row.p:.0%}" for row in interests[:LIKELY])

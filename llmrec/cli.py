@@ -295,7 +295,9 @@ def score(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the answers; goes on where they are begun.", show_default=False)
     ] = None,
-    kind: Annotated[str, typer.Option(help="What a row asks: users, histories, pairs or reviews.")] = "users",
+    kind: Annotated[
+        str, typer.Option(help="What a row asks: users, histories, pairs, summaries, explanations or reviews.")
+    ] = "users",
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Length of the lists.")] = 10,
     since: Annotated[
         list[Path] | None,
@@ -312,7 +314,7 @@ def score(
     prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
     engine: Engine = "hf",
 ) -> None:
-    """Answer a whole file of users, histories, user-item pairs or reviews.
+    """Answer a whole file: lists, scores of pairs, summaries, explanations, or labels of reviews.
 
     Killed at any moment, the same command goes on: nothing is lost, nothing answered twice.  Columns and rules:
     docs/batch.md.

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from llmrec import config, prepare
-from llmrec.baselines.together import Together
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
 from llmrec.errors import DataError
 from llmrec.recommend import question
-from llmrec.tasks.follow_up import shares
 
 if TYPE_CHECKING:  # it imports torch
-    from llmrec.recommender import Recommender
-
-NEAR = 3  # items of the history that an explanation may name
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why one item fits one person."""
-
-    domain: str
-    adapter: str | None
-    user: str | None
-    item_id: str
-    title: str
-    text: str
-    """Names categories of the item and items of `near` only; empty where the model wrote no whole sentence."""
-    shared: tuple[str, ...]
-    """Categories of the item that the history has, most frequent first."""
-    near: tuple[str, ...]
-    """Titles of the history that people chose together with the item most, nearest first."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: stable keys."""
-        return asdict(self)
+    from llmrec.insight import Explanation
 
 
 def explain(
@@ -67,43 +40,12 @@ def explain(
     [wanted] = match_titles([item], catalog)
     if not asked.history:
         raise DataError('nobody to explain it to: name a user with a history, or titles: --history "A Title"')
+    from llmrec.insight import explanations
     from llmrec.recommender import Recommender
 
     model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
     [found] = explanations(model, [asked.history], [wanted], [user])
     return found
-
-
-def explanations(
-    model: Recommender, histories: Sequence[Sequence[int]], items: Sequence[int], users: Sequence[str | None]
-) -> list[Explanation]:
-    """Why each of `items` fits its history (catalog positions, oldest first, none empty)."""
-    from llmrec.follow_up import FollowUp
-    from llmrec.writing import plain
-
-    catalog = model.catalog
-    task = FollowUp.load(model, "explanation")
-    together = Together.fit(model.dataset, catalog)
-    near = []
-    for history, item in zip(histories, items, strict=True):
-        others = [other for other in dict.fromkeys(history) if other != item]
-        similar = together.similar(item, others)
-        near.append([others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0])
-    own = [catalog.categories[item] for item in items]
-    replies = task.write(histories, near, own, [{"item": task.item_slot(item)} for item in items])
-    return [
-        Explanation(
-            domain=model.recipe.domain,
-            adapter=model.adapter,
-            user=user,
-            item_id=catalog.item_id[item],
-            title=catalog.title[item],
-            text=plain(reply),
-            shared=tuple(name for name in shares(task.categories_of(history)) if name in catalog.categories[item]),
-            near=tuple(catalog.title[other] for other in mine),
-        )
-        for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
-    ]
 
 
 def print_explanation(found: Explanation, console: Console | None = None) -> None:

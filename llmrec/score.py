@@ -33,6 +33,7 @@ SAY_EVERY = 30.0  # seconds between lines where there is no terminal
 # Settings that no answer depends on.
 TRAINING_ONLY = {"data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"}
 # What an earlier output may differ in and still say which users' lists are out of date.
+LISTS = ("users", "histories")  # kinds whose answers have a length
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
 
 
@@ -203,7 +204,7 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
 
     return {
         "kind": asked.kind,
-        **(_list_from(asked, model) if asked.work().task == "next_item" else _label_from(asked, model)),
+        **(_label_from(asked, model) if asked.work().task == "review_sentiment" else _list_from(asked, model)),
         "format": asked.format,
         "shard_rows": asked.shard_rows,
         "engine": "server" if "://" in asked.engine else asked.engine,  # an address may move, or hold a key
@@ -211,7 +212,11 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
         "adapter": asked.adapter,
         "weights": model.card.get("weights"),
         "base": base_model(asked.recipe.base_model).digest,
-        "prompts": {model.template.task: model.template.digest},
+        "prompts": {
+            name: digest
+            for name, digest in {**model.card.get("prompts", {}), model.template.task: model.template.digest}.items()
+            if name in (model.template.task, asked.work().task)
+        },
         "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),
         "input": {"digest": measured.digest, "bytes": measured.size},
         "since": [(read_manifest(folder) or {}).get("job") for folder in asked.since],
@@ -222,8 +227,8 @@ def _list_from(asked: Job, model: Recommender) -> dict[str, Any]:
     """What only lists and their scores depend on."""
     prepared = prepared_manifest(prepare.data_folder(asked.recipe)) or {}
     return {
-        "n": asked.n if asked.kind != "pairs" else None,
-        "prior": model.prior_weight if asked.prior else 0.0,
+        "n": asked.n if asked.kind in LISTS else None,
+        "prior": model.prior_weight if asked.prior and asked.work().task == "next_item" else 0.0,
         "catalog": model.catalog.digest,
         "histories": prepared.get("files", {}).get("interactions.parquet"),
     }
@@ -284,7 +289,7 @@ def _load(asked: Job) -> Any:
     from llmrec.recommender import Recommender
     from llmrec.sentiment import Judge
 
-    who = {"next_item": Recommender, "review_sentiment": Judge}[asked.work().task]
+    who = Judge if asked.work().task == "review_sentiment" else Recommender
     return who.load(asked.recipe, asked.adapter, engine=asked.engine)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,22 +15,11 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.names import readable
 from llmrec.errors import DataError
 from llmrec.recommend import question
-from llmrec.tasks.follow_up import shares
-from llmrec.tasks.interest_summary import nameable
 
 if TYPE_CHECKING:  # it imports torch
-    from llmrec.recommender import Recommender
+    from llmrec.insight import Interest
 
 BAR = 24  # cells of the longest bar
-
-
-@dataclass(frozen=True)
-class Interest:
-    """One category: how likely it comes next, and its share of the history."""
-
-    category: str
-    p: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -72,33 +60,13 @@ def summarize(
     asked = question(dataset, Catalog.of(dataset), user=user, history=history)
     if not asked.history:
         raise DataError('nothing to sum up: name a user with a history, or titles: --history "A Title"')
+    from llmrec.insight import summaries
     from llmrec.recommender import Recommender
 
     model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
     [(text, interests)] = summaries(model, [asked.history])
     titles = tuple(model.catalog.title[item] for item in asked.history)
     return Summary(recipe.domain, model.adapter, user, titles, text, interests)
-
-
-def summaries(
-    model: Recommender, histories: Sequence[Sequence[int]]
-) -> list[tuple[str, tuple[Interest, ...]]]:  # fmt: skip
-    """Sentences and interests for each history (catalog positions, oldest first, none empty)."""
-    from llmrec.follow_up import FollowUp
-    from llmrec.writing import plain
-
-    interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
-    own = [interest.categories_of(history) for history in histories]
-    texts = [plain(reply) for reply in summary.write(histories, histories, [nameable(mine) for mine in own])]
-    found = []
-    for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
-        share = shares(mine)
-        rows = [
-            Interest(name, round(float(np.exp(value)), 6), round(share.get(name, 0.0), 6))
-            for name, value in zip(interest.categories, log_p, strict=True)
-        ]
-        found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
-    return found
 
 
 def print_summary(found: Summary, console: Console | None = None) -> None:

@@ -88,9 +88,9 @@ def write(
                 tokens[i] += tuple(encoder.text(text))
         for kind, some in wanting.items():
             known = names[kind]
+            bonus = [terms.only(len(known.choices), left[i][kind]) for i in some]
             found = rank(
-                engine, [Prompt(tokens[i], prompts[i].adapter) for i in some], known.choices,
-                lambda j, some=some, kind=kind, known=known: terms.only(len(known.choices), left[some[j]][kind]), 1,
+                engine, [Prompt(tokens[i], prompts[i].adapter) for i in some], known.choices, bonus.__getitem__, 1
             )  # fmt: skip
             for i, ranking in zip(some, found, strict=True):
                 place = int(ranking.items[0])

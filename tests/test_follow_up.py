@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import yaml
@@ -18,12 +19,14 @@ from llmrec.data.split import histories
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
+from llmrec.insight import summaries
 from llmrec.learning import learners
 from llmrec.model.encode import Encoder
 from llmrec.model.load import load_tokenizer
 from llmrec.prepare import load
 from llmrec.recommender import Recommender
-from llmrec.summarize import print_summary, summaries, summarize
+from llmrec.score import job, score
+from llmrec.summarize import print_summary, summarize
 from llmrec.tasks import explanation, interest, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Message, Name, Template
@@ -40,7 +43,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "prompts", root / "prompts")
     tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(root / "base")
+    base = tiny.model(len(tokenizer))
+    base.config.max_position_embeddings = 512
+    base.save_pretrained(root / "base")
     tokenizer.save_pretrained(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
@@ -135,6 +140,21 @@ def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: P
     (other / "card.json").write_text(json.dumps(card))
     with pytest.raises(AdapterError, match="not trained on interest"):
         summarize("films", user="u1", adapter="narrow")
+
+
+def test_whole_files_are_told(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("user_id,item_id\nu0,i3\nnobody,i3\nu1,i7\nu2,i99\n")
+    asked = job("films", str(tmp_path / "pairs.csv"), kind="explanations", format="jsonl", shard_rows=2)
+    score(asked, tmp_path / "reasons")
+    shards = sorted((tmp_path / "reasons").glob("scores-*"))
+    rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
+    assert [(row["row"], row["user_id"], row["shared"]) for row in rows] == [(1, "u0", ["Red"]), (3, "u1", ["Blue"])]
+    alone = explain("films", FILMS[3], user="u0")
+    assert rows[0]["text"] == alone.text and tuple(rows[0]["near"]) == alone.near
+    score(job("films", str(tmp_path / "pairs.csv"), kind="summaries"), tmp_path / "summaries")
+    table = pd.read_parquet(tmp_path / "summaries")
+    assert table["user_id"].tolist() == ["u0", "u1", "u2"]
+    assert set(table["categories"][0]) == {*COLOURS} and table["p"][1].sum() == pytest.approx(1, abs=1e-3)
 
 
 def test_prompts_share_the_lists_tokens(trained: Path) -> None:

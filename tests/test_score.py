@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     films = [
         f"{colour} {thing}" for colour in ("Red", "Blue", "Black") for thing in ("Sun", "Moon", "Sea", "Rd", "Sky")
     ]
-    (root / "items.csv").write_text("\n".join(["item_id,title", *(f"i{i},{t}" for i, t in enumerate(films))]) + "\n")
+    (root / "items.csv").write_text(
+        "\n".join(["item_id,title,categories", *(f"i{i},{t},{t.split()[0]}" for i, t in enumerate(films))]) + "\n"
+    )
     (root / "users.csv").write_text("user_id\n" + "\n".join(f"u{i}" for i in [*range(USERS), "new"]) + "\n")
     recipe = {
         "domain": "films", "base_model": str(root / "base"), "split": {"method": "leave_one_out"},
@@ -442,5 +444,5 @@ def test_the_command_line_says_what_was_done(world, tmp_path):
 def test_an_address_is_not_written_down(world, tmp_path):
     asked = job(world, csv(tmp_path, "user_id", "u1"), engine="fake")
     model = Recommender.load(asked.recipe, None, engine="fake")
-    remote = SimpleNamespace(**{**asked.__dict__, "engine": "https://key@host"})
+    remote = replace(asked, engine="https://key@host")
     assert "key" not in json.dumps(score.made_from(remote, model, asked.table.measure())["engine"])

@@ -72,7 +72,7 @@ class Kind(Protocol):
     unit: str
     """What a row asks about, in the plural."""
     task: str
-    """What the model does: `next_item` is asked of a `Recommender`, `review_sentiment` of a `Judge`."""
+    """What the model does: `review_sentiment` is asked of a `Judge`, anything else of a `Recommender`."""
 
     def schema(self) -> pa.Schema:
         """Columns of an answer."""
@@ -235,6 +235,85 @@ class Pairs(OfDomain):
         return answers
 
 
+class Summaries(OfDomain):
+    """What users of the domain's data like: sentences, and how likely each category comes next."""
+
+    needs: tuple[str, ...] = ("user_id",)
+    takes: tuple[str, ...] = ()
+    unit = "users"
+    task = "interest_summary"
+
+    def schema(self) -> pa.Schema:
+        return pa.schema(
+            [("row", pa.int64()), ("user_id", pa.string()), ("text", pa.string()),
+             ("categories", pa.list_(pa.string())), ("p", pa.list_(pa.float32())), ("history", pa.string())]
+        )  # fmt: skip
+
+    def read(self, number: int, values: Mapping[str, Any], known: Known) -> Question:
+        user = text(values, "user_id")
+        history = _some(known.of_user(user), user)
+        return Question(number, user, history, known.digest(history), None, [])
+
+    def answer(
+        self, model: Recommender, asked: Sequence[Question], n: int, prior: bool, tick: Tick
+    ) -> list[dict[str, Any]]:
+        from llmrec.insight import summaries
+
+        found = summaries(model, [q.history for q in asked])
+        if tick:
+            tick(len(asked))
+        return [
+            {
+                "row": q.row,
+                "user_id": q.key,
+                "text": told,
+                "categories": [interest.category for interest in interests],
+                "p": [interest.p for interest in interests],
+                "history": q.digest,
+            }
+            for q, (told, interests) in zip(asked, found, strict=True)
+        ]
+
+
+class Explanations(Pairs):
+    """Why an item fits a user of the domain's data."""
+
+    task = "explanation"
+
+    def schema(self) -> pa.Schema:
+        texts = pa.list_(pa.string())
+        return pa.schema(
+            [("row", pa.int64()), ("user_id", pa.string()), ("item_id", pa.string()), ("text", pa.string()),
+             ("shared", texts), ("near", texts)]
+        )  # fmt: skip
+
+    def read(self, number: int, values: Mapping[str, Any], known: Known) -> Pair:
+        pair = super().read(number, values, known)
+        _some(pair.history, pair.user)
+        return pair
+
+    def answer(
+        self, model: Recommender, asked: Sequence[Pair], n: int, prior: bool, tick: Tick
+    ) -> list[dict[str, Any]]:
+        from llmrec.insight import explanations
+
+        users = [pair.user for pair in asked]
+        found = explanations(model, [pair.history for pair in asked], [pair.item for pair in asked], users)
+        if tick:
+            tick(len(asked))
+        return [
+            {
+                "row": pair.row,
+                "user_id": pair.user,
+                "item_id": one.item_id,
+                "text": one.text,
+                "shared": list(one.shared),
+                "near": list(one.near),
+            }
+            for pair, one in zip(asked, found, strict=True)
+        ]
+
+
 @dataclass(frozen=True)
 class Review:
     """A label is asked for."""
@@ -286,8 +365,16 @@ class Reviews:
 
 
 KINDS: dict[str, Callable[[], Kind]] = {
-    "users": Users, "histories": Histories, "pairs": Pairs, "reviews": Reviews
+    "users": Users, "histories": Histories, "pairs": Pairs, "summaries": Summaries, "explanations": Explanations,
+    "reviews": Reviews,
 }  # fmt: skip
+
+
+def _some(history: list[int], user: str) -> list[int]:
+    """Raises: DataError for a user of whom nothing can be said."""
+    if not history:
+        raise DataError(f"user_id: {shown(user)} has no history")
+    return history
 
 
 def text(values: Mapping[str, Any], column: str) -> str:

@@ -1,0 +1,95 @@
+"""What a domain's adapter can say of a person: interests as shares, a summary in sentences, reasons for an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec.baselines.together import Together
+from llmrec.follow_up import FollowUp
+from llmrec.recommender import Recommender
+from llmrec.tasks.follow_up import shares
+from llmrec.tasks.interest_summary import nameable
+from llmrec.writing import plain
+
+NEAR = 3  # items of the history that an explanation may name
+
+
+@dataclass(frozen=True)
+class Interest:
+    """One category: how likely it comes next, and its share of the history."""
+
+    category: str
+    p: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one item fits one person."""
+
+    domain: str
+    adapter: str | None
+    user: str | None
+    item_id: str
+    title: str
+    text: str
+    """Names categories of the item and items of `near` only; empty where the model wrote no whole sentence."""
+    shared: tuple[str, ...]
+    """Categories of the item that the history has, most frequent first."""
+    near: tuple[str, ...]
+    """Titles of the history that people chose together with the item most, nearest first."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: stable keys."""
+        return asdict(self)
+
+
+def summaries(
+    model: Recommender, histories: Sequence[Sequence[int]]
+) -> list[tuple[str, tuple[Interest, ...]]]:  # fmt: skip
+    """Sentences and interests for each history (catalog positions, oldest first, none empty)."""
+    interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
+    own = [interest.categories_of(history) for history in histories]
+    texts = [plain(reply) for reply in summary.write(histories, histories, [nameable(mine) for mine in own])]
+    found = []
+    for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
+        share = shares(mine)
+        rows = [
+            Interest(name, round(float(np.exp(value)), 6), round(share.get(name, 0.0), 6))
+            for name, value in zip(interest.categories, log_p, strict=True)
+        ]
+        found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
+    return found
+
+
+def explanations(
+    model: Recommender, histories: Sequence[Sequence[int]], items: Sequence[int], users: Sequence[str | None]
+) -> list[Explanation]:
+    """Why each of `items` fits its history (catalog positions, oldest first, none empty)."""
+    catalog = model.catalog
+    task = FollowUp.load(model, "explanation")
+    together = Together.fit(model.dataset, catalog)
+    near = []
+    for history, item in zip(histories, items, strict=True):
+        others = [other for other in dict.fromkeys(history) if other != item]
+        similar = together.similar(item, others)
+        near.append([others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0])
+    own = [catalog.categories[item] for item in items]
+    replies = task.write(histories, near, own, [{"item": task.item_slot(item)} for item in items])
+    return [
+        Explanation(
+            domain=model.recipe.domain,
+            adapter=model.adapter,
+            user=user,
+            item_id=catalog.item_id[item],
+            title=catalog.title[item],
+            text=plain(reply),
+            shared=tuple(name for name in shares(task.categories_of(history)) if name in catalog.categories[item]),
+            near=tuple(catalog.title[other] for other in mine),
+        )
+        for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
+    ]
