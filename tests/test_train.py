@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from llmrec import config
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
+from llmrec.learning.next_item import training_rows
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.train import run_folder, train
@@ -110,6 +111,16 @@ def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
     assert config.section(config.Recipe, card["recipe"]).tasks["next_item"].weight == 2
     first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(2 * first["loss/next_item"] + first["loss/review_sentiment"])
+
+
+def test_examples_are_a_fixed_sample_of_histories() -> None:
+    def targets(*overrides: str, variant: int = 0) -> list[int]:
+        model = Recommender.load(config.load_recipe("films", overrides), None)
+        return sorted(choice for row in training_rows(model, variant) for choice in row.choices.tolist())
+
+    few = targets("tasks={next_item: {examples: 4}}")
+    assert len(few) == 4 * 5 and len(targets()) == 30 * 5  # seven films each, the last two are asked for
+    assert few == targets("tasks={next_item: {examples: 4}}", variant=1)
 
 
 def test_filters_prune_and_nothing_else(trained: Path) -> None:
