@@ -199,13 +199,15 @@ def heat_map(report: Report, file: Path) -> None:
     values = np.array([[one.mean if (one := report.of(*pair, group)) else np.nan for pair in pairs]
                        for group in report.groups])  # fmt: skip
     most = max(0.1, float(np.nanmax(np.abs(values))) if not np.isnan(values).all() else 0.0)
-    figure, axes = pyplot.subplots(figsize=(2.5 + 1.3 * len(pairs), 1.8 + 0.28 * len(report.groups)))
+    figure, axes = pyplot.subplots(figsize=(2.5 + 1.6 * len(pairs), 1.8 + 0.28 * len(report.groups)))
     image = axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
-    axes.set_xticks(range(len(pairs)), [a if a == b else f"{a}\n{b}" for a, b in pairs], rotation=30, ha="right")
+    axes.set_xticks(range(len(pairs)), [f"{a}\n{'with itself' if a == b else b}" for a, b in pairs])
     axes.set_yticks(range(len(report.groups)), report.groups)
     for row, column in np.argwhere(~np.isnan(values)):
-        axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=7)
-    axes.set_title(f"{report.domain}: cosines of gradients, {report.batches} batches", fontsize=9)
+        colour = "white" if abs(values[row, column]) > 0.6 * most else "black"
+        axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    what = report.weights or "a fresh adapter"
+    axes.set_title(f"{report.domain}, {what}: cosines of gradients, {report.batches} batches", fontsize=9)
     figure.colorbar(image)
     figure.tight_layout()
     figure.savefig(file, dpi=120)
@@ -223,7 +225,7 @@ def print_table(report: Report) -> None:
     what = report.weights or "a fresh adapter"
     title = f"{report.domain}, {what}: cosines of gradients, {report.batches} batches (* most below 0)"
     table = Table(box=box.SIMPLE, title=title)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for a, b in pairs:
         table.add_column(f"{a} with itself" if a == b else f"{a} ~ {b}", justify="right")
     for group in report.groups:

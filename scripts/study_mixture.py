@@ -159,19 +159,22 @@ def share(source: Path, target: Path) -> None:
 
 
 def table(done: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Means over seeds with 95% t-intervals, and paired differences to `static`."""
-    lines = ["| option | seeds | " + " | ".join(f"{m} | against static" for m in METRICS.values()) + " | minutes |",
-             "| --- | --- |" + " --- |" * (2 * len(METRICS) + 1)]  # fmt: skip
+    """Means over seeds with 95% t-intervals, paired differences to `static`, and nats per choice of the last steps."""
+    columns = [text for metric in METRICS.values() for text in (metric, "against static", "training nats")]
+    lines = [f"| option | seeds | {' | '.join(columns)} | minutes |", "| --- " * (len(columns) + 3) + "|"]
     static = done.get("static", {})
     for option, runs in done.items():
         if not runs:
             continue
         cells = []
-        for metric in METRICS.values():
+        for task, metric in METRICS.items():
             values = {seed: found["metrics"][metric] for seed, found in runs.items() if metric in found["metrics"]}
             both = [seed for seed in values if seed in static and option != "static"]
             differences = [values[seed] - static[seed]["metrics"][metric] for seed in both]
+            alone = "loss" if option in ALONE else ""  # of one task there is no loss by name
+            nats = [runs[seed]["last"].get(f"loss/{task}", runs[seed]["last"].get(alone)) for seed in values]
             cells += [interval([*values.values()]), interval(differences, signed=True)]
+            cells += [interval([value for value in nats if value is not None])]
         minutes = np.mean([found["seconds"] for found in runs.values()]) / 60
         lines.append(f"| {option} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
     return "\n".join(lines) + "\n"

@@ -25,6 +25,7 @@ from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
 from llmrec.learning import Learner, learners
+from llmrec.learning.next_item import training_rows
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import Plan
 from llmrec.model.load import base_model, load_model, load_tokenizer
@@ -190,6 +191,14 @@ def test_the_benchmark_of_supervision_compares_and_goes_on(tmp_path: Path, capsy
     bench(command)  # nothing is trained again
     assert json.loads((tmp_path / "curves.json").read_text()) == found
     assert "which both reach" in capsys.readouterr().out
+def test_examples_are_a_fixed_sample_of_histories() -> None:
+    def targets(*overrides: str, variant: int = 0) -> list[int]:
+        model = Recommender.load(config.load_recipe("films", overrides), None)
+        return sorted(choice for row in training_rows(model, variant) for choice in row.choices.tolist())
+
+    few = targets("tasks={next_item: {examples: 4}}")
+    assert len(few) == 4 * 5 and len(targets()) == 30 * 5  # seven films each, the last two are asked for
+    assert few == targets("tasks={next_item: {examples: 4}}", variant=1)
 
 
 def test_filters_prune_and_nothing_else(trained: Path) -> None:

@@ -113,7 +113,7 @@ def fit(
         model: a PEFT model around a causal decoder.
         variants: the training rows of all tasks, cut in one or more ways; epoch e uses variant e mod variants.
         tries: what targets are chosen from, by task.
-        tasks: weights and budgets, where they are not the usual ones.
+        tasks: weights, their schedules, learning rates and budgets, where they are not the usual ones.
         mixture: how tasks share an epoch, how their losses are weighed against each other, and what conflicts cost.
         run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.

@@ -127,9 +127,9 @@ def sources(card: dict[str, Any]) -> Sources:
 def licence(ours: str, start: Start | None) -> str:
     """The terms of the data, those of the start's with them."""
     theirs = str(start.card.get("licence") or "") if start else ""
-    return (
-        ours if not theirs or theirs == ours else "; ".join(filter(None, [ours, f"started from weights of: {theirs}"]))
-    )
+    if theirs in ("", ours):
+        return ours
+    return "; ".join(filter(None, [ours, f"started from weights of: {theirs}"]))
 
 
 def _words(cut: dict[str, Any]) -> str:

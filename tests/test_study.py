@@ -1,0 +1,54 @@
+"""scripts/study_mixture.py: recipes of the options and the table; the runs themselves are minutes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from scipy.stats import t as student
+
+from llmrec.errors import RecipeError
+
+ROOT = Path(__file__).parent.parent
+STUDY = runpy.run_path(str(ROOT / "scripts" / "study_mixture.py"))
+
+
+@pytest.mark.parametrize("option", STUDY["OPTIONS"])
+def test_options_differ_from_static_in_what_they_name_alone(option: str) -> None:
+    static, other = (STUDY["recipe"](name, 3, ["fit.epochs=1"]) for name in ("static", option))
+    assert static.fit == other.fit and static.lora == other.lora and static.fit.seed == 3
+    assert (static == other) == (option == "static")
+    assert list(other.tasks) == ([STUDY["ALONE"][option]] if option in STUDY["ALONE"] else list(static.tasks))
+    assert STUDY["recipe"]("reviews from half on", 0, ["fit.epochs=1"]).tasks["review_sentiment"].start == 0.5
+
+
+def test_intervals_are_those_of_student() -> None:
+    half = student.ppf(0.975, 2) * 0.1 / 3**0.5
+    assert STUDY["interval"]([0.2, 0.3, 0.4]) == f"0.300 [{0.3 - half:.3f}, {0.3 + half:.3f}]"
+    assert STUDY["interval"]([0.25], signed=True) == "+0.250" and STUDY["interval"]([]) == ""
+
+
+def test_the_table_pairs_seeds_and_leaves_out_what_was_not_measured() -> None:
+    def result(ndcg: float, f1: float | None = None) -> dict[str, object]:
+        metrics = {"ndcg@10": ndcg} | ({} if f1 is None else {"macro_f1": f1})
+        last = {"loss": 9.0} if f1 is None else {"loss": 9.0, "loss/next_item": 7.0, "loss/review_sentiment": 2.0}
+        return {"metrics": metrics, "last": last, "seconds": 60.0}
+
+    found = STUDY["table"]({
+        "static": {0: result(0.1, 0.5), 1: result(0.3, 0.5)}, "next_item alone": {1: result(0.4)}, "dwa": {},
+    })  # fmt: skip
+    head, rule, static, alone = found.splitlines()
+    assert head.count("|") == rule.count("|") == static.count("|") == alone.count("|")
+    assert static.startswith("| static | 2 | 0.200 [")
+    assert alone == "| next_item alone | 1 | 0.400 | +0.100 | 9.000 |  |  |  | 1.0 |"
+
+
+def test_a_finished_run_is_read_and_another_recipe_refused(tmp_path: Path) -> None:
+    recipe = STUDY["recipe"]("static", 0, [])
+    result = {"recipe": recipe.model_dump(mode="json"), "metrics": {}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert STUDY["run"](recipe, tmp_path, tmp_path / "none") == result
+    with pytest.raises(RecipeError, match="made with other settings"):
+        STUDY["run"](STUDY["recipe"]("dwa", 0, []), tmp_path, tmp_path / "none")
