@@ -75,9 +75,9 @@ def check(folder: Path, rows: int, kills: int, engine: str) -> None:
     began, peak, killed_at = time.monotonic(), 0, []
     while True:
         job = start(folder, source, output, engine, shard)
-        while moments and done(output) < moments[0] and job.poll() is None:
+        while moments and done(output) < moments[0] and running(job):
             time.sleep(random.random() * 0.05)
-        if moments and job.poll() is None:
+        if moments and running(job):
             time.sleep(random.random() * pause)  # somewhere within the work on some shard
             os.kill(job.pid, signal.SIGKILL)
             killed_at.append(done(output) * shard)
@@ -105,6 +105,11 @@ def start(folder: Path, source: Path, output: Path, engine: str, shard: int) -> 
         [sys.executable, "-m", "llmrec", *words, "--input", str(source), "--output", str(output)],
         cwd=ROOT, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+
+
+def running(job: subprocess.Popen[bytes]) -> bool:
+    """Without taking its exit status, which `wait4` gives with the memory it took."""
+    return os.waitid(os.P_PID, job.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def done(output: Path) -> int:

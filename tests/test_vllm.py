@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,26 @@ def test_adapters_come_and_go(vllm: Any, served: Served, tmp_path: Path) -> None
     vllm.unload("music")
     with pytest.raises(EngineError, match="'music' is not loaded"):
         vllm.branch([node])
+
+
+def test_adapters_change_while_others_are_asked(vllm: Any, tmp_path: Path) -> None:
+    """From another thread: nothing fails, and every answer is its own adapter's."""
+    nodes = [Node(prompt, (), SOME) for prompt in mixed(12)]
+    before = vllm.branch(nodes)
+    folders = [tiny.adapter(tmp_path / str(seed), seed) for seed in (7, 8)]
+    node = Node(Prompt(tokens(30), "music"), (), SOME)
+    found: list[np.ndarray] = []
+    with ThreadPoolExecutor(1) as other:
+        rounds = other.submit(lambda: [vllm.branch(nodes) for _ in range(8)])
+        while not rounds.done() or len(found) < 4:
+            vllm.load("music", folders[len(found) % 2])
+            found.append(vllm.branch([node])[0])
+        for again in rounds.result():
+            np.testing.assert_allclose(again, before, atol=1e-4)
+    assert abs(found[0] - found[1]).max() > 0.01
+    for i, log_p in enumerate(found):
+        np.testing.assert_allclose(log_p, found[i % 2], atol=1e-4)
+    vllm.unload("music")
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("v_proj", "lm_head")])

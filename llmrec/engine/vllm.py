@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ class VLLMEngine:
         self._blocks = max(int(whole.cache_config.num_gpu_blocks) - spare, int(whole.cache_config.num_gpu_blocks) // 2)
         self._max_loras = settings.max_loras
         self.tally = Tally()
+        self._one = threading.RLock()  # vLLM's `LLM` serves one thread at a time; a second one would hang it
         for name, folder in (adapters or {}).items():
             self.load(name, folder)
 
@@ -91,7 +93,9 @@ class VLLMEngine:
         return (self._merged,) if self._merged else tuple(self._loaded)
 
     def load(self, name: str, folder: Path) -> str:
-        """Make an adapter available, while others answer; another version under the same name takes its place.
+        """Make an adapter available; another version under the same name takes its place.
+
+        From any thread: it waits for the wave of requests in work, and requests wait for it; none fails.
 
         Returns: the name vLLM knows it by, which holds the digest of the weights: caches are keyed by it.
         Raises: AdapterError where vLLM would refuse it or load it wrongly.
@@ -111,21 +115,23 @@ class VLLMEngine:
         if old is not None and old.lora_name == served:
             return served
         request = LoRARequest(served, next(self._ids), str(folder.resolve()))
-        try:
-            done = self.llm.llm_engine.add_lora(request)
-        except Exception as error:  # its kinds are many and undocumented; what the user needs is the reason
-            raise AdapterError(f"{folder}: vLLM refuses it: {_first_line(error)}") from error
-        if not done:
-            raise AdapterError(f"{folder}: vLLM did not load it")
-        self._loaded[name] = request
-        if old is not None:
-            self.llm.llm_engine.remove_lora(old.lora_int_id)
+        with self._one:
+            try:
+                done = self.llm.llm_engine.add_lora(request)
+            except Exception as error:  # its kinds are many and undocumented; what the user needs is the reason
+                raise AdapterError(f"{folder}: vLLM refuses it: {_first_line(error)}") from error
+            if not done:
+                raise AdapterError(f"{folder}: vLLM did not load it")
+            self._loaded[name] = request
+            if old is not None:
+                self.llm.llm_engine.remove_lora(old.lora_int_id)
         return served
 
     def unload(self, name: str) -> None:
         """Forget an adapter.  Raises: EngineError for one that is not loaded."""
-        self.llm.llm_engine.remove_lora(self._request(name).lora_int_id)
-        del self._loaded[name]
+        with self._one:
+            self.llm.llm_engine.remove_lora(self._request(name).lora_int_id)
+            del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """As many prompts as the cache of keys and values holds."""
@@ -153,7 +159,8 @@ class VLLMEngine:
 
     def forget(self) -> None:
         """Drop the prefix cache, for fair timing."""
-        self.llm.reset_prefix_cache()
+        with self._one:
+            self.llm.reset_prefix_cache()
 
     def _log_p(self, asked: Sequence[Ask]) -> list[np.ndarray]:
         from vllm import SamplingParams
@@ -176,10 +183,11 @@ class VLLMEngine:
     def _run(self, prompts: Sequence[tuple[int, ...]], params: list[Any], names: list[str | None]) -> list[Any]:
         if not prompts:
             return []
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": list(tokens)} for tokens in prompts], params, use_tqdm=False,
-            lora_request=[self._request(name) for name in names],
-        )  # fmt: skip
+        with self._one:
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": list(tokens)} for tokens in prompts], params, use_tqdm=False,
+                lora_request=[self._request(name) for name in names],
+            )  # fmt: skip
         self.tally.add(len(outputs), sum(map(len, prompts)), sum(out.num_cached_tokens or 0 for out in outputs))
         return outputs
 
