@@ -91,6 +91,19 @@ def test_branch_is_what_the_whole_model_says(hf: HFEngine) -> None:
         np.testing.assert_allclose(log_p, expected.numpy(), atol=1e-4)
 
 
+def test_what_prompts_begin_with_alike_changes_nothing(engine: Engine) -> None:
+    """One prompt is the whole beginning of the others; each is asked alone and with all of them."""
+    header = tuple(RNG.integers(10, 500, 12).tolist())
+    prompts = [Prompt(header + tuple(RNG.integers(10, 500, n).tolist()), "movies") for n in (7, 0, 3, 1)]
+    nodes = some_nodes(prompts)
+    together = engine.branch(nodes)
+    for prompt in reversed(prompts):
+        alone = engine.branch([node for node in nodes if node.prompt == prompt])
+        expected = [log_p for node, log_p in zip(nodes, together, strict=True) if node.prompt == prompt]
+        for a, b in zip(alone, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_no_adapter_is_the_base_model_whatever_was_asked_before(hf: HFEngine) -> None:
     base = HFEngine(tiny.model(width=128), tiny.tokenizer("gpt2"))
     prompt = some_prompts(1, (None,))[0]

@@ -2,12 +2,13 @@
 
 The histories of a group of prompts are computed once.  Every `branch` then computes, for all of them together, the
 tokens between an expanded node and its nearest known ancestor: each new token sees its prompt and its own ancestors
-only (a tree attention mask), so one pass expands any set of nodes.  The new tokens of all prompts are one row, so that
-nothing is padded; only attention takes them apart.
+only (a tree attention mask), so one pass expands any set of nodes.  Whatever is computed together is one row of tokens:
+nothing is padded, what all prompts begin with is computed once, and only attention takes the prompts apart.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,14 +148,19 @@ class HFEngine:
     def _prefill(self, prompts: Sequence[Prompt]) -> _Flight:
         self._check(prompts)
         self._flight = None  # frees the previous group first
+        shared = len(os.path.commonprefix([prompt.tokens for prompt in prompts]))
         lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
-        longest = int(lengths.max())
-        ids = torch.zeros((len(prompts), longest), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt.tokens)] = torch.tensor(prompt.tokens)
-        store = Cache(layers=[_Columns() for _ in self.decoder.layers])
-        out = self.decoder(input_ids=ids.to(self.device), past_key_values=store, use_cache=True)
-        last = out.last_hidden_state[torch.arange(len(prompts)), lengths - 1].float()
+        rest = lengths - shared
+        starts = shared + rest.cumsum(0) - rest  # where each prompt's own tokens stand in the one row
+        column = torch.arange(int(lengths.max()))
+        source = torch.where(column < shared, column, starts[:, None] + column - shared)
+        own = (column >= shared) & (column < lengths[:, None])
+        place = torch.cat([column[:shared], own.flatten().nonzero()[:, 0]])
+        parts = _Parts(source.where(column < lengths[:, None], 0).to(self.device), place.to(self.device))
+        store = Cache(layers=[_Columns(parts.source) for _ in self.decoder.layers])
+        ids = [*prompts[0].tokens[:shared], *(token for prompt in prompts for token in prompt.tokens[shared:])]
+        hidden = self._decode(ids, place % len(column), store, parts)
+        last = hidden[torch.where(rest > 0, starts + rest, shared) - 1]
         return _Flight(
             rows={prompt: row for row, prompt in enumerate(prompts)},
             lengths=lengths,
@@ -167,8 +173,7 @@ class HFEngine:
     def _extend(self, flight: _Flight, nodes: Sequence[Node]) -> None:
         """Compute the hidden states after the paths of `nodes` that are not known yet."""
         new: list[tuple[Prompt, tuple[int, ...]]] = []
-        slots: dict[int, int] = {}  # row → how many new tokens
-        place = []  # of each new token: row, and which of the row's new tokens
+        slots: dict[int, list[int]] = {}  # row → which of the new tokens are its own
         for node in nodes:
             row, known = flight.rows[node.prompt], len(node.path)
             while (node.prompt, node.path[:known]) not in flight.ancestors:
@@ -177,34 +182,44 @@ class HFEngine:
                 parent = flight.ancestors[node.prompt, node.path[: end - 1]]
                 flight.ancestors[node.prompt, node.path[:end]] = (*parent, flight.used[row])
                 flight.used[row] += 1
+                slots.setdefault(row, []).append(len(new))
                 new.append((node.prompt, node.path[:end]))
-                place.append((row, slots.get(row, 0)))
-                slots[row] = place[-1][1] + 1
         if not new:
             return
         active = sorted(slots)
-        order = {row: i for i, row in enumerate(active)}
-        width, most = max(flight.used[row] for row in active), max(slots.values())
+        width, most = max(flight.used[row] for row in active), max(map(len, slots.values()))
         history = torch.arange(width) < flight.lengths[active, None]
         sees = torch.where(history, 0.0, -torch.inf)[:, None].repeat(1, most, 1)  # padding, too, or its softmax is NaN
-        own = [flight.ancestors[key] for key in new]
-        for (row, slot), columns in zip(place, own, strict=True):
-            sees[order[row], slot, list(columns)] = 0
-        rows, columns = torch.tensor([row for row, _ in place]), torch.tensor([columns[-1] for columns in own])
+        source = torch.zeros((len(active), most), dtype=torch.long)
+        place, rows = torch.empty(len(new), dtype=torch.long), torch.empty(len(new), dtype=torch.long)
+        columns = torch.tensor([flight.ancestors[key][-1] for key in new])
+        for i, row in enumerate(active):
+            own = torch.tensor(slots[row])
+            source[i, : len(own)], place[own], rows[own] = own, i * most + torch.arange(len(own)), row
+            for slot, token in enumerate(slots[row]):
+                sees[i, slot, list(flight.ancestors[new[token]])] = 0
         for layer in flight.store.layers:
             layer.select(rows.to(self.device), columns.to(self.device), active, width)
+        parts = _Parts(source.to(self.device), place.to(self.device))
+        positions = torch.tensor([len(prompt.tokens) + len(path) - 1 for prompt, path in new])
+        hidden = self._decode([path[-1] for _, path in new], positions, flight.store, parts, sees)
+        flight.hidden |= dict(zip(new, hidden, strict=True))
+
+    def _decode(
+        self, ids: Sequence[int], positions: Tensor, store: Cache, parts: _Parts, sees: Tensor | None = None
+    ) -> Tensor:
+        """(tokens, width) float32 hidden states of one row of tokens; without `sees` each prompt is causal."""
+        mask = None if sees is None else sees[:, None].to(self.device, base_weight(self.head).dtype)
         with self._apart():
             out = self.decoder(
-                input_ids=torch.tensor([[path[-1] for _, path in new]], device=self.device),
-                position_ids=torch.tensor(
-                    [[len(prompt.tokens) + len(path) - 1 for prompt, path in new]], device=self.device
-                ),
-                attention_mask=sees[:, None].to(self.device, base_weight(self.head).dtype),
-                past_key_values=flight.store,
+                input_ids=torch.tensor([ids], device=self.device),
+                position_ids=positions[None].to(self.device),
+                attention_mask=mask,
+                past_key_values=store,
                 use_cache=True,
-                place=torch.tensor([order[row] * most + slot for row, slot in place], device=self.device),
+                parts=parts,
             )
-        flight.hidden |= dict(zip(new, out.last_hidden_state[0].float(), strict=True))
+        return out.last_hidden_state[0].float()
 
     @contextmanager
     def _apart(self) -> Any:
@@ -257,8 +272,20 @@ class _Flight:
     """(prompt, path) → columns of the path's tokens."""
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """How a row of tokens is taken apart by prompt, and put together again."""
+
+    source: Tensor  # (prompts, most tokens of one) which token stands there; padding repeats the first token
+    place: Tensor  # (tokens,) where each token stands in the flattened `source`
+
+
 class _Columns(CacheLayerMixin):
     """One layer's keys and values, (rows, heads, columns, width): prompts first, then tokens at any row and column."""
+
+    def __init__(self, source: Tensor) -> None:
+        super().__init__()
+        self.source = source
 
     def select(self, rows: Tensor, columns: Tensor, active: list[int], width: int) -> None:
         """Where the next update's tokens go, and the rows and number of columns that are seen."""
@@ -267,7 +294,7 @@ class _Columns(CacheLayerMixin):
     def update(self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if self.keys is None:
             self.lazy_initialization(key, value)
-            return key, value
+            return self.keys, self.values
         if self.width > self.keys.shape[2]:
             room = key.new_zeros(*self.keys.shape[:2], self.width - self.keys.shape[2] + GROW, self.keys.shape[3])
             self.keys, self.values = torch.cat([self.keys, room], 2), torch.cat([self.values, room], 2)
@@ -279,7 +306,7 @@ class _Columns(CacheLayerMixin):
         return keys[:, :, : self.width], values[:, :, : self.width]
 
     def lazy_initialization(self, key: Tensor, value: Tensor) -> None:
-        self.keys, self.values = key, value
+        self.keys, self.values = (flat[0][:, self.source].transpose(0, 1).contiguous() for flat in (key, value))
         self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -300,10 +327,10 @@ def _attend_apart(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    sees: Tensor,
+    sees: Tensor | None,
     *,
     scaling: float,
-    place: Tensor,
+    parts: _Parts,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of tokens that stand in one row, each on its own prompt's keys and values.
@@ -311,18 +338,15 @@ def _attend_apart(
     Args:
         query: (1, heads, tokens, width).
         key, value: (prompts, fewer heads, columns, width).
-        sees: (prompts, 1, most tokens of a prompt, columns), 0 or -inf.
-        place: (tokens,) where each token stands in the flattened first and third dimension of `sees`.
+        sees: (prompts, 1, most tokens of one, columns), 0 or -inf; None: every token sees what stands before it.
     Returns: (1, tokens, heads, width).
     """
-    prompts, most = sees.shape[0], sees.shape[2]
-    tokens = query[0].transpose(0, 1)
-    padded = tokens.new_zeros(prompts * most, *tokens.shape[1:])
-    padded[place] = tokens
-    padded = padded.unflatten(0, (prompts, most)).transpose(1, 2)
-    # transformers' own attention would copy keys and values for every query head, which took half of a wave.
-    out = nn.functional.scaled_dot_product_attention(padded, key, value, sees, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2).flatten(0, 1)[place][None], None
+    apart = query[0][:, parts.source].transpose(0, 1)
+    # transformers' own attention copies keys and values for every query head where there is a mask: half of a wave.
+    out = nn.functional.scaled_dot_product_attention(
+        apart, key, value, sees, is_causal=sees is None, scale=scaling, enable_gqa=True
+    )
+    return out.transpose(1, 2).flatten(0, 1)[parts.place][None], None
 
 
 AttentionInterface.register(APART, _attend_apart)
