@@ -17,8 +17,10 @@ from llmrec.data.names import match_titles, readable
 from llmrec.errors import DataError
 from llmrec.recommend import question
 from llmrec.tasks.follow_up import shares
+from llmrec.tasks.template import Name
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
+    from llmrec.follow_up import FollowUp
     from llmrec.recommender import Recommender
 
 NEAR = 3  # items of the history that an explanation may name
@@ -84,13 +86,7 @@ def explanations(
     catalog = model.catalog
     task = FollowUp.load(model, "explanation")
     together = Together.fit(model.dataset, catalog)
-    near = []
-    for history, item in zip(histories, items, strict=True):
-        others = [other for other in dict.fromkeys(history) if other != item]
-        similar = together.similar(item, others)
-        near.append([others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0])
-    own = [catalog.categories[item] for item in items]
-    replies = task.write(histories, near, own, [{"item": task.item_slot(item)} for item in items])
+    near = [nearest(together, history, item) for history, item in zip(histories, items, strict=True)]
     return [
         Explanation(
             domain=model.recipe.domain,
@@ -102,8 +98,25 @@ def explanations(
             shared=tuple(name for name in shares(task.categories_of(history)) if name in catalog.categories[item]),
             near=tuple(catalog.title[other] for other in mine),
         )
-        for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
-    ]
+        for user, history, item, mine, reply in zip(
+            users, histories, items, near, replies(task, histories, items, near), strict=True
+        )
+    ]  # fmt: skip
+
+
+def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
+    """The items of a history that an explanation of `item` may name: at most three, and at least three people chose
+    each together with it; nearest first."""
+    others = [other for other in dict.fromkeys(history) if other != item]
+    similar = together.similar(item, others)
+    return [others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0]
+
+
+def replies(
+    task: FollowUp, histories: Sequence[Sequence[int]], items: Sequence[int], near: Sequence[Sequence[int]]
+) -> list[list[str | Name]]:
+    """What is written of each item: it names categories of the item and items of its `near`."""
+    return task.write(histories, near, task.categories_of(items), [{"item": task.item_slot(item)} for item in items])
 
 
 def print_explanation(found: Explanation, console: Console | None = None) -> None:

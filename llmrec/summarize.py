@@ -18,8 +18,10 @@ from llmrec.errors import DataError
 from llmrec.recommend import question
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.interest_summary import nameable
+from llmrec.tasks.template import Name
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
+    from llmrec.follow_up import FollowUp
     from llmrec.recommender import Recommender
 
 BAR = 24  # cells of the longest bar
@@ -89,7 +91,7 @@ def summaries(
 
     interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
     own = [interest.categories_of(history) for history in histories]
-    texts = [plain(reply) for reply in summary.write(histories, histories, [nameable(mine) for mine in own])]
+    texts = [plain(reply) for reply in replies(summary, histories)]
     found = []
     for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
         share = shares(mine)
@@ -99,6 +101,12 @@ def summaries(
         ]
         found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
     return found
+
+
+def replies(task: FollowUp, histories: Sequence[Sequence[int]]) -> list[list[str | Name]]:
+    """What is written of each history: it names items of it and what its categories are most, over all and lately."""
+    own = [nameable(task.categories_of(history)) for history in histories]
+    return task.write(histories, histories, own)
 
 
 def print_summary(found: Summary, console: Console | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import yaml
+from tiny import COLOURS
 
 from llmrec import config
 from llmrec.baselines.together import Together
@@ -27,51 +28,18 @@ from llmrec.summarize import print_summary, summaries, summarize
 from llmrec.tasks import explanation, interest, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Message, Name, Template
-from llmrec.train import train
 
 ROOT = Path(__file__).parent.parent
-COLOURS = ("Red", "Blue", "Black")
-FILMS = [f"{colour} {thing}" for colour in COLOURS for thing in ("Sun", "Moon", "River", "Road", "Rain")]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen films of three colours, and 30 people of whom each stays with one colour."""
-    root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "prompts", root / "prompts")
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
-    rng = np.random.default_rng(0)
-    rows = ["user_id,item_id,timestamp"]
-    for user in range(30):
-        own = 5 * (user % 3) + rng.permutation(5)
-        rows += [f"u{user},i{own[k % 5]},{1000 * user + k}" for k in range(9)]
-    (root / "events.csv").write_text("\n".join(rows) + "\n")
-    items = ["item_id,title,categories", *(f"i{i},{title},{title.split()[0]}" for i, title in enumerate(FILMS))]
-    (root / "items.csv").write_text("\n".join(items) + "\n")
-    recipe = {
-        "domain": "films", "noun": "films", "unit": "film", "base_model": str(root / "base"),
-        "tasks": {"next_item": {}, "interest": {}, "interest_summary": {}, "explanation": {}},
-        "data": {"path": str(root / "events.csv"), "items": str(root / "items.csv")},
-        "split": {"method": "leave_one_out", "repeats": "allow"},
-        "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
-        "fit": {
-            "window_tokens": 100, "batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 10, "cache": "memory",
-            "learning_rate": 0.01, "valid_users": 10, "valid_every": 10, "precision": "float32",
-        },
-    }  # fmt: skip
-    (root / "adapters" / "films").mkdir(parents=True)
-    (root / "adapters" / "films" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return root
+@pytest.fixture
+def world(films: Path) -> Path:
+    return films
 
 
-@pytest.fixture(scope="module")
-def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMREC_PROJECT", str(world))
-        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
-        return train(config.load_recipe("films"))
+@pytest.fixture
+def trained(films_adapter: Path) -> Path:
+    return films_adapter
 
 
 @pytest.fixture(autouse=True)
