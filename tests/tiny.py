@@ -78,12 +78,14 @@ def _sentencepiece() -> Any:
     return made
 
 
-def model(vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32) -> LlamaForCausalLM:
+def model(
+    vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32, positions: int = 256
+) -> LlamaForCausalLM:
     """A random decoder; with a smaller initializer_range a LoRA could not learn and tests would prove nothing."""
     torch.manual_seed(seed)
     shape = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions, initializer_range=0.2,
         tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
@@ -94,7 +96,7 @@ def films(root: Path) -> Path:
     """A project in `root`: fifteen films of three colours, and 30 people of whom each stays with one colour."""
     shutil.copytree(ROOT / "prompts", root / "prompts")
     made = tokenizer("gpt2")
-    model(len(made)).save_pretrained(root / "base")
+    model(len(made), positions=512).save_pretrained(root / "base")  # room for replies
     made.save_pretrained(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]

@@ -112,7 +112,11 @@ class World:
 
     def about(self, **data: Any) -> dict[str, Any]:
         """What results say of the data and the adapter."""
-        known = {"digests": data_digest(self.recipe), "catalog": self.catalog.digest, **self.dataset.counts()}
+        known = {
+            "digests": data_digest(self.recipe),
+            "catalog": self.catalog.digest,
+            "counts": self.dataset.counts(),
+        }
         weights = (
             {"name": self.adapter.name, "weights": read_card(self.adapter).get("weights")} if self.adapter else None
         )
