@@ -224,19 +224,17 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Rank everything again.")] = False,
 ) -> None:
-    """Measure the rankers of a suite, or what judges reviews.
+    """Measure what a suite sets side by side, all on the same users or reviews.
 
-    All rank the whole catalog for the same queries; all judge the same reviews.
+    Its task says what: rankings of the whole catalog, interests, summaries, explanations, or labels of reviews.
 
     Example: llmrec evaluate smoke
-    """
-    from llmrec.evaluate import evaluate as run
-    from llmrec.judge import judge, judges
 
-    if judges(suite):
-        folder = judge(suite, tuple(overrides or ()), out=out)
-    else:
-        folder = run(suite, tuple(overrides or ()), out=out, force=force)
+    Example: llmrec evaluate movies-interest users=100
+    """
+    from llmrec.measuring import measure
+
+    folder = measure(suite, tuple(overrides or ()), out=out, force=force)
     typer.echo((folder / "table.md").read_text(encoding="utf-8"))
     typer.echo(folder)
 

@@ -370,6 +370,8 @@ class Asked(Section):
 class Suite(Section):
     """What `llmrec evaluate` measures: `eval/<suite>.yaml`."""
 
+    task: Literal["next_item"] = "next_item"
+    """What is asked."""
     domain: str
     """Domain, or path of a recipe, that says where the data comes from."""
     splits: tuple[Asked, ...] = Field((Asked(),), min_length=1)
@@ -413,6 +415,46 @@ class Judged(Section):
     """Bootstrap samples of reviews."""
     seed: int = 0
     """Seed of everything random."""
+
+
+class AfterList(Asked):
+    """What suites of the tasks after a history list have in common: users of one protocol, each asked once, with what
+    was known before the first interaction of the split."""
+
+    domain: str
+    """Domain, or path of a recipe, that says where the data comes from."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs (a, b) of what is measured whose difference a - b is reported with its interval."""
+    users: int = Field(200, ge=0)
+    """Users asked, a fixed random sample; 0 asks all."""
+    samples: int = Field(2000, ge=1)
+    """Bootstrap samples of users."""
+    engine: str = "hf"
+    """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
+    seed: int = 0
+    """Seed of everything random."""
+
+
+class Predicted(AfterList):
+    """What `llmrec evaluate` measures where a suite asks for `task: interest`."""
+
+    task: Literal["interest"]
+    """What is asked."""
+    predictors: tuple[Literal["popular", "history", "base", "llm"], ...] = Field(
+        ("popular", "history", "base", "llm"), min_length=1
+    )
+    """`popular`: everybody's shares of the categories; `history`: the user's own, smoothed with everybody's as fits
+    validation users best; `base`: the base model as it is; `llm`: the adapter."""
+
+
+class Written(AfterList):
+    """What `llmrec evaluate` measures where a suite asks for `task: interest_summary` or `task: explanation`."""
+
+    task: Literal["interest_summary", "explanation"]
+    """What is asked."""
+    writers: tuple[Literal["template", "copy", "base", "llm"], ...] = Field(("template", "base", "llm"), min_length=1)
+    """`template`: the prompt file's first reply, filled from the data; `copy`: the most typical sentence of the item's
+    training reviews, for explanations of data that has some; `base`: the base model as it is; `llm`: the adapter."""
 
 
 class Wordings(Section):

@@ -184,11 +184,11 @@ def evaluate(
         "splits": found,
     }
     (out / RESULTS).unlink(missing_ok=True)
-    _write_table(pa.Table.from_pandas(pd.concat(records, ignore_index=True), preserve_index=False), out / RECORDS)
-    _write_text(markdown(results), out / "table.md")
+    write_table(pa.Table.from_pandas(pd.concat(records, ignore_index=True), preserve_index=False), out / RECORDS)
+    write_text(markdown(results), out / "table.md")
     if find_spec("matplotlib"):  # an extra: no picture is better than no results
         _atomically(out / "chart.png", lambda partial: chart(results, partial))
-    _write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
+    write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
     return out
 
 
@@ -308,12 +308,12 @@ def _measure(
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
             "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
-            "interactions": _data_digest(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
+            "interactions": data_digest(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
         }  # fmt: skip
         lists, seconds = (None, {}) if force else _read_part(part, made_from, catalog)
         if lists is None:
             lists, seconds = _rank(rankers[name], world, questions, depth)
-            _write_table(_part(lists, questions, catalog, asked.label, name, made_from, seconds), part)
+            write_table(_part(lists, questions, catalog, asked.label, name, made_from, seconds), part)
         tick(len(questions), len(questions))
 
         ranks = ranking.ranks(lists, [query.target for query in questions])
@@ -334,7 +334,7 @@ def _measure(
         for difference in [paired(per_user[a][metric], per_user[b][metric], seed=suite.seed, samples=suite.samples)]
     ]
     return {
-        "data": {"digests": _data_digest(recipe), "catalog": catalog.digest, "questions": digest, **dataset.counts()},
+        "data": {"digests": data_digest(recipe), "catalog": catalog.digest, "questions": digest, **dataset.counts()},
         "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
@@ -445,7 +445,7 @@ def read_card(folder: Path | None) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _data_digest(recipe: config.Recipe) -> dict[str, str]:
+def data_digest(recipe: config.Recipe) -> dict[str, str]:
     return (read_manifest(prepare.data_folder(recipe)) or {}).get("files", {})
 
 
@@ -454,11 +454,11 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {key: None if np.isnan(value) else value for key, value in asdict(interval).items()}
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
     _atomically(path, lambda partial: pq.write_table(table, partial))
 
 
-def _write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: Path) -> None:
     _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 

@@ -13,6 +13,7 @@ from llmrec.follow_up import FollowUp
 from llmrec.recommender import Recommender
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.interest_summary import nameable
+from llmrec.tasks.template import Name
 from llmrec.writing import plain
 
 NEAR = 3  # items of the history that an explanation may name
@@ -54,7 +55,7 @@ def summaries(
     """Sentences and interests for each history (catalog positions, oldest first, none empty)."""
     interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
     own = [interest.categories_of(history) for history in histories]
-    texts = [plain(reply) for reply in summary.write(histories, histories, [nameable(mine) for mine in own])]
+    texts = [plain(reply) for reply in summary_replies(summary, histories)]
     found = []
     for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
         share = shares(mine)
@@ -73,13 +74,8 @@ def explanations(
     catalog = model.catalog
     task = FollowUp.load(model, "explanation")
     together = Together.fit(model.dataset, catalog)
-    near = []
-    for history, item in zip(histories, items, strict=True):
-        others = [other for other in dict.fromkeys(history) if other != item]
-        similar = together.similar(item, others)
-        near.append([others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0])
-    own = [catalog.categories[item] for item in items]
-    replies = task.write(histories, near, own, [{"item": task.item_slot(item)} for item in items])
+    near = [nearest(together, history, item) for history, item in zip(histories, items, strict=True)]
+    replies = explanation_replies(task, histories, items, near)
     return [
         Explanation(
             domain=model.recipe.domain,
@@ -93,3 +89,23 @@ def explanations(
         )
         for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
     ]
+
+
+def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
+    """The items of a history that an explanation of `item` may name: at most three, and at least three people chose
+    each together with it; nearest first."""
+    others = [other for other in dict.fromkeys(history) if other != item]
+    similar = together.similar(item, others)
+    return [others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0]
+
+
+def summary_replies(task: FollowUp, histories: Sequence[Sequence[int]]) -> list[list[str | Name]]:
+    """What is written of each history: it names items of it and what its categories are most, over all and lately."""
+    return task.write(histories, histories, [nameable(task.categories_of(history)) for history in histories])
+
+
+def explanation_replies(
+    task: FollowUp, histories: Sequence[Sequence[int]], items: Sequence[int], near: Sequence[Sequence[int]]
+) -> list[list[str | Name]]:
+    """What is written of each item: it names categories of the item and items of its `near`."""
+    return task.write(histories, near, task.categories_of(items), [{"item": task.item_slot(item)} for item in items])

@@ -41,6 +41,14 @@ def judged() -> str:
     return settings(config.Judged)
 
 
+def predicted() -> str:
+    return settings(config.Predicted)
+
+
+def written() -> str:
+    return settings(config.Written)
+
+
 def wordings() -> str:
     return settings(config.Wordings)
 

@@ -77,6 +77,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 @pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project: fifteen films of three colours, and 30 people of whom each stays with one colour."""
+    import tiny
+
+    return tiny.films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="session")
+def films_adapter(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The films' adapter, trained on four tasks: 20 seconds."""
+    from llmrec.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMREC_PROJECT", str(films))
+        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
+        return train(config.load_recipe("films"))
+
+
+@pytest.fixture(scope="session")
 def vllm(served: Served) -> Iterator[Any]:
     """The real engine in float32; it answers a whole session, as its start takes seconds."""
     need_vllm()

@@ -27,7 +27,7 @@ from llmrec.evaluate import (
     sampled,
     under,
 )
-from llmrec.judge import judges
+from llmrec.measuring import MEASURES, RANKING, task_of
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 9
@@ -292,13 +292,14 @@ def test_the_real_baselines_run(project, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_suite_loads(path):
-    if judges(str(path)):
-        name, suite = load_suite_as(config.Judged, str(path))
-        measured = suite.judges
-    else:
+    task = task_of(str(path))
+    if task == RANKING:
         name, suite = load_suite(str(path))
         measured = suite.rankers
         assert set(measured) <= set(RANKERS)
+    else:
+        name, suite = load_suite_as(MEASURES[task].settings, str(path))
+        measured = getattr(suite, MEASURES[task].names)
     assert name == path.stem and {one for pair in suite.compare for one in pair} <= set(measured)
 
 

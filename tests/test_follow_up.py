@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 import yaml
+from tiny import COLOURS
 
 from llmrec import config
 from llmrec.baselines.together import Together
@@ -30,53 +31,18 @@ from llmrec.summarize import print_summary, summarize
 from llmrec.tasks import explanation, interest, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Message, Name, Template
-from llmrec.train import train
 
 ROOT = Path(__file__).parent.parent
-COLOURS = ("Red", "Blue", "Green")
-FILMS = [f"{colour} {thing}" for colour in COLOURS for thing in ("Sun", "Moon", "River", "Road", "Rain")]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen films of three colours, and 30 people of whom each stays with one colour."""
-    root = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "prompts", root / "prompts")
-    tokenizer = tiny.tokenizer("gpt2")
-    base = tiny.model(len(tokenizer))
-    base.config.max_position_embeddings = 512
-    base.save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
-    rng = np.random.default_rng(0)
-    rows = ["user_id,item_id,timestamp"]
-    for user in range(30):
-        own = 5 * (user % 3) + rng.permutation(5)
-        rows += [f"u{user},i{own[k % 5]},{1000 * user + k}" for k in range(9)]
-    (root / "events.csv").write_text("\n".join(rows) + "\n")
-    items = ["item_id,title,categories", *(f"i{i},{title},{title.split()[0]}" for i, title in enumerate(FILMS))]
-    (root / "items.csv").write_text("\n".join(items) + "\n")
-    recipe = {
-        "domain": "films", "noun": "films", "unit": "film", "base_model": str(root / "base"),
-        "tasks": {"next_item": {}, "interest": {}, "interest_summary": {}, "explanation": {}},
-        "data": {"path": str(root / "events.csv"), "items": str(root / "items.csv")},
-        "split": {"method": "leave_one_out", "repeats": "allow"},
-        "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
-        "fit": {
-            "window_tokens": 100, "batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 10, "cache": "memory",
-            "learning_rate": 0.01, "valid_users": 10, "valid_every": 10, "precision": "float32",
-        },
-    }  # fmt: skip
-    (root / "adapters" / "films").mkdir(parents=True)
-    (root / "adapters" / "films" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return root
+@pytest.fixture
+def world(films: Path) -> Path:
+    return films
 
 
-@pytest.fixture(scope="module")
-def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMREC_PROJECT", str(world))
-        patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
-        return train(config.load_recipe("films"))
+@pytest.fixture
+def trained(films_adapter: Path) -> Path:
+    return films_adapter
 
 
 @pytest.fixture(autouse=True)
@@ -106,21 +72,21 @@ def test_interests_follow_the_history(trained: Path) -> None:
         assert {row.category: row.share for row in interests} == {colour: float(colour == own) for colour in COLOURS}
         assert not {*COLOURS} - {own} & {*text.split()}
         right += interests[0].category == own
-    assert right >= 10
+    assert right >= 8  # of 12; guessing finds 4
 
 
 def test_a_summary_is_printed_and_is_json(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = summarize("films", user="u2")
     print_summary(found)
     shown = capsys.readouterr().out
-    assert "history of user u2" in shown and "Green" in shown and "100%" in shown
+    assert "history of user u2" in shown and "Black" in shown and "100%" in shown
     assert json.loads(json.dumps(found.as_dict()))["interests"][0]["p"] == found.interests[0].p
 
 
 def test_an_explanation_names_what_is_true(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = explain("films", "Blue Rain", history=["Blue Sun", "Blue Moon", "Red Sun"])
     assert found.shared == ("Blue",) and set(found.near) <= {"Blue Sun", "Blue Moon"} and found.near
-    assert "Red" not in found.text and "Green" not in found.text
+    assert "Red" not in found.text and "Black" not in found.text
     print_explanation(found)
     assert "Blue Rain" in capsys.readouterr().out
     assert explain("films", "Red Sun", user="u4", base=True).title == "Red Sun"
@@ -149,7 +115,7 @@ def test_whole_files_are_told(trained: Path, tmp_path: Path) -> None:
     shards = sorted((tmp_path / "reasons").glob("scores-*"))
     rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
     assert [(row["row"], row["user_id"], row["shared"]) for row in rows] == [(1, "u0", ["Red"]), (3, "u1", ["Blue"])]
-    alone = explain("films", FILMS[3], user="u0")
+    alone = explain("films", tiny.FILMS[3], user="u0")
     assert rows[0]["text"] == alone.text and tuple(rows[0]["near"]) == alone.near
     score(job("films", str(tmp_path / "pairs.csv"), kind="summaries"), tmp_path / "summaries")
     table = pd.read_parquet(tmp_path / "summaries")
@@ -169,7 +135,7 @@ def test_prompts_share_the_lists_tokens(trained: Path) -> None:
 def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
     recipe = config.load_recipe("films")
     encoder = Encoder(load_tokenizer(world / "base"))
-    made = learners(recipe, encoder)
+    made = learners(recipe, encoder, _Engine(len(encoder.tokenizer)))  # type: ignore[arg-type]
     for row in made["interest"].rows(0):
         assert row.p is not None and row.p.shape == (1, 3) and row.p.sum() == pytest.approx(1)
         assert row.p[0, row.choices[0]] > 0
@@ -181,7 +147,7 @@ def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
     for row in rows:  # every token of the reply is a target, the last one its end
         assert row.tokens[row.starts].tolist() == row.choices.tolist() and row.choices[-1] == encoder.end
     few = config.load_recipe("films", ("tasks.explanation.examples=7",))
-    assert len(learners(few, encoder)["explanation"].rows(1)) == 7
+    assert len(learners(few, encoder, _Engine(len(encoder.tokenizer)))["explanation"].rows(1)) == 7  # type: ignore[arg-type]
 
 
 def test_facts_of_a_summary() -> None:
@@ -258,3 +224,15 @@ def test_replies_of_a_prompt_file(tmp_path: Path) -> None:
         load(system="You are.")
     with pytest.raises(PromptError, match="replies"):
         load(reply="choice")
+
+
+class _Engine:
+    """Rows need no model but its vocabulary."""
+
+    def __init__(self, vocabulary: int) -> None:
+        import torch
+
+        self.head = torch.nn.Linear(4, vocabulary, bias=False)
+
+    def forget(self) -> None:
+        pass

@@ -29,7 +29,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
         "summarize",
         "explain",
         "review",
-        "judge",
+        "measuring",
         "prompts",
         "chat",
         "score",

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from llmrec import cli, config, prepare
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
-from llmrec.judge import compared, judge
 from llmrec.learning.review_sentiment import balanced
+from llmrec.measuring import measure
+from llmrec.measuring.review_sentiment import compared
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
 from llmrec.sentiment import Sentiment
@@ -203,7 +204,7 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -
     found = review("shop", ["Toy Story 7 Heat", "Toy Story 300 Suspects"])
     assert [one.label for one in found] == ["negative", "positive"]
     assert all(sum(one.p.values()) == pytest.approx(1) for one in found)
-    results = json.loads((judge("shop", out=tmp_path) / "results.json").read_text())
+    results = json.loads((measure("shop", out=tmp_path) / "results.json").read_text())
     macro = {name: measured["metrics"]["macro_f1"]["mean"] for name, measured in results["judges"].items()}
     assert macro["llm"] > 0.6 > 0.4 > macro["majority"] and macro["llm"] > macro["base"] + 0.2
     assert "llm - base" in (tmp_path / "table.md").read_text()
@@ -216,7 +217,7 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
         (tmp_path / "shop.yaml").write_text(yaml.safe_dump(reseeded))
         suite = yaml.safe_load((here / "eval" / "shop.yaml").read_text()) | {"domain": str(tmp_path / "shop.yaml")}
         (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-        judge(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
+        measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
     with pytest.raises(AdapterError, match="other labels"):
         review("shop", ["fine"], overrides=("tasks.review_sentiment.labels=[negative, positive]",))
     with pytest.raises(DataError, match="review 2: empty"):

@@ -191,6 +191,8 @@ def test_the_benchmark_of_supervision_compares_and_goes_on(tmp_path: Path, capsy
     bench(command)  # nothing is trained again
     assert json.loads((tmp_path / "curves.json").read_text()) == found
     assert "which both reach" in capsys.readouterr().out
+
+
 def test_examples_are_a_fixed_sample_of_histories() -> None:
     def targets(*overrides: str, variant: int = 0) -> list[int]:
         model = Recommender.load(config.load_recipe("films", overrides), None)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 import torch
+import yaml
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedTokenizerFast
 
+ROOT = Path(__file__).parent.parent
+COLOURS = ("Red", "Blue", "Black")
+FILMS = [f"{colour} {thing}" for colour in COLOURS for thing in ("Sun", "Moon", "River", "Road", "Rain")]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -72,16 +78,48 @@ def _sentencepiece() -> Any:
     return made
 
 
-def model(vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32) -> LlamaForCausalLM:
+def model(
+    vocabulary: int = 600, layers: int = 3, seed: int = 0, width: int = 32, positions: int = 256
+) -> LlamaForCausalLM:
     """A random decoder; with a smaller initializer_range a LoRA could not learn and tests would prove nothing."""
     torch.manual_seed(seed)
     shape = LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions, initializer_range=0.2,
         tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return LlamaForCausalLM._from_config(shape, attn_implementation="sdpa").eval().requires_grad_(False)
+
+
+def films(root: Path) -> Path:
+    """A project in `root`: fifteen films of three colours, and 30 people of whom each stays with one colour."""
+    shutil.copytree(ROOT / "prompts", root / "prompts")
+    made = tokenizer("gpt2")
+    model(len(made), positions=512).save_pretrained(root / "base")  # room for replies
+    made.save_pretrained(root / "base")
+    rng = np.random.default_rng(0)
+    rows = ["user_id,item_id,timestamp"]
+    for user in range(30):
+        own = 5 * (user % 3) + rng.permutation(5)
+        rows += [f"u{user},i{own[k % 5]},{1000 * user + k}" for k in range(9)]
+    (root / "events.csv").write_text("\n".join(rows) + "\n")
+    items = ["item_id,title,categories", *(f"i{i},{title},{title.split()[0]}" for i, title in enumerate(FILMS))]
+    (root / "items.csv").write_text("\n".join(items) + "\n")
+    recipe = {
+        "domain": "films", "noun": "films", "unit": "film", "base_model": str(root / "base"),
+        "tasks": {"next_item": {}, "interest": {}, "interest_summary": {}, "explanation": {}},
+        "data": {"path": str(root / "events.csv"), "items": str(root / "items.csv")},
+        "split": {"method": "leave_one_out", "repeats": "allow"},
+        "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
+        "fit": {
+            "window_tokens": 100, "batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 10, "cache": "memory",
+            "learning_rate": 0.01, "valid_users": 10, "valid_every": 10, "precision": "float32",
+        },
+    }  # fmt: skip
+    (root / "adapters" / "films").mkdir(parents=True)
+    (root / "adapters" / "films" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return root
 
 
 def adapter(folder: Path, seed: int, width: int = 128, **lora: Any) -> Path:

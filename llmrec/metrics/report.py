@@ -67,18 +67,22 @@ def judged_markdown(results: Mapping[str, Any]) -> str:
 def written_markdown(results: Mapping[str, Any]) -> str:
     """Tables of written replies: per reply, over all replies, then the paired differences.
 
-    Of `results`: suite; task; settings.split; data.asked and data.train, numbers of examples; writers, by name, each
+    Of `results`: suite; task; settings.split; data.asked and, where known, data.train, numbers of examples; notes, what
+    a reader has to know before the numbers, may be left out; writers, by name, each
     with metrics (name → mean, low, high over replies; null where nothing could be judged), corpus (name → a number over
     all replies, or null) and seconds (fit, write); differences (a, b, metric, mean, low, high, excludes_zero).
     `llmrec.metrics.text.measured` and `significance.compared` make metrics, corpus and differences.
     """
     writers = results["writers"]
     data = results["data"]
+    match = "match is the share of wanted features that a reply names, " if "match" in _metrics(writers) else ""
     blocks = [
         f"# {results['suite']}\n\n{data['asked']:,} replies of {results['task']} on the split "
-        f"{results['settings']['split']}, with 95% bootstrap intervals over replies; {data['train']:,} training "
-        "examples; match is the share of wanted features that a reply names, faithful the share of true facts among "
-        "those that it names; seconds to fit or load, and to write."
+        f"{results['settings']['split']}, with 95% bootstrap intervals over replies; "
+        + (f"{data['train']:,} training examples; " if "train" in data else "")
+        + f"{match}faithful the share of true facts among those that a reply names; seconds to fit or load, and to "
+        "write.",
+        *results.get("notes", ()),
     ]
     lines = [
         [name, *(_interval(measured["metrics"][metric]) for metric in _metrics(writers)),

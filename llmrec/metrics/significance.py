@@ -52,7 +52,11 @@ def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLE
 
 
 def compared(
-    values: Mapping[str, Mapping[str, np.ndarray]], pairs: Iterable[tuple[str, str]], *, seed: int = 0
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    pairs: Iterable[tuple[str, str]],
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Intervals of every metric, and of the paired differences, ready for JSON.
 
@@ -63,14 +67,14 @@ def compared(
         high, excludes_zero for every metric that both have.
     """
     metrics = {
-        name: {metric: _plain(bootstrap(found, seed=seed)) for metric, found in measured.items()}
+        name: {metric: _plain(bootstrap(found, seed=seed, samples=samples)) for metric, found in measured.items()}
         for name, measured in values.items()
     }
     differences = []
     for a, b in pairs:
         for metric in values[a]:
             if metric in values[b]:
-                gap = paired(values[a][metric], values[b][metric], seed=seed)
+                gap = paired(values[a][metric], values[b][metric], seed=seed, samples=samples)
                 one = {"a": a, "b": b, "metric": metric, **_plain(gap), "excludes_zero": gap.excludes_zero}
                 differences.append(one)
     return metrics, differences

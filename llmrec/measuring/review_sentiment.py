@@ -1,48 +1,29 @@
-"""evaluate, where a suite asks for review_sentiment: every judge on the same reviews, with intervals over reviews.
-
-A finished folder holds records.parquet (one row per review and judge), table.md and, written last, results.json.
-"""
+"""Suites of review_sentiment: every judge on the same reviews, with intervals over reviews."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from llmrec import config
-from llmrec.errors import AdapterError, DataError, LlmrecError, RecipeError
-from llmrec.evaluate import RESULTS, load_suite_as, read_card, suite_path, versions
+from llmrec.errors import AdapterError, DataError, LlmrecError
+from llmrec.evaluate import read_card
 from llmrec.metrics.classification import METRICS
-from llmrec.metrics.report import judged_markdown
 
-FORMAT = 1
 Judging = Callable[[pd.DataFrame], np.ndarray]
 """Labelled reviews → (reviews, labels) probabilities."""
 
 
-def judges(suite: str) -> bool:
-    """Whether the suite of this name or path asks for labels of reviews.  Raises: RecipeError."""
-    return "task" in config.read_yaml(suite_path(suite))
-
-
-def judge(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None) -> Path:
-    """Measures a suite and returns the folder of results.
-
-    Raises: RecipeError; AdapterError where the adapter is missing or learned from another split of the reviews;
-    LlmrecError where scikit-learn is needed and missing; DataError.
-    """
+def measure(settings: config.Judged) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.learning import review_sentiment as learned
     from llmrec.tasks.review_sentiment import labels
     from llmrec.tasks.template import Template
 
-    name, settings = load_suite_as(config.Judged, suite, overrides)
-    for one in {one for pair in settings.compare for one in pair} - set(settings.judges):
-        raise RecipeError(f"suite {name}: '{one}' is compared but not among the judges; add it to them")
     recipe = config.load_recipe(settings.domain)
     reviews = learned.source(recipe)
     among = labels(
@@ -52,7 +33,7 @@ def judge(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = Non
     asked = learned.sampled(asked, settings.reviews, settings.seed)
     true = asked["label"].to_numpy()
     if "tfidf" in settings.judges and train["label"].nunique() < 2:
-        raise DataError(f"suite {name}: all training reviews have one label; nothing can be told apart")
+        raise DataError(f"{recipe.domain}: all training reviews have one label; nothing can be told apart")
     card = read_card(config.adapter_folder(recipe.domain)) if "llm" in settings.judges else {}
     known = card.get(learned.TASK)
     if "llm" in settings.judges and not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
@@ -81,12 +62,15 @@ def judge(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = Non
         ready = time.monotonic()
         found[one] = judging(asked)
         seconds[one] = {"fit": round(ready - started, 1), "judge": round(time.monotonic() - ready, 1)}
-    results = {
-        "format": FORMAT,
-        "suite": name,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "settings": settings.model_dump(mode="json"),
-        "versions": versions(),
+    records = pd.concat(
+        [
+            pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})
+            .assign(**{label.text: p[:, i].astype(np.float32) for i, label in enumerate(among)})
+            for one, p in found.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+    return {
         "data": {
             "digest": reviews.digest,
             "train": len(train),
@@ -94,19 +78,7 @@ def judge(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = Non
         },
         "adapter": {"weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
         **compared(found, true, settings, seconds),
-    }
-    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RESULTS).unlink(missing_ok=True)
-    frames = [
-        pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})
-        .assign(**{label.text: p[:, i].astype(np.float32) for i, label in enumerate(among)})
-        for one, p in found.items()
-    ]  # fmt: skip
-    pd.concat(frames, ignore_index=True).to_parquet(out / "records.parquet", index=False)
-    (out / "table.md").write_text(judged_markdown(results), encoding="utf-8")
-    (out / RESULTS).write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return out
+    }, records
 
 
 def compared(
@@ -122,8 +94,10 @@ def compared(
         for one, p in found.items()
     }
 
-    def interval(mean: float, values: np.ndarray) -> dict[str, float]:
-        low, high = np.quantile(values, [0.025, 0.975])
+    def interval(mean: float, values: np.ndarray) -> dict[str, float | None]:
+        if np.isnan(mean) or np.isnan(values).all():
+            return {"mean": None, "low": None, "high": None}
+        low, high = np.nanquantile(values, [0.025, 0.975])
         return {"mean": mean, "low": float(low), "high": float(high)}
 
     measured = {
@@ -137,7 +111,8 @@ def compared(
     for a, b in settings.compare:
         for m in METRICS:
             gap = interval(value[a][m] - value[b][m], drawn[a][m] - drawn[b][m])
-            differences.append({"a": a, "b": b, "metric": m, **gap, "excludes_zero": gap["low"] > 0 or gap["high"] < 0})
+            excludes_zero = gap["low"] is not None and gap["high"] is not None and (gap["low"] > 0 or gap["high"] < 0)
+            differences.append({"a": a, "b": b, "metric": m, **gap, "excludes_zero": excludes_zero})
     return {"judges": measured, "differences": differences}
 
 

@@ -1,0 +1,96 @@
+"""What evaluation needs to know of a task: the settings of its suites, what is measured on them, and the table.
+
+A task joins with a function that measures and a line in MEASURES; suites of `next_item` are the verb's own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from llmrec import config
+from llmrec.errors import RecipeError, did_you_mean
+from llmrec.evaluate import RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions, write_table, write_text
+from llmrec.measuring import interest, review_sentiment, texts
+from llmrec.metrics import report
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How suites of one task are measured."""
+
+    settings: type[config.Section]
+    names: str
+    """The setting that names what is measured side by side; results hold an entry for each under the same key."""
+    run: Callable[[Any], tuple[dict[str, Any], pd.DataFrame]]
+    """Settings → what results.json says beside what all suites say, and one record per example and name.
+
+    Raises: AdapterError where an adapter is missing, has not learned the task or may have seen the answers; DataError;
+    LlmrecError where a package is missing.
+    """
+    table: Callable[[Mapping[str, Any]], str]
+    """Results → Markdown."""
+
+
+MEASURES = {
+    "interest": Measure(config.Predicted, "predictors", interest.measure, report.interest_markdown),
+    "interest_summary": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "explanation": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "review_sentiment": Measure(config.Judged, "judges", review_sentiment.measure, report.judged_markdown),
+}
+RANKING = config.Suite.model_fields["task"].default
+
+
+def task_of(suite: str) -> str:
+    """What the suite of this name or path asks for.  Raises: RecipeError naming the nearest task there is."""
+    task = config.read_yaml(suite_path(suite)).get("task", RANKING)
+    known = {RANKING, *MEASURES}
+    if task not in known:
+        raise RecipeError(f"{suite_path(suite)}: task: nothing measures '{task}'{did_you_mean(str(task), known)}")
+    return str(task)
+
+
+def measure(
+    suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, force: bool = False
+) -> Path:  # fmt: skip
+    """Measures a suite (a name in `eval/`, or a path), whatever its task, and returns the folder of results: table.md,
+    records.parquet and, written last, results.json.
+
+    Args:
+        overrides: `key=value`, e.g. `users=100`.
+        out: where results go; by default `evaluations/<suite>-<date>` in the home folder.
+        force: for `next_item`, whose parts are kept: rank everything again.
+    Raises: RecipeError; else as `Measure.run` and `evaluate`.
+    """
+    task = task_of(suite)
+    if task == RANKING:
+        return evaluate(suite, overrides, out=out, force=force)
+    how = MEASURES[task]
+    name, settings = load_suite_as(how.settings, suite, overrides)
+    for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
+        raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
+    found, records = how.run(settings)
+    results = {
+        "format": FORMAT,
+        "suite": name,
+        "task": task,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "settings": settings.model_dump(mode="json"),
+        "versions": versions(),
+        **found,
+    }
+    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    (out / RESULTS).unlink(missing_ok=True)
+    write_table(pa.Table.from_pandas(records, preserve_index=False), out / RECORDS)
+    write_text(how.table(results), out / "table.md")
+    write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / RESULTS)
+    return out

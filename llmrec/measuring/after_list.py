@@ -1,0 +1,123 @@
+"""What suites of the tasks after a history list share: who is asked, what they chose next, and one model at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from llmrec import config, prepare
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.data.split import Query, queries
+from llmrec.errors import AdapterError, DataError
+from llmrec.evaluate import adapter_of, data_digest, read_card, under
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.recommender import Recommender
+
+BLOCK = 16  # people asked between two looks at the clock
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Person:
+    """What is known of a user before the first interaction of a split, and what was chosen in it; catalog positions,
+    oldest first."""
+
+    user_id: str
+    history: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def people(asked: Sequence[Query]) -> list[Person]:
+    """One of each user, with the history of the first query; users without a history are left out."""
+    first: dict[str, Query] = {}
+    after: dict[str, list[int]] = {}
+    for query in asked:
+        first.setdefault(query.user_id, query)
+        after.setdefault(query.user_id, []).append(query.target)
+    return [Person(user, one.history, tuple(after[user])) for user, one in first.items() if one.history]
+
+
+def sampled(some: Sequence[T], count: int, seed: int) -> list[T]:
+    """A fixed random sample, in order; 0 keeps all."""
+    chosen = np.random.default_rng(seed).permutation(len(some))[: count or len(some)]
+    return [some[i] for i in np.sort(chosen)]
+
+
+def in_blocks(ask: Callable[[Sequence[T]], Sequence[R]], asked: Sequence[T], what: str) -> list[R]:
+    """The answers of `ask` to all of `asked`, some at a time, with a bar of what is done."""
+    starts = range(0, len(asked), BLOCK)
+    blocks = track(starts, what, console=Console(stderr=True), transient=True)
+    return [answer for start in blocks for answer in ask(asked[start : start + BLOCK])]
+
+
+@dataclass
+class World:
+    """One protocol of a domain."""
+
+    settings: config.AfterList
+    recipe: config.Recipe
+    """The domain's, with the protocol's split settings."""
+    dataset: Dataset
+    catalog: Catalog
+    adapter: Path | None
+    """Folder of the adapter; None where none is measured."""
+    _loaded: dict[str | None, Recommender] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: config.AfterList, task: str, *, adapter: bool) -> World:
+        """Raises: AdapterError where an adapter is measured and is missing, has not learned `task`, or was trained
+        under another split; DataError."""
+        recipe = config.load_recipe(settings.domain)
+        folder = adapter_of(recipe, settings) if adapter else None
+        if folder and task not in read_card(folder).get("prompts", {}):
+            raise AdapterError(
+                f"{folder.name}: not trained on {task}; name it among the recipe's tasks and run `llmrec train "
+                f"{recipe.domain}`, name an adapter that is (adapter=NAME), or leave out llm"
+            )
+        recipe = under(recipe, settings)
+        dataset = prepare.load(recipe)
+        return cls(settings, recipe, dataset, Catalog.of(dataset), folder)
+
+    def people(self, split: str) -> list[Person]:
+        """Everybody with a history whom the split asks about.  Raises: DataError for nobody."""
+        settings = self.recipe.split
+        found = people(
+            queries(self.dataset, self.catalog, split, baskets=settings.baskets, max_targets=settings.max_targets)
+        )
+        if not found:
+            raise DataError(f"{self.recipe.domain}: the split '{split}' asks nobody; prepare it with other shares")
+        return found
+
+    def categories_of(self, items: Sequence[int]) -> list[tuple[str, ...]]:
+        return [self.catalog.categories[item] for item in items]
+
+    def model(self, trained: bool) -> Recommender:
+        """With the adapter, or the base model as it is; the one asked for last stays loaded."""
+        from llmrec.recommender import Recommender
+
+        name = config.adapter_name(self.adapter) if trained and self.adapter else None
+        if name not in self._loaded:
+            self._loaded.clear()  # one model in memory at a time
+            self._loaded[name] = Recommender.load(self.recipe, name, engine=self.settings.engine)
+        return self._loaded[name]
+
+    def about(self, **data: Any) -> dict[str, Any]:
+        """What results say of the data and the adapter."""
+        known = {
+            "digests": data_digest(self.recipe),
+            "catalog": self.catalog.digest,
+            "counts": self.dataset.counts(),
+        }
+        weights = (
+            {"name": self.adapter.name, "weights": read_card(self.adapter).get("weights")} if self.adapter else None
+        )
+        return {"data": known | data, "adapter": weights}

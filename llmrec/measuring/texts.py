@@ -1,0 +1,250 @@
+"""Suites of interest_summary and explanation: what several writers say to the same people, beside what the data says.
+
+What a reply names is taken from its parts, where each name is marked, never guessed from its letters: what plain words
+claim is not judged by `faithful`, and a reply without marked names counts as `silent`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from llmrec import config
+from llmrec.baselines.sentences import copied, typical
+from llmrec.baselines.together import Together
+from llmrec.errors import DataError, RecipeError
+from llmrec.insight import explanation_replies, nearest, summary_replies
+from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.metrics.significance import compared
+from llmrec.metrics.text import measured
+from llmrec.tasks import explanation, interest_summary
+from llmrec.tasks.follow_up import named, shares
+from llmrec.tasks.template import Name, Template
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.follow_up import FollowUp
+
+LOG = logging.getLogger("llmrec")
+TOP = 3  # categories of which a summary may put any first
+REFERENCE = (
+    "The reference is what the data says, in a random one of the prompt file's replies: `template`, which fills in the "
+    "first of them, is near it by construction. exact is the share of replies that are word for word one of those "
+    "replies, so that every claim in them holds."
+)
+
+Parts = list[str | Name]
+
+
+class Kind(Protocol):
+    """One of the two tasks: what is true, what is asked, and which names of a reply are right."""
+
+    judged: str
+    """How names are judged, for the table."""
+
+    def facts(self, person: Person) -> dict[str, Any] | None:
+        """Of the reply that the data gives; None where there is nothing to say."""
+
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+        """What a model writes."""
+
+    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+        """Everything that the reply names, and whether it is true."""
+
+    def about(self, person: Person) -> dict[str, Any]:
+        """What a record says beside the user."""
+
+
+class Summaries:
+    """The first category is one of the history's three most frequent, every other one occurs in the history, and every
+    item is of the history and of a category that the reply names."""
+
+    judged = (
+        f"A name is true where the first category is one of the history's {TOP} most frequent, every other one occurs "
+        "in the history, and an item is of the history and of a category that the reply names; whether a category is "
+        "rising is not judged."
+    )
+
+    def __init__(self, world: World, identifiers: Sequence[str]) -> None:
+        self.world, self.identifiers = world, identifiers
+
+    def facts(self, person: Person) -> dict[str, Any] | None:
+        lines = [self.identifiers[item] for item in person.history]
+        return interest_summary.facts(lines, self.world.categories_of(person.history))
+
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+        return summary_replies(task, [person.history for person in people])
+
+    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+        held = list(shares(self.world.categories_of(person.history)))
+        categories, items = _names(reply)
+        true = {f"category {name}": name in (held if i else held[:TOP]) for i, name in enumerate(categories)}
+        kinds = {self.identifiers[item]: set(self.world.catalog.categories[item]) for item in person.history}
+        return true | {f"item {name}": bool(kinds.get(name, set()) & {*categories}) for name in items}
+
+    def about(self, person: Person) -> dict[str, Any]:
+        return {}
+
+
+class Explanations:
+    """Categories are the item's own, and of the history, too, where the two share any; every item named is another one
+    of the history that at least three people chose together with it.  The item is the first that the user chose in the
+    split."""
+
+    judged = (
+        "A name is true where a category is the item's own, and of the history, too, if the two share any, and an item "
+        "is another one of the history that at least three people chose together with this one in training; what is "
+        "said of often and lately is not judged."
+    )
+
+    def __init__(self, world: World, identifiers: Sequence[str]) -> None:
+        self.world, self.identifiers = world, identifiers
+        self.together = Together.fit(world.dataset, world.catalog)
+
+    def facts(self, person: Person) -> dict[str, Any] | None:
+        near = self.together.nearest(person.after[0], person.history)
+        [own] = self.world.categories_of(person.after[:1])
+        lines = [self.identifiers[item] for item in person.history]
+        return explanation.facts(lines, self.world.categories_of(person.history), own, near)
+
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+        items = [person.after[0] for person in people]
+        near = [nearest(self.together, person.history, item) for person, item in zip(people, items, strict=True)]
+        return explanation_replies(task, [person.history for person in people], items, near)
+
+    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+        item, others = person.after[0], sorted({*person.history} - {person.after[0]})
+        [own] = self.world.categories_of([item])
+        shared = {*own} & {*shares(self.world.categories_of(person.history))}
+        similar = self.together.similar(item, others)
+        near = {self.identifiers[other] for other, value in zip(others, similar, strict=True) if value > 0}
+        categories, items = _names(reply)
+        true = {f"category {name}": name in (shared or own) for name in categories}
+        return true | {f"item {name}": name in near for name in items}
+
+    def about(self, person: Person) -> dict[str, Any]:
+        return {"item_id": self.world.catalog.item_id[person.after[0]]}
+
+
+KINDS: dict[str, Callable[[World, Sequence[str]], Kind]] = {
+    "interest_summary": Summaries,
+    "explanation": Explanations,
+}
+
+
+def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `llmrec.measuring.Measure.run`: one record per user and writer, with reply, reference and metrics.
+
+    A user is asked once, with what is known before the first interaction of the split.  The wording is the one that the
+    adapter was trained on where it is measured, else today's.
+    """
+    from llmrec.follow_up import FollowUp
+    from llmrec.writing import plain
+
+    world = World.of(settings, settings.task, adapter="llm" in settings.writers)
+    task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
+    template, identifiers = task.template, task.recommender.listing.identifiers
+    del task  # and with it the model, once another one is asked for
+    if not template.replies:
+        raise RecipeError(f"{template.path}: replies: none, so there is nothing to compare with")
+    kind = KINDS[settings.task](world, identifiers)
+    able = [(one, facts) for one in world.people(settings.split) if (facts := kind.facts(one)) is not None]
+    if not able:
+        raise DataError(f"{world.recipe.domain}: there is nothing to say of anybody; do its items have categories?")
+    chosen = sampled(able, settings.users, settings.seed)
+    asked = [person for person, _ in chosen]
+    given = [facts | {"domain": named(world.recipe)} for _, facts in chosen]
+    right = [[plain(template.reply_parts(facts, i)) for i in range(len(template.replies))] for facts in given]
+    rng = np.random.default_rng(settings.seed)
+    references = [texts[int(rng.integers(len(texts)))] for texts in right]
+
+    notes = [REFERENCE, kind.judged]
+    makers = {
+        "template": lambda: _template(template, given),
+        "copy": lambda: _copy(world, kind),
+        "base": lambda: _model(world, kind, settings.task, trained=False),
+        "llm": lambda: _model(world, kind, settings.task, trained=True),
+    }
+    found: dict[str, list[Parts]] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    for name in settings.writers:
+        started = time.monotonic()
+        write = makers[name]()
+        ready = time.monotonic()
+        if write is None:
+            notes.append(f"`{name}` is left out: {settings.task} of this data has no reviews to copy from.")
+            LOG.warning(notes[-1])
+            continue
+        found[name] = write(asked)
+        seconds[name] = {"fit": round(ready - started, 1), "write": round(time.monotonic() - ready, 1)}
+    if not found:
+        raise DataError(f"{world.recipe.domain}: no writer is left; name others")
+
+    texts = {name: [plain(reply) for reply in replies] for name, replies in found.items()}
+    values: dict[str, dict[str, np.ndarray]] = {}
+    corpus: dict[str, dict[str, float | None]] = {}
+    for name, replies in found.items():
+        claims = [kind.claims(person, reply) for person, reply in zip(asked, replies, strict=True)]
+        values[name], corpus[name] = measured(
+            texts[name], references=references, named=claims,
+            true=[{claim for claim, holds in one.items() if holds} for one in claims],
+            features=sorted({name for own in world.catalog.categories for name in own}),
+        )  # fmt: skip
+        exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
+        values[name]["exact"] = np.array(exact)
+    pairs = [(a, b) for a, b in settings.compare if a in found and b in found]
+    metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
+    records = [
+        {"writer": name, "user_id": person.user_id, **kind.about(person), "reply": texts[name][i],
+         "reference": references[i],
+         **{metric: value[i] for metric, value in values[name].items()}}
+        for name in found
+        for i, person in enumerate(asked)
+    ]  # fmt: skip
+    return {
+        **world.about(asked=len(asked)),
+        "notes": notes,
+        "writers": {
+            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in found
+        },
+        "differences": differences,
+    }, pd.DataFrame(records)
+
+
+def _template(template: Template, given: Sequence[Mapping[str, Any]]) -> Callable[[Sequence[Person]], list[Parts]]:
+    """The first reply, filled from the facts."""
+    return lambda people: [template.reply_parts(facts) for facts in given]
+
+
+def _copy(world: World, kind: Kind) -> Callable[[Sequence[Person]], list[Parts]] | None:
+    """The most typical sentence of the item's training reviews, of all where it has none; None without reviews."""
+    events = world.dataset.interactions
+    reviews = events[(events["split"] == "train") & events["review"].notna()]
+    everyones = typical(reviews["review"], [None] * len(reviews))
+    if not isinstance(kind, Explanations) or not everyones:
+        return None
+    by_item = typical(reviews["review"], reviews["item_id"])
+
+    def write(people: Sequence[Person]) -> list[Parts]:
+        items = [world.catalog.item_id[person.after[0]] for person in people]
+        return [[text] for text in copied(by_item, items, " ".join(everyones[None]))]
+
+    return write
+
+
+def _model(world: World, kind: Kind, task: str, *, trained: bool) -> Callable[[Sequence[Person]], list[Parts]]:
+    from llmrec.follow_up import FollowUp
+
+    loaded = FollowUp.load(world.model(trained), task)
+    return lambda people: in_blocks(lambda some: kind.replies(loaded, some), people, task)
+
+
+def _names(reply: Parts) -> tuple[list[str], list[str]]:
+    """(categories, items) of a reply, in order."""
+    names = [part for part in reply if isinstance(part, Name)]
+    categories, items = ([name.text for name in names if name.kind == kind] for kind in ("category", "item"))
+    return categories, items

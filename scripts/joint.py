@@ -1,0 +1,351 @@
+"""Each task alone, jointly, and the balance between them: adapters trained on different tasks, on the same examples.
+
+    llmrec train movies 'tasks=[interest]' --out /data/joint/interest         # one for each task, of equal budgets
+    python scripts/joint.py movies joint=adapters/movies interest=/data/joint/interest --out /data/joint/table
+
+Every adapter is measured on every task of the recipe, also on those that it did not learn (marked *), so that the table
+says who helps whom, too.  What is measured, higher is better:
+
+- next_item: NDCG@10 over the whole catalog, of each user;
+- interest: the probability of what each user chose next, exp(sum of true shares times log p);
+- interest_summary, explanation: the probability of a token of the reply that the data gives, exp(mean log p), of each
+  user, with the reply worded at random, the same for all adapters;
+- review_sentiment: macro-F1 over the reviews.
+
+An adapter of several tasks is compared with every adapter of one: differences paired by user or review, also relative
+to the single one, with 95% bootstrap intervals.  Writes joint.md and, last, joint.json; what is measured of an adapter
+on a task is kept in a file of its own, so that the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from llmrec import config
+from llmrec.choices.search import listed
+from llmrec.data.split import queries
+from llmrec.engine.hf import HFEngine
+from llmrec.errors import AdapterError, DataError, LlmrecError
+from llmrec.evaluate import data_digest, read_card, write_table, write_text
+from llmrec.follow_up import FollowUp
+from llmrec.learning import review_sentiment as reviews
+from llmrec.learning.next_item import recommender
+from llmrec.measuring.after_list import Person, World, in_blocks, people, sampled
+from llmrec.measuring.texts import KINDS, Explanations
+from llmrec.metrics.classification import macro_f1
+from llmrec.metrics.ranking import by_user, ndcg, ranks
+from llmrec.model import adapter as adapters
+from llmrec.model.encode import Encoder
+from llmrec.model.head import base_weight
+from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.sentiment import Sentiment
+from llmrec.tasks.follow_up import named
+from llmrec.tasks.interest import HORIZON, expected
+from llmrec.tasks.saved import outdated, saved_prompts
+from llmrec.tasks.template import Template
+
+FORMAT = 1
+METRIC = {
+    "next_item": "ndcg@10",
+    "interest": "interest_p",
+    "interest_summary": "interest_summary_p",
+    "explanation": "explanation_p",
+    "review_sentiment": "macro_f1",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every adapter alike."""
+
+    recipe: config.Recipe
+    split: str
+    users: int
+    seed: int
+
+    def sample(self, some: Sequence[Any]) -> list[Any]:
+        return sampled(some, self.users, self.seed)
+
+
+class Loaded:
+    """One adapter in memory, with today's wordings."""
+
+    def __init__(self, recipe: config.Recipe, folder: Path) -> None:
+        base = base_model(recipe.base_model)
+        adapters.check_base(read_card(folder), folder, base.digest, base.name)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=torch.device(device))
+        self.recipe, self.encoder = recipe, Encoder(load_tokenizer(base.folder))
+        self.engine = HFEngine(adapters.load(model, {"default": folder}), self.encoder.tokenizer)
+
+    def follow_up(self, task: str) -> FollowUp:
+        return FollowUp.build(recommender(self.recipe, self.encoder, self.engine), _template(task))
+
+
+def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
+    ranker = recommender(model.recipe, model.encoder, model.engine)
+    split = model.recipe.split
+    found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
+    chosen = {*asked.sample(list(dict.fromkeys(query.user_id for query in found)))}
+    found = [query for query in found if query.user_id in chosen]
+    lists = in_blocks(
+        lambda some: list(listed(ranker.rank([query.history for query in some], 10, prior=False), 10)),
+        found,
+        "next_item",
+    )
+    values = ndcg(ranks(np.stack(lists), [query.target for query in found]), 10)
+    users = [query.user_id for query in found]
+    return pd.DataFrame({"unit": list(dict.fromkeys(users)), "value": by_user(values, users)})
+
+
+def interest(model: Loaded, asked: Asked) -> pd.DataFrame:
+    task = model.follow_up("interest")
+    able = [
+        (person, p) for person in _people(task, asked)
+        if (p := expected(task.categories_of(person.after[:HORIZON]), task.categories)).any()
+    ]  # fmt: skip
+    chosen = asked.sample(able)
+    log_p = np.stack(in_blocks(lambda some: list(task.log_p(some)), [one.history for one, _ in chosen], "interest"))
+    value = np.exp((np.stack([p for _, p in chosen]) * log_p).sum(1))
+    return pd.DataFrame({"unit": [one.user_id for one, _ in chosen], "value": value})
+
+
+def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
+    def measure(model: Loaded, asked: Asked) -> pd.DataFrame:
+        task = model.follow_up(name)
+        ranker = task.recommender
+        settings = config.Written(task=name, domain=model.recipe.domain)
+        kind = KINDS[name](
+            World(settings, model.recipe, ranker.dataset, ranker.catalog, None), ranker.listing.identifiers
+        )
+        able = [(person, facts) for person in _people(task, asked) if (facts := kind.facts(person)) is not None]
+        rng = np.random.default_rng(asked.seed)
+        vocabulary = len(base_weight(model.engine.head))
+        units, values = [], []
+        for person, facts in asked.sample(able):
+            wording = int(rng.integers(len(task.template.replies)))
+            reply = task.encoded(task.template.reply_parts(facts | {"domain": named(model.recipe)}, wording))
+            slots = [{"item": task.item_slot(person.after[0])}] if isinstance(kind, Explanations) else None
+            [log_p] = task.log_p_of(task.prompts([person.history], slots), [reply], vocabulary)
+            units.append(person.user_id)
+            values.append(float(np.exp(log_p.mean())))
+        return pd.DataFrame({"unit": units, "value": values})
+
+    return measure
+
+
+def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
+    task = Sentiment.build(model.recipe, _template(reviews.TASK), model.encoder)
+    part = reviews.labelled(reviews.source(model.recipe).part(asked.split), task.labels)
+    part = reviews.sampled(part, asked.users, asked.seed)
+    log_p = in_blocks(
+        lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), "review_sentiment"
+    )
+    columns = {f"p{i}": column for i, column in enumerate(np.exp(np.stack(log_p)).T)}
+    return pd.DataFrame({"unit": [str(i) for i in part.index], "true": part["label"], **columns})
+
+
+MEASURES: dict[str, Callable[[Loaded, Asked], pd.DataFrame]] = {
+    "next_item": next_item,
+    "interest": interest,
+    "interest_summary": text("interest_summary"),
+    "explanation": text("explanation"),
+    "review_sentiment": review_sentiment,
+}
+
+
+def statistic(records: pd.DataFrame) -> Callable[[np.ndarray], float]:
+    """Rows drawn → the metric over them."""
+    if "value" in records:
+        value = records["value"].to_numpy()
+        return lambda draw: float(value[draw].mean())
+    p, true = records.filter(regex=r"^p\d+$").to_numpy(), records["true"].to_numpy()
+    return lambda draw: macro_f1(p[draw], true[draw])
+
+
+def interval(values: Sequence[float], whole: float) -> dict[str, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return {"mean": whole, "low": float(low), "high": float(high)}
+
+
+def kept(file: Path, made_from: dict[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Records from `file` where they were made from the same, else made now."""
+    try:
+        table = pq.read_table(file)
+        if json.loads((table.schema.metadata or {})[b"made_from"]) == made_from:
+            return table.to_pandas()
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        pass
+    records = make()
+    table = pa.Table.from_pandas(records, preserve_index=False)
+    write_table(table.replace_schema_metadata({"made_from": json.dumps(made_from)}), file)
+    return records
+
+
+def joint(
+    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000
+) -> dict[str, Any]:  # fmt: skip
+    """Measures the adapters in `folders`, by name, on every task of the recipe; see this file's docstring.
+
+    Raises: AdapterError for a folder without an adapter, of another base, split or wording; DataError.
+    """
+    recipe = asked.recipe
+    tasks = list(recipe.tasks)
+    cards = {name: _card(recipe, folder) for name, folder in folders.items()}
+    records: dict[tuple[str, str], pd.DataFrame] = {}
+    for name, folder in folders.items():
+        loaded: list[Loaded] = []
+
+        def make(task: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> pd.DataFrame:
+            if not loaded:
+                loaded.append(Loaded(recipe, folder))
+            return MEASURES[task](loaded[0], asked)
+
+        for task in tasks:
+            made_from = {
+                "format": FORMAT, "weights": cards[name]["weights"], "task": task, "split": asked.split,
+                "users": asked.users, "seed": asked.seed, "wording": _template(task).digest,
+                "data": _digest(recipe, task), "recipe": recipe.split.model_dump(mode="json"),
+            }  # fmt: skip
+            records[name, task] = kept(out / f"{name}-{task}.parquet", made_from, lambda task=task: make(task))
+    measured: dict[str, Any] = {name: {} for name in folders}
+    differences = []
+    for task in tasks:
+        units = {tuple(records[name, task]["unit"]) for name in folders}
+        assert len(units) == 1, f"{task}: adapters were asked about different examples"
+        size = len(units.pop())
+        rng = np.random.default_rng(asked.seed)
+        draws, whole = [rng.integers(size, size=size) for _ in range(samples)], np.arange(size)
+        of = {name: statistic(records[name, task]) for name in folders}
+        drawn = {name: np.array([of[name](draw) for draw in draws]) for name in folders}
+        for name in folders:
+            measured[name][task] = interval(drawn[name], of[name](whole)) | {"learned": task in cards[name]["loss"]}
+        for single in [name for name in folders if [*cards[name]["loss"]] == [task]]:
+            for several in [name for name in folders if len(cards[name]["loss"]) > 1 and task in cards[name]["loss"]]:
+                a, b = of[several](whole), of[single](whole)
+                gap = interval(drawn[several] - drawn[single], a - b)
+                ratio = drawn[several] / np.maximum(drawn[single], 1e-12) - 1
+                differences.append({
+                    "task": task, "a": several, "b": single, "metric": METRIC[task], **gap,
+                    "excludes_zero": gap["low"] > 0 or gap["high"] < 0,
+                    "relative": interval(ratio, a / max(b, 1e-12) - 1),
+                })  # fmt: skip
+    results = {
+        "format": FORMAT, "domain": recipe.domain, "split": asked.split, "users": asked.users, "seed": asked.seed,
+        "adapters": {
+            name: {"weights": card["weights"], "tasks": list(card["loss"]), "steps": card.get("steps")}
+            for name, card in cards.items()
+        },
+        "examples": {task: len(records[next(iter(folders)), task]) for task in tasks},
+        "measured": measured, "differences": differences,
+    }  # fmt: skip
+    write_text(markdown(results), out / "joint.md")
+    write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / "joint.json")
+    return results
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """One line per adapter, then joint against single."""
+    tasks = list(results["examples"])
+    head = ["adapter", *(f"{task}: {METRIC[task]}" for task in tasks)]
+    lines = [
+        [name, *(f"{_three(found[task])}{'' if found[task]['learned'] else ' *'}" for task in tasks)]
+        for name, found in results["measured"].items()
+    ]
+    asked = ", ".join(f"{count:,} of {task}" for task, count in results["examples"].items())
+    blocks = [
+        f"# {results['domain']}: each task alone and jointly\n\nSplit {results['split']}; examples: {asked}; with 95% "
+        "bootstrap intervals; * not learned by this adapter.",
+        _grid(head, lines),
+    ]
+    if results["differences"]:
+        lines = [
+            [f"{d['a']} - {d['b']}", f"{d['task']}: {d['metric']}", _three(d, "+"), _percent(d["relative"]),
+             "yes" if d["excludes_zero"] else "no"]
+            for d in results["differences"]
+        ]  # fmt: skip
+        blocks.append(_grid(["jointly - alone", "metric", "difference", "relative", "excludes 0"], lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _three(value: dict[str, float], sign: str = "") -> str:
+    return f"{value['mean']:{sign}.4f} [{value['low']:{sign}.4f}, {value['high']:{sign}.4f}]"
+
+
+def _percent(value: dict[str, float]) -> str:
+    return f"{value['mean']:+.1%} [{value['low']:+.1%}, {value['high']:+.1%}]"
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def _template(task: str) -> Template:
+    return Template.load(config.project() / "prompts" / f"{task}.yaml")
+
+
+def _people(task: FollowUp, asked: Asked) -> list[Person]:
+    model, split = task.recommender, asked.recipe.split
+    return people(
+        queries(model.dataset, model.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
+    )
+
+
+def _digest(recipe: config.Recipe, task: str) -> Any:
+    return reviews.source(recipe).digest if task == reviews.TASK else data_digest(recipe)
+
+
+def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
+    """The card of an adapter whose answers it has not seen and that knows today's wordings."""
+    card = read_card(folder)
+    saved = saved_prompts(folder, card)
+    if changed := outdated(saved, config.project() / "prompts"):
+        raise AdapterError(
+            f"{folder}: prompts/ says something else than when it was trained ({', '.join(changed)}); restore it with "
+            "`llmrec prompts rollback`, or train again"
+        )
+    trained = card.get("recipe", {})
+    if {"next_item", *KINDS, "interest"} & {*saved} and trained.get("split") != recipe.split.model_dump(mode="json"):
+        raise AdapterError(f"{folder}: trained under another split, so it may have seen the answers; train it again")
+    if reviews.TASK in saved and card[reviews.TASK].get("reviews") != reviews.source(recipe).digest:
+        raise AdapterError(f"{folder}: learned from another split of the reviews; train it again")
+    return card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain")
+    parser.add_argument("adapters", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--split", choices=("valid", "test"), default="test")
+    parser.add_argument("--users", type=int, default=200, help="or reviews, of each task; 0 asks all")
+    parser.add_argument("--samples", type=int, default=2000, help="bootstrap samples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder of what is measured; goes on where it is begun")
+    args = parser.parse_args()
+    try:
+        folders = {}
+        for word in args.adapters:
+            name, equals, folder = word.partition("=")
+            if not equals:
+                raise DataError(f"{word}: write adapters as name=folder")
+            folders[config.checked_name(name, "adapter")] = Path(folder)
+        asked = Asked(config.load_recipe(args.domain), args.split, args.users, args.seed)
+        joint(asked, folders, args.out, samples=args.samples)
+    except LlmrecError as error:
+        raise SystemExit(f"error: {error}") from None
+    print((args.out / "joint.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The table of tasks learned alone and jointly: the same examples for all adapters, kept, and paired."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmrec import config
+from llmrec.errors import AdapterError
+from llmrec.metrics.classification import macro_f1
+from llmrec.train import train
+
+SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "joint.py"))
+
+
+@pytest.fixture(autouse=True)
+def here(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMREC_PROJECT", str(films))
+
+
+def asked(**changed: Any) -> Any:
+    return SCRIPT["Asked"](**{"recipe": config.load_recipe("films"), "split": "test", "users": 6, "seed": 0} | changed)
+
+
+def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
+    short = ("tasks=[interest]", "fit.epochs=1", "fit.valid_every=1")
+    folders = {"joint": films_adapter, "alone": train(config.load_recipe("films", short), out=tmp_path / "alone")}
+    results = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100)
+    assert results == json.loads((tmp_path / "out" / "joint.json").read_text())
+    tasks = ["next_item", "interest", "interest_summary", "explanation"]
+    assert sorted(results["examples"]) == sorted(tasks) and {*results["examples"].values()} == {6}
+    for name, learned in (("joint", {*tasks}), ("alone", {"interest"})):
+        found = results["measured"][name]
+        assert {task for task in tasks if found[task]["learned"]} == learned
+        assert all(0 <= found[task]["low"] <= found[task]["mean"] <= found[task]["high"] <= 1 for task in tasks)
+        for task in tasks:
+            assert found[task]["mean"] == pytest.approx(
+                pd.read_parquet(tmp_path / "out" / f"{name}-{task}.parquet")["value"].mean()
+            )
+    [gap] = results["differences"]
+    assert (gap["task"], gap["a"], gap["b"]) == ("interest", "joint", "alone")
+    means = [results["measured"][name]["interest"]["mean"] for name in ("joint", "alone")]
+    assert gap["mean"] == pytest.approx(means[0] - means[1])
+    assert gap["relative"]["mean"] == pytest.approx(means[0] / means[1] - 1)
+    for name in ("interest_summary", "explanation"):  # ten epochs of it against none
+        assert results["measured"]["joint"][name]["low"] > results["measured"]["alone"][name]["high"]
+    table = (tmp_path / "out" / "joint.md").read_text()
+    assert "| joint - alone | interest: interest_p |" in table and "*" in table
+
+
+def test_what_is_measured_is_kept_until_something_changes(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> pd.DataFrame:
+        made.append(1)
+        return pd.DataFrame({"unit": ["u"], "value": [0.5]})
+
+    file = tmp_path / "one.parquet"
+    for weights in ("a", "a", "b"):
+        assert SCRIPT["kept"](file, {"weights": weights}, make)["value"].tolist() == [0.5]
+    assert len(made) == 2
+    file.write_bytes(b"cut off")
+    SCRIPT["kept"](file, {"weights": "b"}, make)
+    assert len(made) == 3
+
+
+def test_labels_are_measured_over_what_is_drawn() -> None:
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    records = pd.DataFrame({"unit": ["0", "1", "2"], "true": [0, 1, 1], "p0": p[:, 0], "p1": p[:, 1]})
+    draw = np.array([0, 1, 1, 2])
+    assert SCRIPT["statistic"](records)(draw) == macro_f1(p[draw], records["true"].to_numpy()[draw])
+
+
+def test_an_adapter_that_may_have_seen_the_answers_is_refused(films_adapter: Path, tmp_path: Path) -> None:
+    recipe = config.load_recipe("films", ("split.method=time",))
+    with pytest.raises(AdapterError, match="may have seen the answers"):
+        SCRIPT["joint"](asked(recipe=recipe), {"joint": films_adapter}, tmp_path)
+    with pytest.raises(AdapterError, match="no trained adapter"):
+        SCRIPT["joint"](asked(), {"none": tmp_path / "none"}, tmp_path)
+    shutil.copytree(films_adapter, tmp_path / "edited")
+    path = tmp_path / "edited" / "prompts" / "interest.yaml"
+    path.write_text(path.read_text().replace("What is this person in the mood for?", "What now?"))
+    with pytest.raises(AdapterError, match="not the wording it was trained on"):
+        SCRIPT["joint"](asked(), {"joint": tmp_path / "edited"}, tmp_path)
