@@ -68,10 +68,12 @@ def test_updates_are_summed_and_the_card_says_of_what(world: Path, films: Path, 
 
 
 def test_ranks_add_up_where_none_is_asked_for(world: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Twice the same, half and half, is the same."""
+    """Twice the same, half and half, is the same; a card that lists its tasks without settings is read, too."""
     out = tmp_path / "same"
     copy = tmp_path / "copy"
     shutil.copytree(world / "adapters" / "books", copy)
+    card = adapter.read_json(copy / adapter.CARD)
+    adapter.write_json(copy / adapter.CARD, card | {"recipe": card["recipe"] | {"tasks": ["review_sentiment"]}})
     adapters.merge(["books=0.5", f"{copy}=0.5"], out)
     before, after = updates(copy), updates(out)
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 16

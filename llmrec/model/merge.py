@@ -95,15 +95,17 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
             for key in LISTED if task == "next_item" else (task,):
                 if key in part.card and key not in card:
                     card[key] = part.card[key]
-            tasks.setdefault(task, part.card["recipe"].get("tasks", {}).get(task, {}))
+            if task in (known := transfer.recipe_of(part.card).tasks):
+                tasks.setdefault(task, known[task].model_dump(mode="json"))
         transfer.agree(transfer.sources(part.card), found, part.folder)
         found |= transfer.sources(part.card)
+    lora = transfer.recipe_of(first).lora.model_dump(mode="json")
     licences = dict.fromkeys(str(part.card["licence"]) for part in parts if part.card.get("licence"))
     return card | {
         "prompts": prompts,
         "validation": {},
         "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": "; ".join(licences),
-        "recipe": first["recipe"] | {"tasks": tasks, "lora": dict(first["recipe"].get("lora", {}))},
+        "recipe": first["recipe"] | {"tasks": tasks, "lora": lora},
         "merged": [transfer.Start(part.folder, part.card).note | {"share": part.share} for part in parts],
     }

@@ -111,10 +111,7 @@ def sources(card: dict[str, Any]) -> Sources:
     for before in [card.get("init_from"), *(merged if isinstance(merged, list) else ())]:
         if isinstance(before, dict) and isinstance(before.get("sources"), dict):
             found |= before["sources"]
-    try:
-        read = Recipe.model_validate(card.get("recipe"))
-    except ValueError as error:
-        raise AdapterError(f"{adapter.CARD}: its recipe cannot be read: {str(error).splitlines()[0]}") from None
+    read = recipe_of(card)
     if read.data is not None:
         cut = ("method",) if read.split.method == "leave_one_out" else ("method", "valid", "test")
         found[f"interactions of {read.data.path}"] = {key: getattr(read.split, key) for key in cut}
@@ -122,6 +119,14 @@ def sources(card: dict[str, Any]) -> Sources:
         if task.data is not None:
             found[f"reviews of {task.data.path}"] = task.data.model_dump(include={"valid", "test", "seed"})
     return found
+
+
+def recipe_of(card: dict[str, Any]) -> Recipe:
+    """What a card says that was trained.  Raises: AdapterError."""
+    try:
+        return Recipe.model_validate(card.get("recipe"))
+    except ValueError as error:
+        raise AdapterError(f"{adapter.CARD}: its recipe cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def licence(ours: str, start: Start | None) -> str:
