@@ -240,8 +240,8 @@ class Serve(Section):
     """Largest LoRA rank served; 0: the largest of the adapters named at the start."""
     context: int = Field(0, ge=0)
     """Longest prompt and reply, in tokens; 0: what the model takes."""
-    block_size: int = Field(16, ge=1)
-    """Tokens of a block of the prefix cache; 16 is the smallest that attention kernels take."""
+    block_size: int = Field(16, ge=0)
+    """Tokens of a block of the prefix cache; 16 is the smallest that attention kernels take, 0 leaves it to vLLM."""
     step_tokens: int = Field(0, ge=0)
     """Most tokens of one step; 0: 512 on a processor, 8192 on a GPU."""
     requests: int = Field(128, ge=1)

@@ -26,7 +26,7 @@ from llmrec.model import adapter as adapters
 from llmrec.model import transfer
 from llmrec.model.conflict import cosines
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Decisions, Learner, Plan, collate
+from llmrec.model.fit import Decisions, Learner, Plan, collate, soft_targets
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro
@@ -101,8 +101,11 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
         """Of the mean nats per choice of one task's rows, (parameters,)."""
         total = sum(rows[row].weight * len(rows[row].starts) for row in some)
         for part in micro(some, rows, recipe.fit.micro_batch_tokens):
-            batch = collate([rows[row] for row in part], decisions[rows[part[0]].task], device)
-            (learner(*batch.learned)[0] / total).backward()
+            part_rows = [rows[row] for row in part]
+            batch = collate(part_rows, decisions[part_rows[0].task], device)
+            p, _ = soft_targets(part_rows, None, 0.0)
+            expected = None if p is None else losses[batch.task].expected(p.to(device), batch.target)
+            (learner(*batch.learned, expected)[1] / total).backward()  # soft is what happened where nothing is expected
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable.values()])
         model.zero_grad(set_to_none=True)
         return flat
