@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from llmrec import cli, config
 from llmrec.data.split import Query
-from llmrec.errors import AdapterError, RecipeError
+from llmrec.errors import AdapterError, LlmrecError, RecipeError
 from llmrec.measuring import measure, task_of
 from llmrec.measuring.after_list import Person, World, people, sampled
 from llmrec.measuring.texts import Explanations, Summaries
+from llmrec.metrics.llm_judge import Judge
 from llmrec.tasks.template import Name
 
 for package in ("rouge_score", "sacrebleu"):
@@ -116,6 +117,32 @@ def test_reviews_can_be_copied(films: Path, tmp_path: Path, monkeypatch: pytest.
     for row in pd.read_parquet(folder / "records.parquet").to_dict("records"):
         assert row["reply"] == f"A {titles[row['item_id']]} to remember always."
     assert results(folder)["writers"]["copy"]["corpus"]["silent"] == 1  # plain words are not names
+
+
+def test_a_judge_marks_every_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def rate(self: Judge, given: list[str], replies: list[str], references: list[str]) -> np.ndarray:
+        seen.append((self.url, self.model, given, replies, references))
+        return np.array([5.0, np.nan, 3.0])
+
+    monkeypatch.setattr(Judge, "rate", rate)
+    asked = suite(tmp_path, task="explanation", writers=["template"], users=3)
+    with pytest.raises(RecipeError, match="judge_url and judge_model belong together"):
+        measure(asked, ("judge_model=m",))
+    with pytest.raises(LlmrecError, match="no address"):
+        measure(asked, ("judge_model=m", "judge_url=nowhere"))
+    folder = measure(asked, ("judge_model=m", "judge_url=http://127.0.0.1:1"), out=tmp_path / "out")
+    [(url, model, given, replies, references)] = seen
+    assert (url, model) == ("http://127.0.0.1:1", "m") and len(replies) == len(references) == 3
+    records = pd.read_parquet(folder / "records.parquet")
+    titles = {f"i{i}": title for i, title in enumerate(FILMS)}
+    for text, row in zip(given, records.to_dict("records"), strict=True):
+        assert text.startswith("films chosen, oldest first: ")
+        assert text.splitlines()[1].startswith(f"film asked about: {titles[row['item_id']]} (")
+    found = results(folder)
+    assert found["writers"]["template"]["metrics"]["mark"]["mean"] == 4 and found["judge"]["model"] == "m"
+    assert "one opinion among measures" in (folder / "table.md").read_text()
 
 
 def world() -> World:

@@ -20,6 +20,7 @@ from llmrec.baselines.together import Together
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import measured
 from llmrec.tasks import explanation, interest_summary
@@ -36,6 +37,9 @@ REFERENCE = (
     "first of them, is near it by construction. exact is the share of replies that are word for word one of those "
     "replies, so that every claim in them holds."
 )
+
+MARKED = "mark is a language model's, 1 to 5, given history, item and reference: one opinion among measures."
+LATEST = 30  # items of a history that a judge is told
 
 Parts = list[str | Name]
 
@@ -145,6 +149,7 @@ def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
     from llmrec.follow_up import FollowUp
     from llmrec.writing import plain
 
+    judge = Judge(settings.judge_url, settings.judge_model) if settings.judge_url else None
     world = World.of(settings, settings.task, adapter="llm" in settings.writers)
     task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
     template, identifiers = task.template, task.recommender.listing.identifiers
@@ -196,6 +201,11 @@ def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
         )  # fmt: skip
         exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
         values[name]["exact"] = np.array(exact)
+    if judge:
+        notes.append(MARKED)
+        known = [_known(world, kind, person) for person in asked]
+        for name in found:
+            values[name]["mark"] = judge.rate(known, texts[name], references)
     pairs = [(a, b) for a, b in settings.compare if a in found and b in found]
     metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
     records = [
@@ -207,6 +217,7 @@ def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
     ]  # fmt: skip
     return {
         **world.about(asked=len(asked)),
+        "judge": judge.about if judge else None,
         "notes": notes,
         "writers": {
             name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in found
@@ -241,6 +252,17 @@ def _model(world: World, kind: Kind, task: str, *, trained: bool) -> Callable[[S
 
     loaded = FollowUp.load(world.model(trained), task)
     return lambda people: in_blocks(lambda some: kind.replies(loaded, some), people, task)
+
+
+def _known(world: World, kind: Kind, person: Person) -> str:
+    """What a judge is told of a person: the latest of the history with their categories, and the item asked about."""
+
+    def said(item: int) -> str:
+        return f"{world.catalog.title[item]} ({', '.join(world.catalog.categories[item])})"
+
+    lines = [f"{world.recipe.noun} chosen, oldest first: {'; '.join(map(said, person.history[-LATEST:]))}"]
+    lines += [f"{world.recipe.unit} asked about: {said(person.after[0])}"] if isinstance(kind, Explanations) else []
+    return "\n".join(lines)
 
 
 def _names(reply: Parts) -> tuple[list[str], list[str]]:
