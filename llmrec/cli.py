@@ -539,21 +539,34 @@ def prompts_try(
         list[str] | None,
         typer.Option(help="Two numbers in the prompt file, or 'trained'; default: trained 0.", show_default=False),
     ] = None,
+    task: Annotated[str, typer.Option(help="Which task's wordings.")] = "next_item",
     file: Annotated[
-        Path | None, typer.Option(help="Another prompt file than prompts/next_item.yaml.", show_default=False)
+        Path | None, typer.Option(help="Another prompt file than the task's in prompts/.", show_default=False)
     ] = None,
     user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
     history: Annotated[
         list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
     ] = None,
+    item: Annotated[str | None, typer.Option(help="Title to explain (explanation).", show_default=False)] = None,
+    text: Annotated[str | None, typer.Option(help="Review to read (review_sentiment).", show_default=False)] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists.")] = 10,
     prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
 ) -> None:
     """Render and answer with two wordings side by side.
 
     Example: llmrec prompts try movies --user 42 --wording 0 4
+
+    Example: llmrec prompts try movies --task explanation --user 42 --item "Heat" --wording 3
     """
     from llmrec import prompts as verb
+
+    if task != verb.TASK:
+        said = verb.attempt_task(
+            domain, task, overrides=tuple(overrides or ()), wordings=wording or (), file=file, user=user,
+            history=history or (), item=item, text=text,
+        )  # fmt: skip
+        verb.print_said(said)
+        return
 
     verb.print_attempt(
         *verb.attempt(

@@ -99,13 +99,21 @@ def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
     return [others[i] for i in np.argsort(-similar, kind="stable")[:NEAR] if similar[i] > 0]
 
 
-def summary_replies(task: FollowUp, histories: Sequence[Sequence[int]]) -> list[list[str | Name]]:
+def summary_replies(
+    task: FollowUp, histories: Sequence[Sequence[int]], wording: int = 0
+) -> list[list[str | Name]]:  # fmt: skip
     """What is written of each history: it names items of it and what its categories are most, over all and lately."""
-    return task.write(histories, histories, [nameable(task.categories_of(history)) for history in histories])
+    own = [nameable(task.categories_of(history)) for history in histories]
+    return task.write(histories, histories, own, wording=wording)
 
 
 def explanation_replies(
-    task: FollowUp, histories: Sequence[Sequence[int]], items: Sequence[int], near: Sequence[Sequence[int]]
+    task: FollowUp,
+    histories: Sequence[Sequence[int]],
+    items: Sequence[int],
+    near: Sequence[Sequence[int]],
+    wording: int = 0,
 ) -> list[list[str | Name]]:
     """What is written of each item: it names categories of the item and items of its `near`."""
-    return task.write(histories, near, task.categories_of(items), [{"item": task.item_slot(item)} for item in items])
+    slots = [{"item": task.item_slot(item)} for item in items]
+    return task.write(histories, near, task.categories_of(items), slots, wording)

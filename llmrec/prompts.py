@@ -20,7 +20,7 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
-from llmrec.data.names import readable
+from llmrec.data.names import match_titles, readable
 from llmrec.data.split import queries
 from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.evaluate import read_card, sampled
@@ -36,9 +36,10 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.model.encode import Encoder
     from llmrec.recommender import Recommender
 
-TASK = "next_item"  # what `try` and `measure` rank with
+TASK = "next_item"  # what `measure` ranks with, and `try` unless another task is named
 TRAINED = "trained"  # the wording that an adapter serves with
 CUTOFF = 10
+SHARES = 6  # choices of an answer that are shown
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,7 @@ def attempt(
 
     One wording stands beside the trained one, none means wording 0.  Raises: PromptError, DataError, AdapterError.
     """
-    names = list(wordings) or ["0"]
-    names = [TRAINED, *names] if len(names) == 1 else names
-    if len(names) != 2:
-        raise PromptError(f"{len(names)} wordings: two stand side by side; `llmrec prompts measure` takes more")
+    names = _two(wordings)
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names)
     dataset = prepare.load(recipe)
@@ -152,6 +150,105 @@ def attempt(
         prompt = model.encoder.tokenizer.decode(worded.prompts([[]], wording)[0].tokens)
         answers.append(Answer(name, prompt, list(zip(found.items.tolist(), found.score.tolist(), strict=True))))
     return model.catalog, asked, answers
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one wording of a task reads like, and its answer."""
+
+    name: str
+    prompt: str
+    """The task's own turns, as text."""
+    answer: str
+
+
+def attempt_task(
+    domain: str,
+    task: str,
+    *,
+    overrides: tuple[str, ...] = (),
+    wordings: Sequence[str] = (),
+    file: Path | None = None,
+    user: str | None = None,
+    history: Sequence[str] = (),
+    item: str | None = None,
+    text: str | None = None,
+) -> list[Said]:
+    """The same question of another task than next_item answered with two wordings, named as in `attempt`.
+
+    Args:
+        user, history: whom a task after a history list is about.
+        item: title that explanation explains.
+        text: review that review_sentiment reads.
+    Raises: PromptError, DataError (what a task needs is missing or unknown), AdapterError (task not learned).
+    """
+    names = _two(wordings)
+    if task not in TASKS or task == TASK:
+        raise PromptError(f"--task {task}: no such task{did_you_mean(task, [name for name in TASKS if name != TASK])}")
+    recipe = config.load_recipe(domain, overrides)
+    edited = _edited(file, names, task)
+    if task == "review_sentiment":
+        return _judged(recipe, edited, names, text)
+    dataset = prepare.load(recipe)
+    catalog = Catalog.of(dataset)
+    asked = question(dataset, catalog, user=user, history=history)
+    if not asked.history:
+        raise DataError('nobody to ask about: name a user with a history, or titles: --history "A Title"')
+    if task == "explanation" and not item:
+        raise DataError('nothing to explain: name an item: --item "A Title"')
+    wanted = match_titles([item], catalog) if task == "explanation" and item else []
+    return _told(recipe, edited, names, asked.history, wanted)
+
+
+def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text: str | None) -> list[Said]:
+    if not text or not text.strip():
+        raise DataError('no review to read: give one: --text "Too tight, and it itches."')
+    from llmrec.sentiment import Judge, Sentiment
+
+    judge = Judge.load(recipe, recipe.domain)
+    said = []
+    for name in names:
+        sentiment = judge.sentiment
+        if name != TRAINED:
+            sentiment = Sentiment.build(recipe, edited, judge.sentiment.encoder)
+        wording = 0 if name == TRAINED else int(name)
+        [p] = replace(judge, sentiment=sentiment).p([(text, None)], wording)
+        prompt = sentiment.encoder.tokenizer.decode(sentiment.header(text, None, wording))
+        said.append(Said(name, prompt, _shares(judge.labels, p)))
+    return said
+
+
+def _told(
+    recipe: config.Recipe, edited: Template, names: Sequence[str], history: list[int], wanted: list[int]
+) -> list[Said]:
+    from llmrec.baselines.together import Together
+    from llmrec.follow_up import FollowUp
+    from llmrec.insight import explanation_replies, nearest, summary_replies
+    from llmrec.recommender import Recommender
+    from llmrec.writing import plain
+
+    model = Recommender.load(recipe, recipe.domain)
+    trained = FollowUp.load(model, edited.task)
+    said = []
+    for name in names:
+        wording = 0 if name == TRAINED else int(name)
+        task = trained if name == TRAINED else replace(trained, template=edited)
+        slots = [{"item": task.item_slot(item)} for item in wanted] or None
+        [listed], [prompt] = model.prompts([history]), task.prompts([history], slots, wording)
+        if edited.task == "interest":
+            answer = _shares(task.categories, np.exp(task.log_p([history], wording)[0]))
+        elif edited.task == "interest_summary":
+            answer = plain(summary_replies(task, [history], wording)[0])
+        else:
+            near = nearest(Together.fit(model.dataset, model.catalog), history, wanted[0])
+            answer = plain(explanation_replies(task, [history], wanted, [near], wording)[0])
+        said.append(Said(name, model.encoder.tokenizer.decode(prompt.tokens[len(listed.tokens) :]), answer))
+    return said
+
+
+def _shares(names: Sequence[str], p: np.ndarray) -> str:
+    best = np.argsort(-p, kind="stable")[:SHARES]
+    return ", ".join(f"{names[i]} {p[i]:.0%}" for i in best)
 
 
 @dataclass(frozen=True)
@@ -330,6 +427,18 @@ def print_attempt(catalog: Catalog, asked: Question, answers: Sequence[Answer], 
     console.print(Text(agreement(first, second)))
 
 
+def print_said(said: Sequence[Said], console: Console | None = None) -> None:
+    """Both wordings with their answers."""
+    console = console or Console(highlight=False)
+    for one in said:
+        console.print(Text(f"wording {one.name}", style="bold"))
+        console.print(Text("\n".join(map(readable, one.prompt.splitlines())), style="dim"))
+        console.print(Text(readable(one.answer) or "(no whole sentence)"))
+        console.print()
+    same = len({one.answer for one in said}) == 1
+    console.print(Text("The answers are the same." if same else "The answers differ."))
+
+
 def agreement(first: Sequence[int], second: Sequence[int]) -> str:
     """Overlap of two lists and the largest move within it, in words."""
     shared = [(first.index(item), place) for place, item in enumerate(second) if item in first]
@@ -384,10 +493,19 @@ def _encoder(name: str) -> Encoder:
     return Encoder(load_tokenizer(base_model(name).folder))
 
 
-def _edited(file: Path | None, names: Sequence[str]) -> Template:
+def _two(wordings: Sequence[str]) -> list[str]:
+    """One wording stands beside the trained one, none means wording 0.  Raises: PromptError."""
+    names = list(wordings) or ["0"]
+    names = [TRAINED, *names] if len(names) == 1 else names
+    if len(names) != 2:
+        raise PromptError(f"{len(names)} wordings: two stand side by side; `llmrec prompts measure` takes more")
+    return names
+
+
+def _edited(file: Path | None, names: Sequence[str], task: str = TASK) -> Template:
     """The file whose wordings are tried; every name that is a number is one of them."""
-    path = file or config.project() / "prompts" / f"{TASK}.yaml"
-    edited = Template.load(path, task=TASK)
+    path = file or config.project() / "prompts" / f"{task}.yaml"
+    edited = Template.load(path, task=task)
     for name in names:
         if name != TRAINED and not (name.isdecimal() and int(name) < len(edited.user)):
             raise PromptError(f"{path}: no wording '{name}'; there are 0 to {len(edited.user) - 1}, and '{TRAINED}'")

@@ -25,6 +25,7 @@ from llmrec.learning import learners
 from llmrec.model.encode import Encoder
 from llmrec.model.load import load_tokenizer
 from llmrec.prepare import load
+from llmrec.prompts import attempt_task, print_said
 from llmrec.recommender import Recommender
 from llmrec.score import job, score
 from llmrec.summarize import print_summary, summarize
@@ -121,6 +122,27 @@ def test_whole_files_are_told(trained: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "summaries")
     assert table["user_id"].tolist() == ["u0", "u1", "u2"]
     assert set(table["categories"][0]) == {*COLOURS} and table["p"][1].sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_two_wordings_stand_side_by_side(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = attempt_task("films", "interest", user="u0", wordings=["3"])
+    assert [one.name for one in said] == ["trained", "3"]
+    assert "kind of films" in said[0].prompt and "coming films" in said[1].prompt
+    assert all(one.answer.count("%") == 3 for one in said)
+    said = attempt_task("films", "explanation", history=["Red Sun", "Red Moon"], item="Red Rain", wordings=["0", "0"])
+    assert "Red Rain" in said[0].prompt and said[0].answer == said[1].answer
+    print_said(said)
+    assert "The answers are the same." in capsys.readouterr().out
+    with pytest.raises(PromptError, match="no wording '9'"):
+        attempt_task("films", "interest_summary", user="u0", wordings=["9"])
+    with pytest.raises(PromptError, match="'interest'"):
+        attempt_task("films", "intrest", user="u0")
+    with pytest.raises(DataError, match="--item"):
+        attempt_task("films", "explanation", user="u0")
+    with pytest.raises(DataError, match="--history"):
+        attempt_task("films", "interest")
+    with pytest.raises(DataError, match="--text"):
+        attempt_task("films", "review_sentiment")
 
 
 def test_prompts_share_the_lists_tokens(trained: Path) -> None:
