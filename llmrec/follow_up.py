@@ -18,7 +18,7 @@ from llmrec.tasks.follow_up import message
 from llmrec.tasks.next_item import conversation
 from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
-from llmrec.writing import Names
+from llmrec.writing import Allowed, Names
 
 
 @dataclass(frozen=True)
@@ -135,18 +135,11 @@ class FollowUp:
     def write(
         self,
         histories: Sequence[Sequence[int]],
-        items: Sequence[Sequence[int]],
-        categories: Sequence[Sequence[str]],
+        allowed: Allowed,
         slots: Sequence[Mapping[str, Any]] | None = None,
         wording: int = 0,
     ) -> list[list[str | Name]]:
-        """A reply per history that names no other `items` (catalog positions) and `categories` than those given."""
-        place = {name: i for i, name in enumerate(self.categories)}
-        allowed = [
-            {"item": named, "category": [place[name] for name in mine]}
-            for named, mine in zip(items, categories, strict=True)
-        ]
+        """A reply per history that names only what is `allowed`: catalog positions, or those of `categories`."""
         model = self.recommender
-        return writing.write(
-            model.engine, model.encoder, self.prompts(histories, slots, wording), self.names, allowed
-        )  # fmt: skip
+        prompts = self.prompts(histories, slots, wording)
+        return writing.write(model.engine, model.encoder, prompts, self.names, allowed)

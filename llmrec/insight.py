@@ -17,6 +17,7 @@ from llmrec.tasks.template import Name
 from llmrec.writing import plain
 
 NEAR = 3  # items of the history that an explanation may name
+FIRST = 3  # most frequent categories of which a summary names one first
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,18 @@ def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
 def summary_replies(
     task: FollowUp, histories: Sequence[Sequence[int]], wording: int = 0
 ) -> list[list[str | Name]]:  # fmt: skip
-    """What is written of each history: it names items of it and what its categories are most, over all and lately."""
-    own = [nameable(task.categories_of(history)) for history in histories]
-    return task.write(histories, histories, own, wording=wording)
+    """What is written of each history.  Every name is true of it: the first category is one of its three most frequent,
+    others are what it holds most, over all or lately, and items are of a category that was named."""
+    own = [task.categories_of(history) for history in histories]
+
+    def allowed(i: int, kind: str, said: Sequence[str | Name]) -> list[int]:
+        named = {part.text for part in said if isinstance(part, Name) and part.kind == "category"}
+        if kind == "category":
+            names = nameable(own[i])
+            return [task.categories.index(name) for name in (names if named else names[:FIRST])]
+        return [item for item, of in zip(histories[i], own[i], strict=True) if not named or named & {*of}]
+
+    return task.write(histories, allowed, wording=wording)
 
 
 def explanation_replies(
@@ -114,6 +124,14 @@ def explanation_replies(
     near: Sequence[Sequence[int]],
     wording: int = 0,
 ) -> list[list[str | Name]]:
-    """What is written of each item: it names categories of the item and items of its `near`."""
-    slots = [{"item": task.item_slot(item)} for item in items]
-    return task.write(histories, near, task.categories_of(items), slots, wording)
+    """What is written of each item: it names items of its `near`, and its categories, those that the history has where
+    there are any."""
+    own = task.categories_of(items)
+    held = [{name for of in task.categories_of(history) for name in of} for history in histories]
+
+    def allowed(i: int, kind: str, said: Sequence[str | Name]) -> Sequence[int]:
+        if kind == "item":
+            return near[i]
+        return [task.categories.index(name) for name in [name for name in own[i] if name in held[i]] or own[i]]
+
+    return task.write(histories, allowed, [{"item": task.item_slot(item)} for item in items], wording)

@@ -7,7 +7,7 @@ no reply can name what is not there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,10 @@ MAX_TEXT = 48  # tokens between two names
 MAX_REPLY = 128  # tokens of a reply
 MAX_NAMES = 8  # in a reply
 _SENTENCE = re.compile(r"[.!?](?=\s|$)")
+
+
+Allowed = Callable[[int, str, Sequence[str | Name]], Sequence[int]]
+"""Which positions a prompt's reply may name next: the prompt's index, the kind of name, and the reply so far."""
 
 
 @dataclass(frozen=True)
@@ -64,43 +68,44 @@ def write(
     encoder: Encoder,
     prompts: Sequence[Prompt],
     names: Mapping[str, Names],
-    allowed: Sequence[Mapping[str, Sequence[int]]],
+    allowed: Allowed,
 ) -> list[list[str | Name]]:
-    """One reply per prompt, greedy, as plain texts and names; it ends with a whole sentence, or is empty.
-
-    Args:
-        allowed: per prompt and kind the positions that may be named, each once.
-    """
+    """One reply per prompt, greedy, as plain texts and names, no name twice; it ends with a whole sentence, or is
+    empty."""
     tokens = [prompt.tokens for prompt in prompts]
-    left = [{kind: list(dict.fromkeys(mine.get(kind, ()))) for kind in names} for mine in allowed]
     replies: list[list[str | Name]] = [[] for _ in prompts]
     open_ = list(range(len(prompts)))
     while open_:
         asked = [Prompt(tokens[i], prompts[i].adapter) for i in open_]
         room = MAX_REPLY - max(len(tokens[i]) - len(prompts[i].tokens) for i in open_)
         texts = engine.generate(asked, max_tokens=min(MAX_TEXT, room), stop=tuple(KINDS), keep_stop=True)
-        wanting: dict[str, list[int]] = {}
+        wanting: dict[str, dict[int, list[int]]] = {}
         for i, text in zip(open_, texts, strict=True):
             kind = KINDS.get(text[-1:], "")
             replies[i].append(text.removesuffix(OPENS.get(kind, "")))
-            if left[i].get(kind) and sum(isinstance(part, Name) for part in replies[i]) < MAX_NAMES:
-                wanting.setdefault(kind, []).append(i)
+            said = {part for part in replies[i] if isinstance(part, Name) and part.kind == kind}
+            may = allowed(i, kind, replies[i]) if kind and _names(replies[i]) < MAX_NAMES else ()
+            if left := [place for place in may if names[kind].texts[place] not in said]:
+                wanting.setdefault(kind, {})[i] = left
                 tokens[i] += tuple(encoder.text(text))
         for kind, some in wanting.items():
             known = names[kind]
-            bonus = [terms.only(len(known.choices), left[i][kind]) for i in some]
+            bonus = [terms.only(len(known.choices), left) for left in some.values()]
             found = rank(
                 engine, [Prompt(tokens[i], prompts[i].adapter) for i in some], known.choices, bonus.__getitem__, 1
             )  # fmt: skip
             for i, ranking in zip(some, found, strict=True):
                 place = int(ranking.items[0])
-                left[i][kind].remove(place)
                 replies[i].append(Name.of(kind, known.texts[place]))
                 tokens[i] += tuple(known.lines[place].tolist())
         open_ = sorted(
             i for some in wanting.values() for i in some if len(tokens[i]) < len(prompts[i].tokens) + MAX_REPLY
         )  # fmt: skip
     return [whole(reply) for reply in replies]
+
+
+def _names(parts: Sequence[str | Name]) -> int:
+    return sum(isinstance(part, Name) for part in parts)
 
 
 def whole(parts: Sequence[str | Name]) -> list[str | Name]:

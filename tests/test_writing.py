@@ -16,7 +16,7 @@ from llmrec.engine.fake import FakeEngine
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
 from llmrec.tasks.template import Name
-from llmrec.writing import MAX_NAMES, Names, encoded, plain, whole, write
+from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, whole, write
 
 TITLES, KINDS = ["Fargo", "Heat", "Seven (Se7en)", "Toy Story 2 (1999)"], ["Crime", "Drama", "War"]
 
@@ -37,6 +37,11 @@ class Scripted(FakeEngine):
         return [cut(text, stop, keep_stop) for _ in prompts]
 
 
+def only(*allowed: dict[str, Sequence[int]]) -> Allowed:
+    """The same whatever was said."""
+    return lambda i, kind, said: allowed[i].get(kind, ())
+
+
 @pytest.fixture(params=["gpt2", "qwen", "sentencepiece"])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     return Encoder(tiny.tokenizer(request.param))
@@ -54,7 +59,7 @@ def test_a_reply_is_written_as_it_is_taught(encoder: Encoder) -> None:
     known = names(encoder)
     parts = ["Mostly ", Name.of("category", "Drama"), ", such as ", Name.of("item", "Heat"), "."]
     engine = Scripted("Mostly <", ", such as [", ".")
-    [reply] = write(engine, encoder, [Prompt((7,))], known, [{"item": [1], "category": [1]}])
+    [reply] = write(engine, encoder, [Prompt((7,))], known, only({"item": [1], "category": [1]}))
     assert reply == parts and plain(reply) == "Mostly Drama, such as “Heat”."
     taught = encoded(parts, known, encoder)
     assert taught[-1] == encoder.end and tuple(taught[: len(engine.asked[-1]) - 1]) == engine.asked[-1][1:]
@@ -62,30 +67,38 @@ def test_a_reply_is_written_as_it_is_taught(encoder: Encoder) -> None:
 
 def test_only_what_is_allowed_is_named_and_once(encoder: Encoder) -> None:
     engine = Scripted("See [", " and [", " and [", " and more. Bye [")
-    [reply] = write(engine, encoder, [Prompt((7,))], names(encoder), [{"item": [3, 0, 3]}])
+    [reply] = write(engine, encoder, [Prompt((7,))], names(encoder), only({"item": [3, 0, 3]}))
     named = [part for part in reply if isinstance(part, Name)]
     assert sorted(named) == ["Fargo", "Toy Story 2 (1999)"] or named == []  # the third name had nothing left
     assert reply == []  # …and the sentence never ended
 
     engine = Scripted("See [", " and [", ". Then [")
-    [reply] = write(engine, encoder, [Prompt((7,))], names(encoder), [{"item": [3, 0]}])
+    [reply] = write(engine, encoder, [Prompt((7,))], names(encoder), only({"item": [3, 0]}))
     assert sorted(part for part in reply if isinstance(part, Name)) == ["Fargo", "Toy Story 2 (1999)"]
     assert reply[-1] == "."
 
 
 def test_a_kind_that_may_not_be_named_ends_the_reply(encoder: Encoder) -> None:
-    [reply] = write(Scripted("It is good. It is <"), encoder, [Prompt((7,))], names(encoder), [{"item": [0]}])
+    [reply] = write(Scripted("It is good. It is <"), encoder, [Prompt((7,))], names(encoder), only({"item": [0]}))
     assert reply == ["It is good."]
     many = Scripted(*["One. And ["] * (MAX_NAMES + 5))
     wide = {"item": Names([str(i) for i in range(40)], *_numbers(encoder)), "category": names(encoder)["category"]}
-    [reply] = write(many, encoder, [Prompt((7,))], wide, [{"item": range(40)}])
+    [reply] = write(many, encoder, [Prompt((7,))], wide, only({"item": range(40)}))
     assert sum(isinstance(part, Name) for part in reply) <= MAX_NAMES
+
+
+def test_what_may_be_named_depends_on_what_was_said(encoder: Encoder) -> None:
+    def allowed(i: int, kind: str, said: Sequence[str | Name]) -> list[int]:
+        return [0, 1] if kind == "category" else [2] if "Crime" in said else [3]
+
+    [reply] = write(Scripted("It is <", ", so [", "."), encoder, [Prompt((7,))], names(encoder), allowed)
+    assert reply[3] == ("Seven (Se7en)" if reply[1] == "Crime" else "Toy Story 2 (1999)")
 
 
 def test_several_replies_at_once_have_their_own_names(encoder: Encoder) -> None:
     engine = Scripted("Take [", ".")
     replies = write(
-        engine, encoder, [Prompt((i,)) for i in range(4)], names(encoder), [{"item": [i]} for i in range(4)]
+        engine, encoder, [Prompt((i,)) for i in range(4)], names(encoder), only(*({"item": [i]} for i in range(4)))
     )
     assert [reply[1] for reply in replies] == TITLES
 
