@@ -84,7 +84,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         card = _card(recipe, base, state, metric, digest, fitted, accelerator)
         adapters.write_json(out / adapters.CARD, card)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process
+        accelerator.end_training()
     return out
 
 
