@@ -125,6 +125,9 @@ def test_adapters_change_while_others_are_asked(vllm: Any, tmp_path: Path) -> No
     vllm.unload("music")
 
 
+KEPT: list[Any] = []  # closing an engine, or losing it, ends every other of the process
+
+
 @pytest.mark.parametrize("targets", [("q_proj", "down_proj"), ("v_proj", "lm_head")])
 def test_merged_weights_rank_as_the_adapter_does(vllm: Any, served: Served, tmp_path: Path, targets: tuple[str, ...]):
     """Also where the head is trained, whose weights the base shares with its embedding: that one stays as it is."""
@@ -144,8 +147,8 @@ def test_merged_weights_rank_as_the_adapter_does(vllm: Any, served: Served, tmp_
         engine.branch([Node(Prompt(tokens(5)), (), SOME)])
     with pytest.raises(AdapterError, match="takes no other"):
         engine.load("movies", served.adapters["movies"])
-    engine.close()
     vllm.unload("own")
+    KEPT.append(engine)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ class VLLMEngine:
         return [cut(text, stop, keep_stop) for text in texts]
 
     def close(self) -> None:
-        """Give memory back."""
+        """Give memory back.  vLLM keeps its process groups once per process: other engines of this one end, too."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def forget(self) -> None:
