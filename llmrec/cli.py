@@ -79,6 +79,14 @@ Overrides = Annotated[
     typer.Argument(help="Settings that differ, e.g. lora.rank=32.", metavar="KEY=VALUE", show_default=False),
 ]
 
+User = Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)]
+History = Annotated[
+    list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
+]
+OtherAdapter = Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)]
+Base = Annotated[bool, typer.Option("--base", help="The base model without an adapter.")]
+Prior = Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).")]
 
 
@@ -192,7 +200,7 @@ def conflicts(
     out: Annotated[
         Path | None, typer.Option(help="Folder of JSON and picture; default: in LLMREC_HOME.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure whether the tasks of a recipe pull its adapter the same way: cosines of their gradients by layer.
 
@@ -243,10 +251,8 @@ def evaluate(
 def recommend(
     domain: Domain,
     overrides: Overrides = None,
-    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
-    ] = None,
+    user: User = None,
+    history: History = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Length of the list.")] = 10,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Titles, category=NAME or year=FROM..TO to leave out.", show_default=False)
@@ -254,11 +260,11 @@ def recommend(
     only: Annotated[
         list[str] | None, typer.Option(help="category=NAME,NAME or year=FROM..TO to stay within.", show_default=False)
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
-    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    adapter: OtherAdapter = None,
+    base: Base = False,
+    prior: Prior = True,
     engine: Engine = "hf",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rank the whole catalog for one person.
 
@@ -307,9 +313,9 @@ def score(
     ] = 256,
     restart: Annotated[bool, typer.Option("--restart", help="Replace what the folder holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a few rows and say what all would cost.")] = False,
-    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
-    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    adapter: OtherAdapter = None,
+    base: Base = False,
+    prior: Prior = True,
     engine: Engine = "hf",
 ) -> None:
     """Answer a whole file: lists, scores of pairs, summaries, explanations, or labels of reviews.
@@ -337,14 +343,12 @@ def score(
 def summarize(
     domain: Domain,
     overrides: Overrides = None,
-    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
-    ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    user: User = None,
+    history: History = None,
+    adapter: OtherAdapter = None,
+    base: Base = False,
     engine: Engine = "hf",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a person is interested in: a few sentences, and how likely each category comes next.
 
@@ -369,14 +373,12 @@ def explain(
     domain: Domain,
     item: Annotated[str, typer.Argument(help="Title of the item.", show_default=False)],
     overrides: Overrides = None,
-    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
-    ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    user: User = None,
+    history: History = None,
+    adapter: OtherAdapter = None,
+    base: Base = False,
     engine: Engine = "hf",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say why an item fits a person, and the facts behind it.
 
@@ -401,7 +403,7 @@ def review(
         list[str] | None, typer.Argument(help="Reviews, each in quotes.", metavar="TEXT", show_default=False)
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
+    base: Base = False,
     engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
@@ -437,9 +439,9 @@ def chat(
         Path | None,
         typer.Option(help="File that keeps the conversation; goes on where it is there.", show_default=False),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
-    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    adapter: OtherAdapter = None,
+    base: Base = False,
+    prior: Prior = True,
     engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; needs --say.")] = False,
 ) -> None:
@@ -543,14 +545,12 @@ def prompts_try(
     file: Annotated[
         Path | None, typer.Option(help="Another prompt file than the task's in prompts/.", show_default=False)
     ] = None,
-    user: Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)] = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
-    ] = None,
+    user: User = None,
+    history: History = None,
     item: Annotated[str | None, typer.Option(help="Title to explain (explanation).", show_default=False)] = None,
     text: Annotated[str | None, typer.Option(help="Review to read (review_sentiment).", show_default=False)] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists.")] = 10,
-    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    prior: Prior = True,
 ) -> None:
     """Render and answer with two wordings side by side.
 
@@ -591,7 +591,7 @@ def prompts_measure(
     file: Annotated[
         Path | None, typer.Option(help="Another prompt file than prompts/next_item.yaml.", show_default=False)
     ] = None,
-    prior: Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")] = True,
+    prior: Prior = True,
 ) -> None:
     """Say what wordings cost or gain without training again.
 
@@ -723,7 +723,7 @@ def adapters_verify(
     domain: Annotated[
         str | None, typer.Option(help="Whose base model and catalog; default: the card's.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for everything that is wrong with an adapter; exit status 2 where something is.
 

@@ -12,8 +12,8 @@ from llmrec.engine.hf import HFEngine
 from llmrec.learning.follow_up import Moment, TextLearner
 from llmrec.model.encode import Encoder
 from llmrec.tasks.explanation import facts
-from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest import HORIZON
+from llmrec.tasks.next_item import named
 
 
 class Explanation(TextLearner):

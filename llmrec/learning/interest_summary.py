@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from llmrec.learning.follow_up import Moment, TextLearner
-from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest_summary import facts
+from llmrec.tasks.next_item import named
 
 
 class InterestSummary(TextLearner):

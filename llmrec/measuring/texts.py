@@ -24,7 +24,8 @@ from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import measured
 from llmrec.tasks import explanation, interest_summary
-from llmrec.tasks.follow_up import named, shares
+from llmrec.tasks.follow_up import shares
+from llmrec.tasks.next_item import named
 from llmrec.tasks.template import Name, Template
 
 if TYPE_CHECKING:  # it imports torch

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmrec.errors import PromptError
-from llmrec.tasks.next_item import Domain
+from llmrec.tasks.next_item import Domain, named
 from llmrec.tasks.template import Message, Template
 
 
@@ -16,11 +16,6 @@ def message(template: Template, domain: Domain, wording: int = 0, **slots: Mappi
         raise PromptError(f"{template.path}: follows: says no list, and this task is asked after one")
     [turn] = template.render({"domain": named(domain), **slots}, wording)
     return turn
-
-
-def named(domain: Domain) -> dict[str, str]:
-    """A domain's words, as templates read them."""
-    return {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
 
 
 def shares(categories: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import meta
 
 from llmrec.errors import PromptError
-from llmrec.tasks.next_item import Domain
+from llmrec.tasks.next_item import Domain, named
 from llmrec.tasks.template import ENVIRONMENT, Message, Template
 
 FEW = 3  # fewer wordings to train on than this tie the adapter to them
@@ -97,8 +97,7 @@ def lengths(
 
 def rendered(template: Template, domain: Domain, wording: int) -> tuple[Message, ...]:
     """The turns with the domain's words and placeholders.  Raises: PromptError."""
-    named = {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
-    return template.render({name: Sample() for name in template.slots} | {"domain": named}, wording)
+    return template.render({name: Sample() for name in template.slots} | {"domain": named(domain)}, wording)
 
 
 def _wordings(template: Template) -> Iterator[Finding]:

@@ -21,6 +21,11 @@ class Domain(Protocol):
     def unit(self) -> str: ...
 
 
+def named(domain: Domain) -> dict[str, str]:
+    """A domain's words, as templates read them."""
+    return {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
+
+
 @dataclass(frozen=True)
 class Conversation:
     """Messages, then an open reply that holds `lines` so far."""
@@ -45,5 +50,4 @@ def conversation(
     """
     if template.after:
         raise PromptError(f"prompts/{template.task}.yaml: after: lists hold identifiers only; leave it out")
-    named = {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
-    return Conversation(template.render({"domain": named, "user": dict(user or {})}, wording), tuple(lines))
+    return Conversation(template.render({"domain": named(domain), "user": dict(user or {})}, wording), tuple(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmrec.errors import PromptError, RecipeError, did_you_mean
-from llmrec.tasks.next_item import Domain
+from llmrec.tasks.next_item import Domain, named
 from llmrec.tasks.template import Label, Message, Template
 
 
@@ -13,8 +13,7 @@ def messages(
     template: Template, domain: Domain, text: str, headline: str | None = None, wording: int = 0
 ) -> tuple[Message, ...]:
     """The turns before the reply.  Raises: PromptError."""
-    named = {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
-    return template.render({"domain": named, "review": {"text": text, "headline": headline or ""}}, wording)
+    return template.render({"domain": named(domain), "review": {"text": text, "headline": headline or ""}}, wording)
 
 
 def labels(template: Template, only: Sequence[str] = ()) -> tuple[Label, ...]:
