@@ -353,10 +353,10 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             known = any(path.endswith("/load_lora_adapter") and old == body for path, old in asked)
+            asked.append((self.path, body))  # before the answer: whoever has it may look at once
             self.send_response(400 if known else 200 if self.path.startswith("/v1/") else 404)
             self.end_headers()
             self.wfile.write(b"has already been loaded" if known else b"ok")
-            asked.append((self.path, body))
 
         def log_message(self, *_: Any) -> None:
             pass
