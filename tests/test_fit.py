@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
@@ -281,6 +282,13 @@ def test_what_cannot_be_trained_or_served_is_refused_before_the_first_step(tmp_p
 def test_layers_that_cannot_run_apart_are_noticed() -> None:
     decoder = tiny.model(100).get_decoder()
     check_split(decoder, 1, [5, 6, 7])
+    decoder.train()
+    noise = decoder.layers[1].mlp.register_forward_hook(
+        lambda mlp, _, out: nn.functional.dropout(out, 0.5, mlp.training)
+    )
+    check_split(decoder, 1, [5, 6, 7])  # dropout alone is no reason to refuse
+    assert decoder.training
+    noise.remove()
     embed = decoder.embed_tokens
     plain = embed.forward
     decoder.layers[0].register_forward_hook(lambda *_: None)

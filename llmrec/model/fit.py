@@ -443,12 +443,15 @@ def trained_layers(decoder: Any, first: int, cached: bool) -> Any:
 def check_split(decoder: Any, first_layer: int, token_ids: Sequence[int]) -> None:
     """Raises RecipeError where running lower and upper layers apart is not what the whole decoder does."""
     ids = torch.tensor([list(token_ids)], device=decoder.get_input_embeddings().weight.device)
+    training = decoder.training
+    decoder.eval()  # dropout of an adapter that has learned would be a difference, too
     with torch.no_grad():
         whole = decoder(input_ids=ids, use_cache=False).last_hidden_state
         with slice_layers(decoder, 0, first_layer):
             lower = decoder(input_ids=ids, use_cache=False).last_hidden_state
         with slice_layers(decoder, first_layer):
             apart = decoder(inputs_embeds=lower, use_cache=False).last_hidden_state
+    decoder.train(training)
     if not torch.allclose(whole, apart, atol=1e-3, rtol=1e-3):
         raise RecipeError("this base model's layers cannot be run apart; use fit.cache=none")
 
