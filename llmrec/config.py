@@ -213,8 +213,12 @@ class Teacher(Section):
 
 
 class Prior(Section):
-    """Item-item transitions added to the model's log p as a bonus; weight fitted on validation users."""
+    """What the same training events say without text, added to the model's log p as a bonus; its weight is fitted on
+    validation users."""
 
+    kind: Literal["transitions", "teacher"] = "transitions"
+    """`transitions`: item-item transitions, counted anew wherever they are used; `teacher`: the recipe's teacher (see
+    its section), SASRec models among it, whose weights then lie beside the adapter's."""
     last: int = Field(10, ge=1)
     """How many of the latest items of a history vote."""
     decay: float = Field(0.8, gt=0, le=1)

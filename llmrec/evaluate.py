@@ -28,6 +28,7 @@ from llmrec import config, prepare
 from llmrec.baselines import Ranker, ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.baselines.transitions import Transitions
+from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
@@ -108,6 +109,28 @@ class LanguageModel:
         return listed(self.recommender.rank([query.history for query in queries], n, prior=self.prior), n)
 
 
+@dataclass(frozen=True)
+class PriorAlone:
+    """What a recommender adds to its model's log p, without the model."""
+
+    recommender: Recommender
+
+    @property
+    def items(self) -> int:
+        return len(self.recommender.catalog)
+
+    def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
+        """(queries, items) float32 nats."""
+        prior, floor = self.recommender.prior, self.recommender.recipe.prior.floor
+        return np.stack([terms.mix(prior.p(history), prior.popularity, 1.0, floor) for history in histories])
+
+
+def _prior(world: World) -> Ranker:
+    model = _llm(lambda world: world.trained, prior=False)(world)
+    assert isinstance(model, LanguageModel)
+    return ScoreRanker(PriorAlone(model.recommender), world.recipe.split.repeats)
+
+
 def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
     def make(world: World) -> Ranker:
         from llmrec.recommender import Recommender
@@ -126,10 +149,11 @@ RANKERS: dict[str, Factory] = {
     "transitions": _transitions,
     "sasrec": _sasrec,
     "base": _llm(lambda world: None, prior=False),  # the base model, as it is
+    "prior": _prior,  # of the adapter, alone
     "llm": _llm(lambda world: world.trained, prior=False),
     "llm+prior": _llm(lambda world: world.trained, prior=True),
 }
-LLM = frozenset({"llm", "llm+prior"})  # these need an adapter
+LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 
 
 def evaluate(
@@ -390,7 +414,8 @@ def _settings(name: str, world: World) -> Any:
     prior = world.recipe.prior.model_dump(mode="json")
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
-        return {"prior": prior, "prior_weight": card.get("prior_weight"), "prompts": card.get("prompts"),
+        return {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher"),
+                "prompts": card.get("prompts"),
                 "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
                 "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
     return prior if name == "transitions" else None

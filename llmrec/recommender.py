@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from llmrec import config, prepare
+from llmrec.baselines import Prior
+from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.identifiers import identifiers
@@ -93,7 +96,6 @@ class Recommender:
     adapter: str | None
     prior_weight: float = 0.0
     card: dict[str, Any] = field(default_factory=dict)
-    _prior: Transitions | None = None
 
     @classmethod
     def load(
@@ -132,12 +134,13 @@ class Recommender:
             adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
         )  # fmt: skip
 
-    @property
-    def prior(self) -> Transitions:
-        """Item-item transitions of the training interactions, fitted on first use."""
-        if self._prior is None:
-            self._prior = Transitions.fit(self.dataset, self.catalog, self.recipe.prior)
-        return self._prior
+    @cached_property
+    def prior(self) -> Prior:
+        """What the card's weight was fitted for: the adapter's teacher, or item-item transitions, counted here."""
+        if self.adapter and "teacher" in self.card:
+            file = config.adapter_folder(self.adapter) / adapters.TEACHER
+            return Teacher.load(file, self.recipe, self.dataset, self.catalog)
+        return Transitions.fit(self.dataset, self.catalog, self.recipe.prior)
 
     def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
         """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""
@@ -171,7 +174,7 @@ class Recommender:
             exclude: positions that may not be offered, per history, beside the history's own items.
             allowed: (items,) bool; false items may not be offered to anyone.
             candidates: the only positions that may be offered, per history; None allows all.
-            prior: add the card's weight of item-item transitions.
+            prior: add the card's weight of its prior.
         """
         items = len(self.catalog)
         offered = None if allowed is None else terms.only(items, np.flatnonzero(allowed))
@@ -208,7 +211,7 @@ class Recommender:
         return found
 
     def _expected(self, history: Sequence[int]) -> np.ndarray:
-        """(items,) float32: the bonus of the card's weight of transitions."""
+        """(items,) float32: the bonus of the card's weight of its prior."""
         return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
 
 

@@ -73,7 +73,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         teachers=teachers, share=recipe.teacher.share, accelerator=accelerator,
     )  # fmt: skip
     if accelerator.is_main_process:
-        fitted = {key: value for one in learned.values() for key, value in one.finish().items()}
+        out.mkdir(parents=True, exist_ok=True)
+        fitted = {key: value for one in learned.values() for key, value in one.finish(out).items()}
         digest = adapters.save(model, out)
         adapters.copy_prompts(run / "prompts", recipe.tasks, out)
         curve(state, metric, out / "curve.png", title=f"{recipe.domain}: {base.name}")
@@ -107,7 +108,9 @@ def validation(validated: Mapping[str, Learner]) -> dict[str, float]:
 
 def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner) -> Path:
     """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed."""
-    settings = recipe.model_dump(mode="json", exclude={"fit": {"checkpoint_minutes"}, "licence": True})
+    settings = recipe.model_dump(
+        mode="json", exclude={"fit": {"checkpoint_minutes"}, "prior": {"kind"}, "licence": True}
+    )
     wordings = [Template.load(config.project() / "prompts" / f"{name}.yaml").meaning for name in recipe.tasks]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
     text = json.dumps([settings, wordings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)

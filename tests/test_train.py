@@ -21,11 +21,13 @@ from conftest import free_port
 from safetensors.torch import load_file, save_file
 
 from llmrec import config
+from llmrec.baselines.teacher import Teacher
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
 from llmrec.learning import Learner, learners
 from llmrec.learning.next_item import training_rows
+from llmrec.model import adapter, verify
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import Plan
 from llmrec.model.load import base_model, load_model, load_tokenizer
@@ -123,6 +125,37 @@ def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
     assert config.section(config.Recipe, card["recipe"]).tasks["next_item"].weight == 2
     first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(2 * first["loss/next_item"] + first["loss/review_sentiment"])
+
+
+def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
+    settings = ("prior.kind=teacher", "teacher.members=2", "sasrec.epochs=2", "sasrec.valid_every=1", "fit.epochs=1")
+    recipe = config.load_recipe("films", settings)
+    folder = train(recipe, out=world / "adapters" / "walks")
+    card = json.loads((folder / "card.json").read_text())
+    assert card["teacher"] == adapter.digest(folder / adapter.TEACHER)
+    assert min(card["prior_weights_tried"], key=lambda tried: tried["nats"])["weight"] == card["prior_weight"]
+    assert verify.files(folder) + verify.content(folder) == []
+
+    model = Recommender.load(config.load_recipe("films"), "walks")
+    assert isinstance(model.prior, Teacher)
+    p = model.prior.p([0, 2])
+    assert p.sum() == pytest.approx(1, abs=1e-5) and p[[0, 2]].tolist() == [0, 0] and (p > 0).sum() == 13
+    kept = model.prior.expects([[0, 2], []])
+    known = model.prior.members[0].items
+    for member in model.prior.members:  # as if the last film had come after training
+        member.items = 14
+        member.bias = torch.nn.Parameter(member.bias[:14])
+    fewer = model.prior.expects([[0, 2, 14], []])
+    assert fewer.shape == kept.shape and known == 15 and 0 < fewer[1, 14] < kept[1].max()
+
+    for damage in (lambda file: file.write_bytes(b"no tensors"), Path.unlink):
+        damage(folder / adapter.TEACHER)
+        with pytest.raises(AdapterError, match="teacher.safetensors"):
+            Recommender.load(config.load_recipe("films"), "walks")
+    with pytest.raises(AdapterError, match="not the teacher of these settings"):
+        (folder / adapter.TEACHER).write_bytes(b"no tensors")
+        Teacher.load(folder / adapter.TEACHER, model.recipe, model.dataset, model.catalog)
+    shutil.rmtree(folder)
 
 
 def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,16 @@ class Scorer(Protocol):
         """(queries, items) float32, higher is better; histories are catalog positions, oldest first, maybe empty."""
 
 
+class Prior(Protocol):
+    """Says how likely each item of a catalog comes next, without text: the collaborative bonus of a score."""
+
+    popularity: np.ndarray
+    """(items,) float64 shares of the training interactions."""
+
+    def p(self, history: Sequence[int]) -> np.ndarray:
+        """(items,) float64 probabilities, 0 where nothing is known of an item."""
+
+
 @dataclass(frozen=True)
 class ScoreRanker:
     """A scorer as a ranker: the items of a history are left out unless `repeats` is `allow`."""

@@ -1,7 +1,8 @@
 """The teacher of the next item: an ensemble of SASRec models and item-item transitions, as probabilities.
 
 It is fitted on the training events alone, so what it expects at a line is no more than those events can tell; soft
-targets say of every line how all items compare, where what happened names one.
+targets say of every line how all items compare, where what happened names one.  Beside an adapter it may stay as the
+prior of the scores (`prior.kind`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from llmrec.baselines.transitions import Transitions
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories
+from llmrec.errors import AdapterError
 
 
 class Teacher:
@@ -51,10 +54,61 @@ class Teacher:
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
         return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
 
-    def p(self, histories: Sequence[Sequence[int]]) -> Tensor:
-        """(histories, items) float32 probabilities of what comes next; nothing for items that cannot come again."""
-        p = torch.stack([torch.from_numpy(member.scores(histories)).softmax(1) for member in self.members]).mean(0)
-        p = torch.lerp(p, torch.from_numpy(self.transitions.scores(histories)), self.share)
+    @classmethod
+    def load(cls, file: Path, recipe: config.Recipe, dataset: Dataset, catalog: Catalog) -> Teacher:
+        """The members that `save` wrote; `catalog` holds the items that they know, in their order, before all others.
+
+        Raises: AdapterError.
+        """
+        try:
+            tensors = load_file(file)
+            members = []
+            for number in range(len({name.partition(".")[0] for name in tensors})):
+                mine = {
+                    name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")
+                }
+                member = SASRec(len(mine["bias"]), recipe.sasrec)
+                member.load_state_dict(mine)
+                members.append(member.eval())
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            why = str(error).splitlines()[0]
+            raise AdapterError(
+                f"{file}: not the teacher of these settings ({why}); restore it or train again"
+            ) from None
+        if not members or any(member.items > len(catalog) for member in members):
+            raise AdapterError(f"{file}: knows more items than the catalog has; restore the catalog or train again")
+        transitions = Transitions.fit(dataset, catalog, recipe.prior)
+        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
+
+    def save(self, file: Path) -> None:
+        """The members' weights, as safetensors."""
+        tensors = {
+            f"{number}.{name}": tensor.contiguous()
+            for number, member in enumerate(self.members)
+            for name, tensor in member.state_dict().items()
+        }
+        temporary = file.with_suffix(".writing")
+        save_file(tensors, temporary)
+        temporary.rename(file)
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """(items,) float64 shares of the training interactions."""
+        return self.transitions.popularity
+
+    def p(self, history: Sequence[int]) -> np.ndarray:
+        """(items,) float64 probabilities of what comes next after one history."""
+        return self.expects([history])[0].double().numpy()
+
+    def expects(self, histories: Sequence[Sequence[int]]) -> Tensor:
+        """(histories, items) float32 probabilities of what comes next; nothing for items that cannot come again, and
+        what the transitions say alone for items that the members do not know."""
+        p = torch.from_numpy(self.transitions.scores(histories)) * self.share
+        for member in self.members:
+            known = [[item for item in history if item < member.items] for history in histories]
+            p[:, : member.items] += (
+                torch.from_numpy(member.scores(known)).softmax(1) * (1 - self.share) / len(self.members)
+            )
         if self.repeats == "exclude":
             for row, history in zip(p, histories, strict=True):
                 row[np.asarray(history, np.int64)] = 0

@@ -44,8 +44,8 @@ class Learner(Protocol):
     def validate(self) -> dict[str, float]:
         """Metrics of the model as it is; `metric` among them."""
 
-    def finish(self) -> dict[str, Any]:
-        """What is fitted after training on validation data, for the card."""
+    def finish(self, out: Path) -> dict[str, Any]:
+        """What is fitted after training on validation data, for the card of the adapter in the folder `out`."""
 
 
 LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine | None], Learner]] = {

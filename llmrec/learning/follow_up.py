@@ -126,7 +126,7 @@ class TextLearner:
         self.engine.forget()
         return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, out: Path) -> dict[str, Any]:
         return {self.task: {"categories": list(self.follow_up.categories)}}
 
     def _examples(

@@ -55,7 +55,7 @@ class Interest:
         true = np.stack([p for _, p in self._asked])
         return {self.metric: float(np.exp((true * log_p).sum(1).mean()))}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, out: Path) -> dict[str, Any]:
         return {"interest": {"categories": list(self.follow_up.categories)}}
 
     def _expected(self, moment: Moment) -> np.ndarray:

@@ -42,25 +42,37 @@ class NextItem:
             self.recommender.dataset, self.recommender.catalog, "valid", baskets=recipe.split.baskets, max_targets=1
         )
         self.asked = sampled(asked, recipe)
+        self.fitted: Teacher | None = None
         self.validates = bool(self.asked)
 
     def rows(self, variant: int) -> list[rows.Row]:
         return training_rows(self.recommender, variant)
 
     def teacher(self, run: Path) -> Callable[[Sequence[rows.Row]], Tensor] | None:
-        return teacher(self.recommender, run) if self.recommender.recipe.teacher.share else None
+        recipe = self.recommender.recipe
+        if recipe.teacher.share or recipe.prior.kind == "teacher":
+            self.fitted = teacher(self.recommender, run)
+        if recipe.prior.kind == "teacher":
+            self.recommender.prior = self.fitted
+        return expectations(self.fitted) if recipe.teacher.share and self.fitted else None
 
     def validate(self) -> dict[str, float]:
         return validation(self.recommender, self.asked)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, out: Path) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
-        return {
+        card = {
             "catalog": self.digest,
             "items": adapters.item_digests(self.recommender.listing.identifiers),
             "prior_weight": weight,
             "prior_weights_tried": fitted,
         }
+        (out / adapters.TEACHER).unlink(missing_ok=True)
+        if self.recommender.recipe.prior.kind == "teacher":
+            assert self.fitted is not None
+            self.fitted.save(out / adapters.TEACHER)
+            card["teacher"] = adapters.digest(out / adapters.TEACHER)
+        return card
 
 
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
@@ -102,15 +114,19 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     return made
 
 
-def teacher(recommender: Recommender, run: Path) -> Callable[[Sequence[rows.Row]], Tensor]:
-    """What the recipe's teacher expects at all targets of some rows, (targets, items)."""
+def teacher(recommender: Recommender, run: Path) -> Teacher:
+    """The recipe's teacher, fitted on the training events; what is fitted already lies in `run`."""
     recipe, dataset, catalog = recommender.recipe, recommender.dataset, recommender.catalog
     valid = queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets)
-    fitted = Teacher.fit(recipe, dataset, catalog, valid, run)
+    return Teacher.fit(recipe, dataset, catalog, valid, run)
+
+
+def expectations(fitted: Teacher) -> Callable[[Sequence[rows.Row]], Tensor]:
+    """What a teacher expects at all targets of some rows, (targets, items)."""
 
     def expects(part: Sequence[rows.Row]) -> Tensor:
         lines = [np.concatenate([row.context, row.choices]) for row in part]
-        return fitted.p([
+        return fitted.expects([
             line[: len(row.context) + k] for row, line in zip(part, lines, strict=True) for k in range(len(row.choices))
         ])  # fmt: skip
 

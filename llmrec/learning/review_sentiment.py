@@ -60,7 +60,7 @@ class ReviewSentiment:
         log_p = self._log_p(self._asked)
         return {self.metric: macro_f1(log_p, self._asked["label"].to_numpy())}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, out: Path) -> dict[str, Any]:
         """The temperature fitted on validation reviews, and the calibration error there before and after."""
         true = self._asked["label"].to_numpy()
         log_p = self._log_p(self._asked)

@@ -26,6 +26,7 @@ from llmrec.model.load import BaseModel, load_model, load_tokenizer
 
 CARD = "card.json"  # written last: a folder without it is not an adapter
 WEIGHTS = "adapter_model.safetensors"
+TEACHER = "teacher.safetensors"  # of the prior, where the card names its digest
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
 MAX_CARD_BYTES = 5_000_000
 
@@ -155,6 +156,8 @@ def check(folder: Path) -> None:
     card = read_json(folder / CARD)
     if card.get("weights") != weights_digest(folder):
         raise AdapterError(f"{folder}: {WEIGHTS} is not what {CARD} describes; restore both or train again")
+    if problem := teacher_problem(folder, card):
+        raise AdapterError(f"{folder}: {problem}")
 
 
 def check_base(card: dict[str, Any], folder: Path, base_digest: str, base_name: str) -> None:
@@ -168,7 +171,22 @@ def check_base(card: dict[str, Any], folder: Path, base_digest: str, base_name: 
 
 def weights_digest(folder: Path) -> str:
     """12 hex digits of SHA-256 over the weights file."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    return digest(folder / WEIGHTS)
+
+
+def teacher_problem(folder: Path, card: dict[str, Any]) -> str | None:
+    """What is wrong with the teacher that the card in `folder` names, or with one that it does not name."""
+    there = (folder / TEACHER).is_file()
+    if there != ("teacher" in card):
+        return f"{TEACHER} is {'there, but not named in' if there else 'missing, but named in'} {CARD}; restore both"
+    if there and card["teacher"] != digest(folder / TEACHER):
+        return f"{TEACHER} is not what {CARD} describes; restore both or train again"
+    return None
+
+
+def digest(file: Path) -> str:
+    """12 hex digits of SHA-256 over a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def item_digests(identifiers: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from llmrec.model import adapter, transfer
 from llmrec.model.load import BaseModel, load_model
 
 MAX_PARTS = 8
-LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried")  # what a card holds for next_item
+LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried", "teacher")  # what a card holds for next_item
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None
     Raises: AdapterError where the parts do not go together or the result cannot be served.
     """
     card = merged_card(parts)
-    ranks = [int(adapter.read_json(part.folder / "adapter_config.json")["r"]) for part in parts]
-    wanted = rank or sum(ranks)
+    shapes = [int(adapter.read_json(part.folder / "adapter_config.json")["r"]) for part in parts]
+    wanted = rank or sum(shapes)
     if wanted not in adapter.SERVED_RANKS:
         served = ", ".join(map(str, adapter.SERVED_RANKS))
         raise AdapterError(f"rank {wanted} cannot be served; set --rank to one of {served}")
@@ -71,8 +71,15 @@ def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None
     for part in reversed(parts):  # the first part's last; the same task has the same wording everywhere
         for task in part.card["prompts"]:
             shutil.copyfile(part.folder / "prompts" / f"{task}.yaml", out / "prompts" / f"{task}.yaml")
+    if "teacher" in card and (ranks := _ranks(parts)):
+        shutil.copyfile(ranks.folder / adapter.TEACHER, out / adapter.TEACHER)
     adapter.write_json(out / adapter.CARD, card)
     return str(card["weights"])
+
+
+def _ranks(parts: Sequence[Part]) -> Part | None:
+    """The part whose catalog and prior the sum takes over."""
+    return next((part for part in parts if "next_item" in part.card["prompts"]), None)
 
 
 def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
@@ -80,8 +87,10 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
     if not 2 <= len(parts) <= MAX_PARTS:
         raise AdapterError(f"{len(parts)} adapters: name 2 to {MAX_PARTS}, each as NAME=SHARE")
     first = parts[0].card
-    kept = ("format", "domain", "base_model", "base_digest", "tokenizer", "versions", *LISTED)
+    kept = ("format", "domain", "base_model", "base_digest", "tokenizer", "versions")
     card: dict[str, Any] = {key: first[key] for key in kept if key in first}
+    if ranks := _ranks(parts):
+        card |= {key: ranks.card[key] for key in LISTED if key in ranks.card}
     prompts: dict[str, str] = {}
     found: transfer.Sources = {}
     tasks: dict[str, Any] = {}
@@ -92,9 +101,8 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
                     f"{part.folder}: trained with another wording of {task} than those before; merge adapters of one "
                     "wording"
                 )
-            for key in LISTED if task == "next_item" else (task,):
-                if key in part.card and key not in card:
-                    card[key] = part.card[key]
+            if task in part.card:
+                card.setdefault(task, part.card[task])
             if task in (known := transfer.recipe_of(part.card).tasks):
                 tasks.setdefault(task, known[task].model_dump(mode="json"))
         transfer.agree(transfer.sources(part.card), found, part.folder)

@@ -29,6 +29,7 @@ LIMITS = {  # every file that an adapter may hold, as a pattern, with its most b
     "recipe.yaml": MB,
     "README.md": MB,
     "LICENSE": MB,
+    adapter.TEACHER: 200 * MB,
     "curve.png": 5 * MB,
     "log.jsonl": 20 * MB,
     r"prompts/[a-z0-9][a-z0-9_-]{0,63}\.yaml": MB,
@@ -164,6 +165,8 @@ def _card(folder: Path) -> list[str]:
         problems.append(f"{adapter.CARD}: format {card.get('format')!r} is unknown; upgrade llmrec or export again")
     if card.get("weights") != adapter.weights_digest(folder):
         problems.append(f"{adapter.WEIGHTS} is not what {adapter.CARD} describes; restore both or train again")
+    if problem := adapter.teacher_problem(folder, card):
+        problems.append(problem)
     trained = card.get("prompts")
     trained = trained if isinstance(trained, dict) else {}
     if not trained:
