@@ -185,7 +185,7 @@ class Fit(Section):
     quantize: Literal["none", "4bit"] = "none"
     """`4bit`: NF4 base weights through bitsandbytes, on a GPU (extra `qlora`)."""
     cache: Literal["none", "memory", "disk"] = "none"
-    """Where activations below `lora.first_layer` are kept, computed once."""
+    """Where activations below `lora.first_layer` are kept, computed when a row is first learned from."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     valid_users: int = Field(128, ge=0)

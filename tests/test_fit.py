@@ -200,7 +200,7 @@ def test_cached_activations_change_nothing(tmp_path: Path, cache: str) -> None:
     plain = trained(tmp_path / "plain")
     assert same(plain, trained(tmp_path / "cached", cache=cache), atol=2e-4)
     if cache == "disk":
-        assert (tmp_path / "cached" / "activations-0.done").is_file()
+        assert (tmp_path / "cached" / "activations-0.rows").is_file()
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:

@@ -366,57 +366,47 @@ def collate(
 
 
 class Activations:
-    """Hidden states below the first trained layer, computed once per variant: they never change."""
+    """Hidden states below the first trained layer, which never change: computed once, when a row is first learned
+    from."""
 
     def __init__(self, decoder: nn.Module, first_layer: int, settings: Fit, run: Path, accelerator: Accelerator):
         if first_layer == 0:
             raise RecipeError("fit.cache needs lora.first_layer above 0: nothing below the adapter can be kept")
-        if settings.cache == "memory" and accelerator.num_processes > 1:
-            raise RecipeError("fit.cache=memory is for one process; use fit.cache=disk with several")
         self.decoder, self.first_layer, self.settings = decoder, first_layer, settings
         self.run, self.accelerator = run, accelerator
-        self.kept: dict[int, tuple[Tensor, np.ndarray]] = {}
+        self.variants: dict[int, tuple[Tensor, Tensor, np.ndarray]] = {}
 
     def inputs(self, variant: int, rows: Sequence[Row], part: Sequence[int]) -> Tensor:
         """(rows, time, width) of the rows in `part`, zero-padded."""
-        if variant not in self.kept:
-            self.kept[variant] = self._compute(variant, rows)
-        hidden, offsets = self.kept[variant]
+        if variant not in self.variants:
+            self.variants[variant] = self._kept(variant, rows)
+        hidden, there, offsets = self.variants[variant]
+        if missing := [row for row in part if not there[row]]:
+            for row, states in zip(missing, self._compute([rows[row] for row in missing]), strict=True):
+                hidden[offsets[row] : offsets[row + 1]] = states
+                there[row] = 1  # last: a row counts once all of it lies there
         return nn.utils.rnn.pad_sequence([hidden[offsets[r] : offsets[r + 1]] for r in part], batch_first=True)
 
-    def _compute(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, np.ndarray]:
+    def _kept(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor, np.ndarray]:
+        """States (tokens, width) of all rows one after the other, which rows are there, and where each begins."""
         offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])])
         weight = self.decoder.get_input_embeddings().weight
         shape, dtype = (int(offsets[-1]), weight.shape[1]), self._dtype(weight)
         if self.settings.cache == "memory":
-            hidden, done = torch.empty(shape, dtype=dtype), None
-        else:
-            file = self.run / f"activations-{variant}.bin"
-            done = self.run / f"activations-{variant}.done"
-            complete = done.is_file()
-            hidden = torch.from_file(str(file), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
-            if complete:
-                return hidden, offsets
-        mine = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
-        mine = sorted(mine, key=lambda row: len(rows[row].tokens))
-        parts = list(micro(mine, rows, self.settings.micro_batch_tokens))
-        with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), _progress(
-            self.accelerator.is_main_process
-        ) as bar:  # fmt: skip
-            bar.console.print(f"activations below layer {self.first_layer}: {shape[0]:,} tokens, computed once")
-            job = bar.add_task(f"activations below layer {self.first_layer}", total=len(parts))
-            for part in parts:
-                tokens = [torch.from_numpy(rows[r].tokens.astype(np.int64)) for r in part]
-                padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(weight.device)
-                with self.accelerator.autocast():
-                    states = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
-                for i, r in enumerate(part):
-                    hidden[offsets[r] : offsets[r + 1]] = states[i, : len(tokens[i])].to("cpu", dtype)
-                bar.advance(job)
-        self.accelerator.wait_for_everyone()
-        if done is not None and self.accelerator.is_main_process:
-            done.touch()
-        return hidden, offsets
+            return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.uint8), offsets
+        # New files are full of zeros; processes share them, and where two compute one row they write the same.
+        file = str(self.run / f"activations-{variant}")
+        hidden = torch.from_file(f"{file}.bin", shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+        return hidden, torch.from_file(f"{file}.rows", shared=True, size=len(rows), dtype=torch.uint8), offsets
+
+    def _compute(self, rows: Sequence[Row]) -> list[Tensor]:
+        """States (tokens, width) of each of some rows."""
+        device, dtype = (weight := self.decoder.get_input_embeddings().weight).device, self._dtype(weight)
+        tokens = [torch.from_numpy(row.tokens.astype(np.int64)) for row in rows]
+        padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
+        with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), self.accelerator.autocast():
+            states = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
+        return [state[: len(row)].to("cpu", dtype) for state, row in zip(states, tokens, strict=True)]
 
     def _dtype(self, weight: Tensor) -> torch.dtype:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
