@@ -20,7 +20,7 @@ from llmrec.errors import LlmrecError, RecipeError
 
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
-DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR}
 
 
 class Verbs(TyperGroup):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "llmrec").rglob("*.py"))
 LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"errors"},
-    {"config"},
+    {"config", "locks"},
     {"hub"},
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
