@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import PATIENCE
 from safetensors.torch import load_file
 from test_fit import ROWS, SETTINGS, TRIES, learner, same
 
@@ -145,7 +146,7 @@ test_balance.trained(Path({run!r}), mixture=Mixture(balance={kind!r}, dwa_every=
 def test_a_killed_run_resumes_exactly_with_its_weights(tmp_path: Path, kind: str) -> None:
     whole, weights = trained(tmp_path / "whole", mixture=Mixture(balance=kind, dwa_every=0.2))
     code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"), kind=kind)
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=300)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=PATIENCE)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     [checkpoint] = (tmp_path / "killed").glob("checkpoint-*")
     extra = load_file(checkpoint / "trainable.safetensors").keys() - weights.keys()

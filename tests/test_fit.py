@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from accelerate import Accelerator
+from conftest import PATIENCE
 
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
@@ -227,7 +228,7 @@ test_fit.trained(Path({run!r}), checkpoint_minutes=1e-9)
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"))
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=120)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=PATIENCE)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert [path.name for path in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-00000007"]
     assert same(whole, trained(tmp_path / "killed"))
