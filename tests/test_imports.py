@@ -25,6 +25,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
         "show",
         "train",
         "evaluate",
+        "parts",
         "recommend",
         "summarize",
         "explain",
