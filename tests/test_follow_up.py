@@ -20,7 +20,7 @@ from llmrec.data.split import histories
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
-from llmrec.insight import summaries
+from llmrec.insight import Insight
 from llmrec.learning import learners
 from llmrec.model.encode import Encoder
 from llmrec.model.load import load_tokenizer
@@ -67,7 +67,8 @@ def test_interests_follow_the_history(trained: Path) -> None:
     model = Recommender.load(config.load_recipe("films"), "films")
     people = histories(model.dataset, model.catalog, "train")[:12]
     right = 0
-    for person, (text, interests) in zip(people, summaries(model, [one.items.tolist() for one in people]), strict=True):
+    said = Insight(model).summaries([one.items.tolist() for one in people])
+    for person, (text, interests) in zip(people, said, strict=True):
         own = COLOURS[int(person.user_id[1:]) % 3]
         assert sum(row.p for row in interests) == pytest.approx(1, abs=1e-4)
         assert {row.category: row.share for row in interests} == {colour: float(colour == own) for colour in COLOURS}
@@ -109,13 +110,18 @@ def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: P
         summarize("films", user="u1", adapter="narrow")
 
 
-def test_whole_files_are_told(trained: Path, tmp_path: Path) -> None:
+def test_whole_files_are_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    load, fit = FollowUp.load, Together.fit
+    monkeypatch.setattr(FollowUp, "load", lambda model, task: loaded.append(task) or load(model, task))
+    monkeypatch.setattr(Together, "fit", lambda *data: loaded.append("together") or fit(*data))
     (tmp_path / "pairs.csv").write_text("user_id,item_id\nu0,i3\nnobody,i3\nu1,i7\nu2,i99\n")
     asked = job("films", str(tmp_path / "pairs.csv"), kind="explanations", format="jsonl", shard_rows=2)
     score(asked, tmp_path / "reasons")
     shards = sorted((tmp_path / "reasons").glob("scores-*"))
     rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
     assert [(row["row"], row["user_id"], row["shared"]) for row in rows] == [(1, "u0", ["Red"]), (3, "u1", ["Blue"])]
+    assert sorted(loaded) == ["explanation", "together"]  # once for both shards
     alone = explain("films", tiny.FILMS[3], user="u0")
     assert rows[0]["text"] == alone.text and tuple(rows[0]["near"]) == alone.near
     score(job("films", str(tmp_path / "pairs.csv"), kind="summaries"), tmp_path / "summaries")
