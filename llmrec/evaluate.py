@@ -27,6 +27,7 @@ from llmrec.baselines import Ranker, ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices.search import listed
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
@@ -253,7 +254,7 @@ def sampled(asked: Sequence[Query], users: int, seed: int) -> list[Query]:
     everyone = list(dict.fromkeys(query.user_id for query in asked))
     if not users or users >= len(everyone):
         return list(asked)
-    kept = {everyone[i] for i in np.random.default_rng(seed).permutation(len(everyone))[:users]}
+    kept = {*sample.sampled(everyone, users, seed)}
     return [query for query in asked if query.user_id in kept]
 
 

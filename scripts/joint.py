@@ -37,6 +37,7 @@ from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import data_digest, read_card
+from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
 from llmrec.learning import review_sentiment as reviews
 from llmrec.learning.next_item import recommender
@@ -97,8 +98,7 @@ def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
     ranker = recommender(model.recipe, model.encoder, model.engine)
     split = model.recipe.split
     found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
-    chosen = {*asked.sample(list(dict.fromkeys(query.user_id for query in found)))}
-    found = [query for query in found if query.user_id in chosen]
+    found = sampled_users(found, asked.users, asked.seed)
     lists = in_blocks(
         lambda some: list(listed(ranker.rank([query.history for query in some], 10, prior=False), 10)),
         found,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.split import histories, queries
+from llmrec.data.sample import sampled
+from llmrec.data.split import histories, people, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
@@ -48,13 +49,8 @@ class Moments:
         asked = queries(
             model.dataset, model.catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets
         )
-        found: dict[str, Moment] = {}
-        for query in asked:
-            moment = found.setdefault(query.user_id, Moment(list(query.history), [], False))
-            moment.after.append(query.target)
-        moments = [moment for moment in found.values() if moment.history]
-        chosen = np.random.default_rng(self.seed).permutation(len(moments))[: recipe.fit.valid_users]
-        self.valid = [moments[i] for i in np.sort(chosen)]
+        chosen = sampled(people(asked), recipe.fit.valid_users, self.seed)
+        self.valid = [Moment([*person.history], [*person.after], False) for person in chosen]
 
     def train(self, variant: int) -> Iterator[tuple[Moment, np.random.Generator]]:
         """One moment of every person with enough training interactions, or as many in all as the task's `examples`."""

@@ -13,6 +13,7 @@ from llmrec import config, prepare
 from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
@@ -83,8 +84,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     made: list[rows.Row] = []
     found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
     most = recipe.tasks["next_item"].examples or len(found)
-    chosen = np.random.default_rng(settings.seed).permutation(len(found))[:most]
-    for history in (found[i] for i in np.sort(chosen)):
+    for history in sample.sampled(found, most, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(
             next_item.conversation(recommender.template, recipe, (), wording=wording).messages
@@ -118,9 +118,7 @@ def teacher(recommender: Recommender, run: Path) -> Callable[[Sequence[rows.Row]
 
 def sampled(asked: Sequence[Query], recipe: config.Recipe) -> list[Query]:
     """A fixed random sample of `fit.valid_users` queries."""
-    rng = np.random.default_rng(recipe.fit.seed)
-    chosen = rng.permutation(len(asked))[: recipe.fit.valid_users]
-    return [asked[i] for i in np.sort(chosen)]
+    return sample.sampled(asked, recipe.fit.valid_users, recipe.fit.seed)
 
 
 def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, float]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from llmrec import config, prepare
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.split import Query, queries
+from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
 from llmrec.evaluate import adapter_of, data_digest, read_card, under
 from llmrec.parts import digest
@@ -32,30 +32,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Person:
-    """What is known of a user before the first interaction of a split, and what was chosen in it; catalog positions,
-    oldest first."""
-
-    user_id: str
-    history: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def people(asked: Sequence[Query]) -> list[Person]:
-    """One of each user, with the history of the first query; users without a history are left out."""
-    first: dict[str, Query] = {}
-    after: dict[str, list[int]] = {}
-    for query in asked:
-        first.setdefault(query.user_id, query)
-        after.setdefault(query.user_id, []).append(query.target)
-    return [Person(user, one.history, tuple(after[user])) for user, one in first.items() if one.history]
-
-
 def sampled(some: Sequence[T], count: int, seed: int) -> list[T]:
     """A fixed random sample, in order; 0 keeps all."""
-    chosen = np.random.default_rng(seed).permutation(len(some))[: count or len(some)]
-    return [some[i] for i in np.sort(chosen)]
+    return sample.sampled(some, count or len(some), seed)
 
 
 def in_blocks(ask: Callable[[Sequence[T]], Sequence[R]], asked: Sequence[T], what: str) -> list[R]:
