@@ -23,15 +23,18 @@ from llmrec.follow_up import FollowUp
 from llmrec.insight import Insight
 from llmrec.learning import learners
 from llmrec.model.encode import Encoder
-from llmrec.model.load import load_tokenizer
+from llmrec.model.load import base_model, load_tokenizer
 from llmrec.prepare import load
 from llmrec.prompts import attempt_task, print_said
+from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.score import job, score
 from llmrec.summarize import print_summary, summarize
 from llmrec.tasks import explanation, interest, interest_summary
 from llmrec.tasks.follow_up import shares
+from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Message, Name, Template
+from llmrec.train import run_folder, train
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,6 +111,47 @@ def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: P
     (other / "card.json").write_text(json.dumps(card))
     with pytest.raises(AdapterError, match="not trained on interest"):
         summarize("films", user="u1", adapter="narrow")
+
+
+def test_who_learned_no_lists_still_says_what_it_learned(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(world, project, ignore=shutil.ignore_patterns("base"))
+    monkeypatch.setenv("LLMREC_PROJECT", str(project))
+    recipe = config.load_recipe(
+        "films", ("tasks={interest: {examples: 8}, interest_summary: {examples: 8}}", "fit.epochs=1", "fit.cache=none")
+    )
+    base = base_model(recipe.base_model)
+    run = run_folder(recipe, base)
+    folder = train(recipe, out=project / "adapters" / "told")
+    card = json.loads((folder / "card.json").read_text())
+    assert set(card["loss"]) == {"interest", "interest_summary"} and len(card["items"]) == len(tiny.FILMS)
+    assert {path.stem for path in (folder / "prompts").iterdir()} == {*card["prompts"]} == {*card["loss"], "next_item"}
+    before = summarize("films", user="u1", adapter="told")
+    assert sum(row.p for row in before.interests) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(
+        AdapterError, match=r"told: not trained on next_item \(only interest, interest_summary\).*--base"
+    ):
+        recommend("films", user="u1", adapter="told")
+
+    listed = project / "prompts" / "next_item.yaml"  # edited later: what stands before these tasks is another list
+    listed.write_text(listed.read_text().replace("Continue the list.", "What else?"))
+    assert run_folder(recipe, base) != run
+    assert summarize("films", user="u1", adapter="told") == before
+    assert outdated(saved_prompts(folder, card), project / "prompts") == ["next_item"]
+
+
+def test_who_reads_no_lists_is_named(trained: Path, world: Path) -> None:
+    other = world / "adapters" / "unlisted"
+    shutil.copytree(trained, other)
+    card = json.loads((other / "card.json").read_text())
+    del card["prompts"]["next_item"]
+    (other / "card.json").write_text(json.dumps(card))
+    with pytest.raises(
+        AdapterError, match="unlisted: not trained on next_item, and without its wording.*train it again"
+    ):
+        summarize("films", user="u1", adapter="unlisted")
 
 
 def test_whole_files_are_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

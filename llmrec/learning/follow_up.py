@@ -17,7 +17,7 @@ from llmrec.data.split import histories, people, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
-from llmrec.learning.next_item import recommender
+from llmrec.learning.next_item import known_items, recommender
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.template import Name, Template
@@ -63,6 +63,11 @@ class Moments:
             items = able[i]
             cut = int(rng.integers(FEWEST, len(items)))
             yield Moment(self._seen(items[:cut], rng), items[cut:], True), rng
+
+    def finish(self) -> dict[str, Any]:
+        """For the card: the categories, and the items of the lists that stand before."""
+        task = self.follow_up.template.task
+        return known_items(self.follow_up.recommender) | {task: {"categories": list(self.follow_up.categories)}}
 
     def wordings(self, rng: np.random.Generator) -> tuple[int, int]:
         """One of the turn's and one of the list's."""
@@ -123,7 +128,7 @@ class TextLearner:
         return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
 
     def finish(self) -> dict[str, Any]:
-        return {self.task: {"categories": list(self.follow_up.categories)}}
+        return self.moments.finish()
 
     def _examples(
         self, moments: Sequence[Moment], rng: np.random.Generator

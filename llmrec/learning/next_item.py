@@ -55,12 +55,13 @@ class NextItem:
 
     def finish(self) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
-        return {
-            "catalog": self.digest,
-            "items": adapters.item_digests(self.recommender.listing.identifiers),
-            "prior_weight": weight,
-            "prior_weights_tried": fitted,
-        }
+        return {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
+
+
+def known_items(recommender: Recommender) -> dict[str, Any]:
+    """What a card says of the catalog whose titles an adapter has learned."""
+    items = adapters.item_digests(recommender.listing.identifiers)
+    return {"catalog": recommender.catalog.digest, "items": items}
 
 
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
