@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all
 from llmrec.data import sample
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.metrics.ranking import hr, ndcg, ranks
@@ -66,14 +69,26 @@ def known_items(recommender: Recommender) -> dict[str, Any]:
 
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
     """The recipe's domain with today's wording, around the model in training.  Raises: DataError, PromptError."""
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
+    folder = prepare.prepare(recipe)
     template = Template.load(config.project() / "prompts" / "next_item.yaml")
-    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
+    manifest = json.dumps(read_manifest(folder))
+    dataset, catalog, listing = _lists(
+        folder, manifest, template.path, template.digest, recipe.identifier.max_tokens, encoder
+    )
     return Recommender(
         recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
         engine=engine, adapter="default",
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1)  # the tasks of one training stand on the same lists
+def _lists(
+    folder: Path, manifest: str, prompt: Path, digest: str, max_tokens: int, encoder: Encoder
+) -> tuple[Dataset, Catalog, Listing]:
+    """What is built of a prepared folder and a prompt file, which `manifest` and `digest` tell from earlier ones."""
+    dataset = Dataset.load(folder)
+    catalog = Catalog.of(dataset)
+    return dataset, catalog, Listing.build(catalog, Template.load(prompt), encoder, max_tokens)
 
 
 def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
