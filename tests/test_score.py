@@ -36,9 +36,7 @@ USERS, ITEMS = 12, 15
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base model and a recipe of fifteen films that twelve people have seen some of."""
     root = tmp_path_factory.mktemp("world")
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
+    tiny.base(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
     for user in range(USERS):

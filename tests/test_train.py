@@ -44,10 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with prompts, a base model, a domain of fifteen films, and 30 people who walk through them."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "prompts", root / "prompts")
-    base = root / "base"
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    base = tiny.base(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
     for user in range(30):
@@ -257,8 +254,7 @@ def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tm
         Recommender.load(recipe, "card")
 
     other = tmp_path / "other"
-    tiny.model(len(tiny.tokenizer("gpt2")), seed=1).save_pretrained(other)
-    tiny.tokenizer("gpt2").save_pretrained(other)
+    tiny.base(other, seed=1)
     with pytest.raises(AdapterError, match="trained on other weights"):
         Recommender.load(config.load_recipe("films", (f"base_model={other}",)), "films")
 
