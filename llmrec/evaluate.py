@@ -36,6 +36,7 @@ from llmrec.metrics import ranking
 from llmrec.metrics.report import chart, markdown
 from llmrec.metrics.significance import Interval, bootstrap, paired
 from llmrec.parts import Parts, Seconds, atomically, write_table, write_text
+from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -44,6 +45,7 @@ FORMAT = 1
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
+TASK = "next_item"
 BLOCK = 32  # queries ranked between two looks at the clock
 
 Tick = Callable[[int, int], None]
@@ -394,7 +396,8 @@ def _settings(name: str, world: World) -> Any:
     prior = world.recipe.prior.model_dump(mode="json")
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
-        return {"prior": prior, "prior_weight": card.get("prior_weight"), "prompts": card.get("prompts"),
+        today = {} if name in LLM else {TASK: Template.load(config.project() / "prompts" / f"{TASK}.yaml").digest}
+        return {"prior": prior, "prior_weight": card.get("prior_weight"), "prompts": card.get("prompts", today),
                 "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
                 "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
     return prior if name == "transitions" else None
