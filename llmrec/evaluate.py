@@ -1,8 +1,7 @@
 """evaluate: every ranker of a suite on the same queries of the whole catalog, with intervals over users.
 
 A finished folder holds records.parquet (one row per query and ranker), table.md, chart.png and, written last,
-results.json.  Each ranker's records are first a part of their own, so that an interrupted or extended run repeats
-nothing that is already there under the same settings, data and adapter.
+results.json.  Each ranker's records are first a part of their own: see `llmrec.parts`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -30,6 +28,7 @@ from llmrec.baselines.popular import Popular
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
@@ -37,6 +36,8 @@ from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
 from llmrec.metrics import ranking
 from llmrec.metrics.report import chart, markdown
 from llmrec.metrics.significance import Interval, bootstrap, paired
+from llmrec.parts import Parts, Seconds, atomically, write_table, write_text
+from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -44,6 +45,8 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
 FORMAT = 1
 RESULTS = "results.json"
 RECORDS = "records.parquet"
+PARTS = "parts"
+TASK = "next_item"
 BLOCK = 32  # queries ranked between two looks at the clock
 
 Tick = Callable[[int, int], None]
@@ -189,6 +192,7 @@ def evaluate(
     needs_adapter = bool(LLM & set(settings.rankers))
     adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
 
+    parts = Parts(out / PARTS, force)
     found: dict[str, Any] = {}
     records: list[pd.DataFrame] = []
     with Progress(
@@ -196,7 +200,7 @@ def evaluate(
         TimeRemainingColumn(), console=Console(stderr=True),
     ) as progress:  # fmt: skip
         for asked, adapter in zip(settings.splits, adapters, strict=True):
-            result, frames = _measure(asked, adapter, recipe, settings, out / "parts", rankers, progress, force)
+            result, frames = _measure(asked, adapter, recipe, settings, parts, rankers, progress)
             found[asked.label] = result
             records += frames
     results = {
@@ -211,7 +215,7 @@ def evaluate(
     write_table(pa.Table.from_pandas(pd.concat(records, ignore_index=True), preserve_index=False), out / RECORDS)
     write_text(markdown(results), out / "table.md")
     if find_spec("matplotlib"):  # an extra: no picture is better than no results
-        _atomically(out / "chart.png", lambda partial: chart(results, partial))
+        atomically(out / "chart.png", lambda partial: chart(results, partial))
     write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
     return out
 
@@ -276,7 +280,7 @@ def sampled(asked: Sequence[Query], users: int, seed: int) -> list[Query]:
     everyone = list(dict.fromkeys(query.user_id for query in asked))
     if not users or users >= len(everyone):
         return list(asked)
-    kept = {everyone[i] for i in np.random.default_rng(seed).permutation(len(everyone))[:users]}
+    kept = {*sample.sampled(everyone, users, seed)}
     return [query for query in asked if query.user_id in kept]
 
 
@@ -296,10 +300,9 @@ def _measure(
     adapter: Path | None,
     recipe: config.Recipe,
     suite: config.Suite,
-    parts: Path,
+    parts: Parts,
     rankers: Mapping[str, Factory],
     progress: Progress,
-    force: bool,
 ) -> tuple[dict[str, Any], list[pd.DataFrame]]:
     """One protocol: its entry in the results, and a frame of records per ranker."""
     recipe = under(recipe, asked)
@@ -328,16 +331,19 @@ def _measure(
             progress.update(bar, completed=done, total=total)
 
         world = World(recipe, suite, dataset, catalog, valid, adapter, tick, loaded)
-        part = parts / asked.label / f"{name}.parquet"
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
             "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
             "interactions": data_digest(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
         }  # fmt: skip
-        lists, seconds = (None, {}) if force else _read_part(part, made_from, catalog)
-        if lists is None:
+
+        def make(name: str = name, world: World = world) -> tuple[pa.Table, Seconds]:
             lists, seconds = _rank(rankers[name], world, questions, depth)
-            write_table(_part(lists, questions, catalog, asked.label, name, made_from, seconds), part)
+            return _part(lists, questions, catalog, asked.label, name), seconds
+
+        (lists, frame), seconds = parts.get(
+            f"{asked.label}/{name}", made_from, make, lambda part: (_lists(part, catalog, depth), part.to_pandas())
+        )
         tick(len(questions), len(questions))
 
         ranks = ranking.ranks(lists, [query.target for query in questions])
@@ -350,7 +356,7 @@ def _measure(
             },
             "coverage": {f"coverage@{k}": ranking.coverage(lists, k, len(catalog)) for k in suite.cutoffs},
         }
-        frames.append(pq.read_table(part).to_pandas())
+        frames.append(frame)
     differences = [
         {"a": a, "b": b, "metric": metric, **_plain(difference), "excludes_zero": difference.excludes_zero}
         for a, b in suite.compare
@@ -414,8 +420,9 @@ def _settings(name: str, world: World) -> Any:
     prior = world.recipe.prior.model_dump(mode="json")
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
+        today = {} if name in LLM else {TASK: Template.load(config.project() / "prompts" / f"{TASK}.yaml").digest}
         return {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher"),
-                "prompts": card.get("prompts"),
+                "prompts": card.get("prompts", today),
                 "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
                 "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
     return prior if name == "transitions" else None
@@ -427,13 +434,11 @@ def _part(
     catalog: Catalog,
     label: str,
     name: str,
-    made_from: dict[str, Any],
-    seconds: dict[str, float],
 ) -> pa.Table:
     """One ranker's records: user_id, split, ranker, target and items as item ids, rank (0: not in the list)."""
     ids = np.array(catalog.item_id, dtype=object)
     targets = [query.target for query in questions]
-    table = pa.table({
+    return pa.table({
         "user_id": pa.array([query.user_id for query in questions], pa.string()),
         "split": pa.array([label] * len(questions), pa.string()),
         "ranker": pa.array([name] * len(questions), pa.string()),
@@ -441,24 +446,16 @@ def _part(
         "rank": pa.array(ranking.ranks(lists, targets), pa.int32()),
         "items": pa.array([ids[found[found >= 0]].tolist() for found in lists], pa.list_(pa.string())),
     })  # fmt: skip
-    return table.replace_schema_metadata({"made_from": json.dumps(made_from), "seconds": json.dumps(seconds)})
 
 
-def _read_part(path: Path, made_from: dict[str, Any], catalog: Catalog) -> tuple[np.ndarray | None, dict[str, float]]:
-    """Lists and seconds of a part that was made from the same; None where it is missing, unreadable or other."""
-    try:
-        table = pq.read_table(path)
-        metadata = table.schema.metadata or {}
-        if json.loads(metadata[b"made_from"]) != json.loads(json.dumps(made_from)):
-            return None, {}
-        items = table["items"].combine_chunks()
-        lists = np.full((len(items), made_from["depth"]), -1, np.int32)
-        lengths = items.value_lengths().to_numpy(zero_copy_only=False)
-        there = np.arange(made_from["depth"]) < lengths[:, None]
-        lists[there] = catalog.positions(items.flatten().to_pandas())
-        return lists, json.loads(metadata[b"seconds"])
-    except (OSError, KeyError, ValueError, DataError, pa.ArrowException):
-        return None, {}
+def _lists(part: pa.Table, catalog: Catalog, depth: int) -> np.ndarray:
+    """(queries, depth) int32 positions of a part, -1 where a list ends early.  Raises: DataError, ValueError."""
+    items = part["items"].combine_chunks()
+    lists = np.full((len(items), depth), -1, np.int32)
+    lengths = items.value_lengths().to_numpy(zero_copy_only=False)
+    there = np.arange(depth) < lengths[:, None]
+    lists[there] = catalog.positions(items.flatten().to_pandas())
+    return lists
 
 
 def read_card(folder: Path | None) -> dict[str, Any]:
@@ -477,22 +474,3 @@ def data_digest(recipe: config.Recipe) -> dict[str, str]:
 def _plain(interval: Interval) -> dict[str, float | None]:
     """JSON has no NaN."""
     return {key: None if np.isnan(value) else value for key, value in asdict(interval).items()}
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    _atomically(path, lambda partial: pq.write_table(table, partial))
-
-
-def write_text(text: str, path: Path) -> None:
-    _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: cannot be written: {reason}; choose another folder with --out") from None

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from llmrec import config, prepare
-from llmrec.data.catalog import Catalog
+from llmrec import config
 from llmrec.data.names import match_titles, readable
-from llmrec.errors import DataError
-from llmrec.recommend import question
+from llmrec.recommend import somebody
 
 if TYPE_CHECKING:  # it imports torch
     from llmrec.insight import Explanation
@@ -34,17 +32,13 @@ def explain(
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
-    asked = question(dataset, catalog, user=user, history=history)
+    asked, catalog = somebody(recipe, "nobody to explain it to", user=user, history=history)
     [wanted] = match_titles([item], catalog)
-    if not asked.history:
-        raise DataError('nobody to explain it to: name a user with a history, or titles: --history "A Title"')
-    from llmrec.insight import explanations
+    from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
     model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
-    [found] = explanations(model, [asked.history], [wanted], [user])
+    [found] = Insight(model).explanations([asked.history], [wanted], [user])
     return found
 
 

@@ -10,10 +10,9 @@ import os
 import re
 from pathlib import Path
 
-from filelock import FileLock
-
 from llmrec import config
 from llmrec.errors import AssetError
+from llmrec.locks import locked
 
 PREFIX = "hub:"
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -42,8 +41,7 @@ def table(address: str) -> Path:
         from datasets import load_dataset
     except ImportError:
         raise AssetError(f"{address}: needs the library datasets: pip install 'llmrec[hub]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with locked(file.with_name(f"{file.name}.lock"), AssetError):
         if not file.is_file():  # another process may have been first
             partial = file.with_suffix(".partial")
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,46 +51,69 @@ class Explanation:
         return asdict(self)
 
 
-def summaries(
-    model: Recommender, histories: Sequence[Sequence[int]]
-) -> list[tuple[str, tuple[Interest, ...]]]:  # fmt: skip
-    """Sentences and interests for each history (catalog positions, oldest first, none empty)."""
-    interest, summary = (FollowUp.load(model, task) for task in ("interest", "interest_summary"))
-    own = [interest.categories_of(history) for history in histories]
-    texts = [plain(reply) for reply in summary_replies(summary, histories)]
-    found = []
-    for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
-        share = shares(mine)
-        rows = [
-            Interest(name, round(float(np.exp(value)), 6), round(share.get(name, 0.0), 6))
-            for name, value in zip(interest.categories, log_p, strict=True)
+class Insight:
+    """What one model says of people.  Wordings and counts that it needs are read once, when they are first needed."""
+
+    def __init__(self, model: Recommender) -> None:
+        self.model = model
+
+    @cached_property
+    def _interest(self) -> FollowUp:
+        return FollowUp.load(self.model, "interest")
+
+    @cached_property
+    def _summary(self) -> FollowUp:
+        return FollowUp.load(self.model, "interest_summary")
+
+    @cached_property
+    def _explanation(self) -> FollowUp:
+        return FollowUp.load(self.model, "explanation")
+
+    @cached_property
+    def _together(self) -> Together:
+        return Together.fit(self.model.dataset, self.model.catalog)
+
+    def summaries(self, histories: Sequence[Sequence[int]]) -> list[tuple[str, tuple[Interest, ...]]]:
+        """Sentences and interests for each history (catalog positions, oldest first, none empty).
+
+        Raises: AdapterError where the tasks were not learned.
+        """
+        interest, summary = self._interest, self._summary
+        own = [interest.categories_of(history) for history in histories]
+        texts = [plain(reply) for reply in summary_replies(summary, histories)]
+        found = []
+        for text, log_p, mine in zip(texts, interest.log_p(histories), own, strict=True):
+            share = shares(mine)
+            rows = [
+                Interest(name, round(float(np.exp(value)), 6), round(share.get(name, 0.0), 6))
+                for name, value in zip(interest.categories, log_p, strict=True)
+            ]
+            found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
+        return found
+
+    def explanations(
+        self, histories: Sequence[Sequence[int]], items: Sequence[int], users: Sequence[str | None]
+    ) -> list[Explanation]:
+        """Why each of `items` fits its history (catalog positions, oldest first, none empty).
+
+        Raises: AdapterError where the task was not learned.
+        """
+        catalog, task = self.model.catalog, self._explanation
+        near = [nearest(self._together, history, item) for history, item in zip(histories, items, strict=True)]
+        replies = explanation_replies(task, histories, items, near)
+        return [
+            Explanation(
+                domain=self.model.recipe.domain,
+                adapter=self.model.adapter,
+                user=user,
+                item_id=catalog.item_id[item],
+                title=catalog.title[item],
+                text=plain(reply),
+                shared=tuple(name for name in shares(task.categories_of(history)) if name in catalog.categories[item]),
+                near=tuple(catalog.title[other] for other in mine),
+            )
+            for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
         ]
-        found.append((text, tuple(sorted(rows, key=lambda row: -row.p))))
-    return found
-
-
-def explanations(
-    model: Recommender, histories: Sequence[Sequence[int]], items: Sequence[int], users: Sequence[str | None]
-) -> list[Explanation]:
-    """Why each of `items` fits its history (catalog positions, oldest first, none empty)."""
-    catalog = model.catalog
-    task = FollowUp.load(model, "explanation")
-    together = Together.fit(model.dataset, catalog)
-    near = [nearest(together, history, item) for history, item in zip(histories, items, strict=True)]
-    replies = explanation_replies(task, histories, items, near)
-    return [
-        Explanation(
-            domain=model.recipe.domain,
-            adapter=model.adapter,
-            user=user,
-            item_id=catalog.item_id[item],
-            title=catalog.title[item],
-            text=plain(reply),
-            shared=tuple(name for name in shares(task.categories_of(history)) if name in catalog.categories[item]),
-            near=tuple(catalog.title[other] for other in mine),
-        )
-        for user, history, item, mine, reply in zip(users, histories, items, near, replies, strict=True)
-    ]
 
 
 def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:

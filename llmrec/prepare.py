@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock
-
 from llmrec import assets, config
 from llmrec.data import sources
 from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import k_core, split
 from llmrec.errors import DataError
+from llmrec.locks import locked
 
 
 def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
@@ -31,7 +30,7 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
     }
     if not force and _is_current(folder, made_from):
         return folder
-    with _lock(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock"), DataError):
         if force or not _is_current(folder, made_from):  # another process may have been first
             dataset = sources.read(source, assets.resolve)
             dataset = rated(dataset, source.min_rating)
@@ -73,15 +72,3 @@ def _is_current(folder: Path, made_from: dict[str, Any]) -> bool:
     manifest = read_manifest(folder)
     compared = ("data", "split", "source") if made_from["source"] else ("data", "split")
     return manifest is not None and all(manifest.get(key) == made_from[key] for key in compared)
-
-
-def _lock(path: Path) -> AcquireReturnProxy:
-    """The lock, held until the end of a `with`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path).acquire()
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path.parent}: cannot be written: {reason}; set LLMREC_HOME to a folder that can be written"
-        ) from None

@@ -123,6 +123,21 @@ def question(
     )
 
 
+def somebody(
+    recipe: config.Recipe, what: str, *, user: str | None = None, history: Sequence[str] = ()
+) -> tuple[Question, Catalog]:
+    """A question about a person of whom something must be known, and the domain's catalog.
+
+    Raises: DataError (unknown user or title; `what` and the way out where nobody is named).
+    """
+    dataset = prepare.load(recipe)
+    catalog = Catalog.of(dataset)
+    asked = question(dataset, catalog, user=user, history=history)
+    if not asked.history:
+        raise DataError(f'{what}: name a user with a history, or titles: --history "A Title"')
+    return asked, catalog
+
+
 def answer(model: Recommender, asked: Question, n: int, *, prior: bool = True) -> Recommendation:
     """The top `n` for one question."""
     [(items, exact)] = rank_histories(model, [asked.history], n, [asked.exclude], asked.allowed, prior=prior)

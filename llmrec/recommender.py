@@ -175,7 +175,9 @@ class Recommender:
             allowed: (items,) bool; false items may not be offered to anyone.
             candidates: the only positions that may be offered, per history; None allows all.
             prior: add the card's weight of its prior.
+        Raises: AdapterError where the adapter has not learned next_item.
         """
+        self._check_ranks()
         items = len(self.catalog)
         offered = None if allowed is None else terms.only(items, np.flatnonzero(allowed))
 
@@ -203,12 +205,23 @@ class Recommender:
 
         Nothing is masked: an item of the history has a number, too.
         """
+        self._check_ranks()
         found = []
         prompts = self.prompts(histories)
         for i, log_p in enumerate(log_p_of(self.engine, prompts, self.listing.choices, items)):
             bonus = self._expected(histories[i])[list(items[i])] if prior and self.prior_weight else 0
             found.append((log_p, (log_p + bonus).astype(np.float32)))
         return found
+
+    def _check_ranks(self) -> None:
+        """Raises: AdapterError for an adapter that has read lists, but never learned to continue them."""
+        tasks = self.card.get("recipe", {}).get("tasks", {})
+        if tasks and "next_item" not in tasks:
+            raise AdapterError(
+                f"{self.adapter}: not trained on next_item (only {', '.join(tasks)}), so it cannot rank a catalog; "
+                f"name next_item among the recipe's tasks and run `llmrec train {self.recipe.domain}`, name another "
+                "adapter, or give --base"
+            )
 
     def _expected(self, history: Sequence[int]) -> np.ndarray:
         """(items,) float32: the bonus of the card's weight of its prior."""
@@ -219,7 +232,10 @@ def _trained_wording(folder: Path, card: dict[str, Any], prompts: Path) -> Templ
     """The list's wording as it was trained, and a line to the user where the folder `prompts` says something else."""
     saved = saved_prompts(folder, card)
     if "next_item" not in saved:
-        raise AdapterError(f"{folder}: not trained on next_item (only {', '.join(saved)}); it cannot rank a catalog")
+        raise AdapterError(
+            f"{folder}: not trained on next_item, and without its wording (only {', '.join(saved)}); it cannot read a "
+            "history: name an adapter that can, or train it again with a task of histories"
+        )
     if changed := outdated(saved, prompts):
         LOG.warning(
             "%s answers with the wording it was trained on, not with today's prompts/ (%s); see what changed with "

@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmrec import config, prepare
-from llmrec.data.catalog import Catalog
+from llmrec import config
 from llmrec.data.names import readable
-from llmrec.errors import DataError
-from llmrec.recommend import question
+from llmrec.recommend import somebody
 
 if TYPE_CHECKING:  # it imports torch
     from llmrec.insight import Interest
@@ -56,15 +54,12 @@ def summarize(
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
-    dataset = prepare.load(recipe)
-    asked = question(dataset, Catalog.of(dataset), user=user, history=history)
-    if not asked.history:
-        raise DataError('nothing to sum up: name a user with a history, or titles: --history "A Title"')
-    from llmrec.insight import summaries
+    asked, _ = somebody(recipe, "nothing to sum up", user=user, history=history)
+    from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
     model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
-    [(text, interests)] = summaries(model, [asked.history])
+    [(text, interests)] = Insight(model).summaries([asked.history])
     titles = tuple(model.catalog.title[item] for item in asked.history)
     return Summary(recipe.domain, model.adapter, user, titles, text, interests)
 

@@ -57,8 +57,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         shutil.rmtree(run, ignore_errors=True)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
-        adapters.copy_prompts(config.project() / "prompts", recipe.tasks, run)
-    prompts = {name: Template.load(config.project() / "prompts" / f"{name}.yaml").digest for name in recipe.tasks}
+        adapters.copy_prompts(config.project() / "prompts", wordings(recipe), run)
+    prompts = {name: template.digest for name, template in wordings(recipe).items()}
     variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
     if recipe.fit.cache != "none":
         check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
@@ -76,7 +76,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         out.mkdir(parents=True, exist_ok=True)
         fitted = {key: value for one in learned.values() for key, value in one.finish(out).items()}
         digest = adapters.save(model, out)
-        adapters.copy_prompts(run / "prompts", recipe.tasks, out)
+        adapters.copy_prompts(run / "prompts", prompts, out)
         curve(state, metric, out / "curve.png", title=f"{recipe.domain}: {base.name}")
         shutil.copyfile(run / "log.jsonl", out / "log.jsonl")
         fitted |= {"init_from": start.note} if start else {}
@@ -106,14 +106,22 @@ def validation(validated: Mapping[str, Learner]) -> dict[str, float]:
     return found
 
 
+def wordings(recipe: config.Recipe) -> dict[str, Template]:
+    """Today's prompt files that the recipe's tasks read, by name: one after a list reads the list's, too."""
+    folder = config.project() / "prompts"
+    own = {name: Template.load(folder / f"{name}.yaml") for name in recipe.tasks}
+    before = {template.follows for template in own.values() if template.follows} - {*own}
+    return own | {name: Template.load(folder / f"{name}.yaml") for name in sorted(before)}
+
+
 def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner) -> Path:
     """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed."""
     settings = recipe.model_dump(
         mode="json", exclude={"fit": {"checkpoint_minutes"}, "prior": {"kind"}, "licence": True}
     )
-    wordings = [Template.load(config.project() / "prompts" / f"{name}.yaml").meaning for name in recipe.tasks]
+    meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
-    text = json.dumps([settings, wordings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)
+    text = json.dumps([settings, meanings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)
     return config.home() / "runs" / f"{recipe.domain}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

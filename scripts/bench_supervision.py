@@ -75,7 +75,8 @@ def curve(recipe: config.Recipe, tokens: int, points: int) -> tuple[list[tuple[f
     for entry in state.log:
         validating += entry.get("validating", 0.0)
         if METRIC in entry:
-            found.append((entry["seconds"] - validating, -entry[METRIC]))
+            seconds = max(entry["seconds"] - validating, 0.1)  # logged in tenths, and training took some
+            found.append((seconds, -entry[METRIC]))
     seen = epochs * sum(len(row.starts) for row in variants[0])
     return found, f"{state.step} steps, {epochs:.3g} epochs, {seen:,.0f} targets"
 

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from llmrec import config
@@ -37,7 +36,8 @@ from llmrec.choices.search import listed
 from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import data_digest, read_card, write_table, write_text
+from llmrec.evaluate import data_digest, read_card
+from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
 from llmrec.learning import review_sentiment as reviews
 from llmrec.learning.next_item import recommender
@@ -49,6 +49,7 @@ from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.head import base_weight
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
+from llmrec.parts import Parts, Seconds, write_text
 from llmrec.sentiment import Sentiment
 from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest import HORIZON, expected
@@ -97,8 +98,7 @@ def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
     ranker = recommender(model.recipe, model.encoder, model.engine)
     split = model.recipe.split
     found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
-    chosen = {*asked.sample(list(dict.fromkeys(query.user_id for query in found)))}
-    found = [query for query in found if query.user_id in chosen]
+    found = sampled_users(found, asked.users, asked.seed)
     lists = in_blocks(
         lambda some: list(listed(ranker.rank([query.history for query in some], 10, prior=False), 10)),
         found,
@@ -179,20 +179,6 @@ def interval(values: Sequence[float], whole: float) -> dict[str, float]:
     return {"mean": whole, "low": float(low), "high": float(high)}
 
 
-def kept(file: Path, made_from: dict[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Records from `file` where they were made from the same, else made now."""
-    try:
-        table = pq.read_table(file)
-        if json.loads((table.schema.metadata or {})[b"made_from"]) == made_from:
-            return table.to_pandas()
-    except (OSError, KeyError, ValueError, pa.ArrowException):
-        pass
-    records = make()
-    table = pa.Table.from_pandas(records, preserve_index=False)
-    write_table(table.replace_schema_metadata({"made_from": json.dumps(made_from)}), file)
-    return records
-
-
 def joint(
     asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000
 ) -> dict[str, Any]:  # fmt: skip
@@ -207,10 +193,10 @@ def joint(
     for name, folder in folders.items():
         loaded: list[Loaded] = []
 
-        def make(task: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> pd.DataFrame:
+        def make(task: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
             if not loaded:
                 loaded.append(Loaded(recipe, folder))
-            return MEASURES[task](loaded[0], asked)
+            return pa.Table.from_pandas(MEASURES[task](loaded[0], asked), preserve_index=False), {}
 
         for task in tasks:
             made_from = {
@@ -218,7 +204,9 @@ def joint(
                 "users": asked.users, "seed": asked.seed, "wording": _template(task).digest,
                 "data": _digest(recipe, task), "recipe": recipe.split.model_dump(mode="json"),
             }  # fmt: skip
-            records[name, task] = kept(out / f"{name}-{task}.parquet", made_from, lambda task=task: make(task))
+            records[name, task], _ = Parts(out).get(
+                f"{name}-{task}", made_from, lambda task=task: make(task), pa.Table.to_pandas
+            )
     measured: dict[str, Any] = {name: {} for name in folders}
     differences = []
     for task in tasks:

@@ -33,6 +33,8 @@ os.environ |= {
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+PATIENCE = 900  # seconds for a process or a server of our own: a bound on what hangs, never a measure
+
 REAL_HOME = Path(os.environ.get("LLMREC_TEST_HOME") or config.home())
 
 
@@ -137,9 +139,10 @@ def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         running = subprocess.Popen(words, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             assert running.poll() is None, log.read_text()[-3000:]
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=60):
                 break
             time.sleep(0.5)
         else:
@@ -147,7 +150,7 @@ def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield url
     finally:
         running.terminate()
-        running.wait(30)
+        running.wait(PATIENCE)
 
 
 @pytest.fixture(scope="session")

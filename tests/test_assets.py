@@ -8,10 +8,13 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 from llmrec import assets, config
 from llmrec.assets import ASSETS, Asset, fetch, resolve
@@ -172,29 +175,29 @@ def test_what_a_killed_process_left_is_removed(films):
     assert left() == ["tiny-films-1.0"]
 
 
-def _fetch_slowly(asset: Asset, count: Path) -> None:
+def _fetch_slowly(asset: Asset, count: Path, both: threading.Barrier) -> None:
     unpack = assets._unpack
 
     def slow(*arguments):
-        import time
-
         with count.open("a") as file:
             file.write("x")
-        time.sleep(1.5)  # longer than the first, quiet wait for the lock
+        time.sleep(1.5)  # so that the other most likely waits, first quietly; nothing depends on it
         return unpack(*arguments)
 
     assets._unpack = slow
+    both.wait(PATIENCE)
     fetch(asset)
     os._exit(0 if sorted(p.name for p in fetch(asset).iterdir()) == ["a.inter", "b.item"] else 1)
 
 
 def test_two_processes_fetch_once(films, tmp_path):
     spawn = multiprocessing.get_context("spawn")
-    both = [spawn.Process(target=_fetch_slowly, args=(films, tmp_path / "count")) for _ in range(2)]
+    start = spawn.Barrier(2)
+    both = [spawn.Process(target=_fetch_slowly, args=(films, tmp_path / "count", start)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in both] == [0, 0]
     assert (tmp_path / "count").read_text() == "x"
     assert left() == ["tiny-films-1.0"]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from test_fit import ROWS, SETTINGS, TRIES, learner, same
+from test_fit import ROWS, SETTINGS, TRIES, killed, learner, same
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
@@ -122,32 +118,10 @@ def test_weights_in_force_are_logged_and_used(tmp_path: Path, kind: str) -> None
         assert (seen["review"] > seen["next_item"]) == (last["loss/review"] < last["loss/next_item"])
 
 
-KILLED = """
-import sys, os, signal
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-import test_balance
-from llmrec.config import Mixture
-from llmrec.model import fit as module
-save = module.save_checkpoint
-def killing(run, state, *rest):
-    save(run, state, *rest)
-    if state.step == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-module.save_checkpoint = killing
-test_balance.trained(Path({run!r}), mixture=Mixture(balance={kind!r}, dwa_every=0.2), checkpoint_minutes=1e-9)
-"""
-
-
 @pytest.mark.parametrize("kind", ["uncertainty", "dwa"])
 def test_a_killed_run_resumes_exactly_with_its_weights(tmp_path: Path, kind: str) -> None:
     whole, weights = trained(tmp_path / "whole", mixture=Mixture(balance=kind, dwa_every=0.2))
-    code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"), kind=kind)
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=300)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    [checkpoint] = (tmp_path / "killed").glob("checkpoint-*")
+    checkpoint = killed(tmp_path / "killed", 9, "test_balance", f"mixture=Mixture(balance={kind!r}, dwa_every=0.2)")
     extra = load_file(checkpoint / "trainable.safetensors").keys() - weights.keys()
     assert extra == ({f"log_variance/{name}" for name in BOTH} if kind == "uncertainty" else set())
     resumed, again = trained(tmp_path / "killed", mixture=Mixture(balance=kind, dwa_every=0.2))

@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 from typer.testing import CliRunner
 
 from llmrec import __version__, cli
@@ -155,7 +155,9 @@ def test_interrupted_ends_with_130(tmp_path: Path):
     code = (
         "import signal, sys, time; from llmrec import cli, recommend\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
-        "def slow(*_, **__): print('ready', flush=True); time.sleep(60)\n"
+        "def slow(*_, **__):\n"
+        "    print('ready', flush=True)\n"
+        "    while True: time.sleep(0.1)\n"
         "recommend.recommend = slow; sys.argv = ['llmrec', 'recommend', 'movies']; cli.main()"
     )
     with subprocess.Popen(
@@ -163,7 +165,15 @@ def test_interrupted_ends_with_130(tmp_path: Path):
     ) as process:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(PATIENCE) == 130
         assert process.stderr.read() == b"stopped\n"
+
+
+def test_a_lock_that_is_a_link_is_one_line(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text("domain: films\ndata: {path: none.csv}\n")
+    (tmp_path / "home" / "data").mkdir(parents=True)
+    (tmp_path / "home" / "data" / ".films.lock").symlink_to("nowhere")
+    done = shell("prepare", str(tmp_path / "recipe.yaml"), LLMREC_HOME=str(tmp_path / "home"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert ".films.lock: a lock is a plain file, and this is a symbolic link; delete it" in done.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import PATIENCE
 from safetensors.torch import load_file
 from test_balance import BOTH, trained
 from test_fit import SETTINGS, learner, same
@@ -157,7 +158,7 @@ def test_two_processes_settle_conflicts_as_one_does(tmp_path: Path) -> None:
     here = Path(__file__).parent
     script.write_text(WORKER.format(tests=str(here), root=str(here.parent), folder=str(tmp_path)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(launcher, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(launcher, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in TOGETHER:
         alone = together(tmp_path / "alone", name, Accelerator(cpu=True))

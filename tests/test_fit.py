@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from accelerate import Accelerator
+from conftest import PATIENCE
 from torch import nn
 
 from llmrec.choices.trie import ChoiceTrie
@@ -213,24 +214,32 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import test_fit
-from llmrec.model import fit as module
-save = module.save_checkpoint
+import {module}
+from llmrec.config import Mixture
+from llmrec.model import fit
+save = fit.save_checkpoint
 def killing(run, state, *rest):
     save(run, state, *rest)
-    if state.step == 7:
+    if state.step == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
-module.save_checkpoint = killing
-test_fit.trained(Path({run!r}), checkpoint_minutes=1e-9)
+fit.save_checkpoint = killing
+{module}.trained(Path({run!r}), checkpoint_minutes=1e-9, {settings})
 """
+
+
+def killed(run: Path, step: int, module: str = "test_fit", settings: str = "") -> Path:
+    """The one checkpoint of a training, of a test module's `trained`, that was killed right after `step`."""
+    tests = str(Path(__file__).parent)
+    code = KILLED.format(tests=tests, module=module, step=step, run=str(run), settings=settings)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=PATIENCE)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    [checkpoint] = run.glob("checkpoint-*")
+    return checkpoint
 
 
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
-    code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"))
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=120)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    assert [path.name for path in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-00000007"]
+    assert killed(tmp_path / "killed", 7).name == "checkpoint-00000007"
     assert same(whole, trained(tmp_path / "killed"))
 
 

@@ -20,18 +20,21 @@ from llmrec.data.split import histories
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
-from llmrec.insight import summaries
+from llmrec.insight import Insight
 from llmrec.learning import learners
 from llmrec.model.encode import Encoder
-from llmrec.model.load import load_tokenizer
+from llmrec.model.load import base_model, load_tokenizer
 from llmrec.prepare import load
 from llmrec.prompts import attempt_task, print_said
+from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.score import job, score
 from llmrec.summarize import print_summary, summarize
 from llmrec.tasks import explanation, interest, interest_summary
 from llmrec.tasks.follow_up import shares
+from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Message, Name, Template
+from llmrec.train import run_folder, train
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,7 +70,8 @@ def test_interests_follow_the_history(trained: Path) -> None:
     model = Recommender.load(config.load_recipe("films"), "films")
     people = histories(model.dataset, model.catalog, "train")[:12]
     right = 0
-    for person, (text, interests) in zip(people, summaries(model, [one.items.tolist() for one in people]), strict=True):
+    said = Insight(model).summaries([one.items.tolist() for one in people])
+    for person, (text, interests) in zip(people, said, strict=True):
         own = COLOURS[int(person.user_id[1:]) % 3]
         assert sum(row.p for row in interests) == pytest.approx(1, abs=1e-4)
         assert {row.category: row.share for row in interests} == {colour: float(colour == own) for colour in COLOURS}
@@ -109,13 +113,59 @@ def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: P
         summarize("films", user="u1", adapter="narrow")
 
 
-def test_whole_files_are_told(trained: Path, tmp_path: Path) -> None:
+def test_who_learned_no_lists_still_says_what_it_learned(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(world, project, ignore=shutil.ignore_patterns("base"))
+    monkeypatch.setenv("LLMREC_PROJECT", str(project))
+    recipe = config.load_recipe(
+        "films", ("tasks={interest: {examples: 8}, interest_summary: {examples: 8}}", "fit.epochs=1", "fit.cache=none")
+    )
+    base = base_model(recipe.base_model)
+    run = run_folder(recipe, base)
+    folder = train(recipe, out=project / "adapters" / "told")
+    card = json.loads((folder / "card.json").read_text())
+    assert set(card["loss"]) == {"interest", "interest_summary"} and len(card["items"]) == len(tiny.FILMS)
+    assert {path.stem for path in (folder / "prompts").iterdir()} == {*card["prompts"]} == {*card["loss"], "next_item"}
+    before = summarize("films", user="u1", adapter="told")
+    assert sum(row.p for row in before.interests) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(
+        AdapterError, match=r"told: not trained on next_item \(only interest, interest_summary\).*--base"
+    ):
+        recommend("films", user="u1", adapter="told")
+
+    listed = project / "prompts" / "next_item.yaml"  # edited later: what stands before these tasks is another list
+    listed.write_text(listed.read_text().replace("Continue the list.", "What else?"))
+    assert run_folder(recipe, base) != run
+    assert summarize("films", user="u1", adapter="told") == before
+    assert outdated(saved_prompts(folder, card), project / "prompts") == ["next_item"]
+
+
+def test_who_reads_no_lists_is_named(trained: Path, world: Path) -> None:
+    other = world / "adapters" / "unlisted"
+    shutil.copytree(trained, other)
+    card = json.loads((other / "card.json").read_text())
+    del card["prompts"]["next_item"]
+    (other / "card.json").write_text(json.dumps(card))
+    with pytest.raises(
+        AdapterError, match="unlisted: not trained on next_item, and without its wording.*train it again"
+    ):
+        summarize("films", user="u1", adapter="unlisted")
+
+
+def test_whole_files_are_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    load, fit = FollowUp.load, Together.fit
+    monkeypatch.setattr(FollowUp, "load", lambda model, task: loaded.append(task) or load(model, task))
+    monkeypatch.setattr(Together, "fit", lambda *data: loaded.append("together") or fit(*data))
     (tmp_path / "pairs.csv").write_text("user_id,item_id\nu0,i3\nnobody,i3\nu1,i7\nu2,i99\n")
     asked = job("films", str(tmp_path / "pairs.csv"), kind="explanations", format="jsonl", shard_rows=2)
     score(asked, tmp_path / "reasons")
     shards = sorted((tmp_path / "reasons").glob("scores-*"))
     rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
     assert [(row["row"], row["user_id"], row["shared"]) for row in rows] == [(1, "u0", ["Red"]), (3, "u1", ["Blue"])]
+    assert sorted(loaded) == ["explanation", "together"]  # once for both shards
     alone = explain("films", tiny.FILMS[3], user="u0")
     assert rows[0]["text"] == alone.text and tuple(rows[0]["near"]) == alone.near
     score(job("films", str(tmp_path / "pairs.csv"), kind="summaries"), tmp_path / "summaries")
@@ -158,6 +208,8 @@ def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:
     recipe = config.load_recipe("films")
     encoder = Encoder(load_tokenizer(world / "base"))
     made = learners(recipe, encoder, _Engine(len(encoder.tokenizer)))  # type: ignore[arg-type]
+    lists = {id(getattr(one, "follow_up", one).recommender.listing) for one in made.values()}  # type: ignore[attr-defined]
+    assert len(made) == 4 and len(lists) == 1  # built once
     for row in made["interest"].rows(0):
         assert row.p is not None and row.p.shape == (1, 3) and row.p.sum() == pytest.approx(1)
         assert row.p[0, row.choices[0]] > 0

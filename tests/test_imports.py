@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "llmrec").rglob("*.py"))
 LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"errors"},
-    {"config"},
+    {"config", "locks"},
     {"hub"},
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
@@ -25,6 +25,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
         "show",
         "train",
         "evaluate",
+        "parts",
         "recommend",
         "summarize",
         "explain",

@@ -55,22 +55,6 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     assert "| joint - alone | interest: interest_p |" in table and "*" in table
 
 
-def test_what_is_measured_is_kept_until_something_changes(tmp_path: Path) -> None:
-    made: list[int] = []
-
-    def make() -> pd.DataFrame:
-        made.append(1)
-        return pd.DataFrame({"unit": ["u"], "value": [0.5]})
-
-    file = tmp_path / "one.parquet"
-    for weights in ("a", "a", "b"):
-        assert SCRIPT["kept"](file, {"weights": weights}, make)["value"].tolist() == [0.5]
-    assert len(made) == 2
-    file.write_bytes(b"cut off")
-    SCRIPT["kept"](file, {"weights": "b"}, make)
-    assert len(made) == 3
-
-
 def test_labels_are_measured_over_what_is_drawn() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     records = pd.DataFrame({"unit": ["0", "1", "2"], "true": [0, 1, 1], "p0": p[:, 0], "p1": p[:, 1]})

@@ -123,17 +123,17 @@ def test_too_many_requests_are_not_begun(serve) -> None:
 
 
 def test_time_is_bounded(serve) -> None:
-    server = serve(lambda material: time.sleep(1) or '{"rating": 1}')
-    started = time.monotonic()
+    over = threading.Event()
+    server = serve(lambda material: over.wait() and '{"rating": 1}')
     marks = Judge(server.url, "m", seconds=0.3).rate(["x"] * 40, ["y"] * 40)
-    assert np.isnan(marks).all() and time.monotonic() - started < 5 and len(server.seen) <= llm_judge.CONNECTIONS
+    over.set()
+    assert np.isnan(marks).all() and len(server.seen) <= llm_judge.CONNECTIONS
 
 
 def test_an_answer_that_drips_is_given_up(serve) -> None:
     server = serve(lambda material: '{"rating": 1}' + " " * 1000)
-    server.slow = True
-    started = time.monotonic()
-    assert np.isnan(Judge(server.url, "m", seconds=0.3).rate(["x"], ["y"])).all() and time.monotonic() - started < 5
+    server.slow = True  # the whole answer takes 20 seconds, and would be a rating
+    assert np.isnan(Judge(server.url, "m", seconds=0.3).rate(["x"], ["y"])).all()
 
 
 def test_a_busy_server_is_asked_again(serve, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from llmrec import cli, config
 from llmrec.data.split import Query
 from llmrec.errors import AdapterError, LlmrecError, RecipeError
+from llmrec.follow_up import FollowUp
 from llmrec.measuring import measure, task_of
 from llmrec.measuring.after_list import Person, World, people, sampled
 from llmrec.measuring.texts import Explanations, Summaries
@@ -99,6 +100,46 @@ def test_texts_beside_what_the_data_says(tmp_path: Path, task: str) -> None:
     for row in records[records["writer"] == "template"].to_dict("records"):
         own = COLOURS[int(row["user_id"][1:]) % 3]
         assert own in row["reply"] and not ({*COLOURS} - {own}) & {*row["reply"].split()}
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [("interest", "predictors"), ("interest_summary", "writers"), ("explanation", "writers")],
+)  # fmt: skip
+def test_an_interrupted_suite_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, names: str) -> None:
+    """The model is asked last; what stood before it is kept, and then all of it."""
+    first = "popular" if task == "interest" else "template"
+    asked = suite(tmp_path, task=task, **{names: [first, "llm"]}, users=4)
+    loaded: list[str | None] = []
+    load = FollowUp.write if task != "interest" else FollowUp.log_p
+
+    def counted(self: FollowUp, *args: Any, **options: Any) -> Any:
+        loaded.append(self.recommender.adapter)
+        if len(loaded) == 1:
+            raise KeyboardInterrupt
+        return load(self, *args, **options)
+
+    monkeypatch.setattr(FollowUp, load.__name__, counted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(asked, out=tmp_path / "out")
+    assert [path.stem for path in (tmp_path / "out" / "parts").iterdir()] == [first]
+    begun = (tmp_path / "out" / "parts" / f"{first}.parquet").stat().st_mtime_ns
+    whole = results(measure(asked, out=tmp_path / "out"))
+    assert (tmp_path / "out" / "parts" / f"{first}.parquet").stat().st_mtime_ns == begun and len(loaded) == 2
+    again = results(measure(asked, ("samples=60",), out=tmp_path / "out"))  # intervals need no answers
+    assert len(loaded) == 2 and again[names]["llm"]["seconds"] == whole[names]["llm"]["seconds"]
+    anew = results(measure(asked, out=tmp_path / "new"))
+    assert strip(anew) == strip(whole) and len(loaded) == 3
+    measure(asked, ("users=3",), out=tmp_path / "out")
+    measure(asked, out=tmp_path / "new", force=True)
+    assert len(loaded) == 5
+
+
+def strip(found: dict[str, Any]) -> dict[str, Any]:
+    """Results without the time."""
+    if not isinstance(found, dict):
+        return found
+    return {key: strip(value) for key, value in found.items() if key not in ("finished", "seconds")}
 
 
 def test_reviews_can_be_copied(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

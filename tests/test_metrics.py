@@ -122,3 +122,10 @@ def test_tables_show_intervals_and_differences():
     assert "## test-time\n\n1,000 users, 2,000 queries, 30 items" in text
     assert "| popular | 0.2500 [0.2000, 0.3000] |" in text and "1.0 + 2.0" in text
     assert "| x - y | ndcg@5 | +0.2500 [+0.2000, +0.3000] | yes |" in text
+    assert "No winner" not in text
+    level = {"a": "x", "b": "z", "metric": "ndcg@5", "mean": 0.1, "low": -0.1, "high": 0.2, "excludes_zero": False}
+    results["splits"]["test-time"]["differences"] += [level, {**level, "metric": "hr@5"}]
+    assert "**No winner** between x and z: with 1,000 users the interval" in report.markdown(results)
+    assert "ask more" not in report.markdown(results)  # all have been asked
+    results["settings"]["users"] = 1000
+    assert "which ranks better; ask more of them." in report.markdown(results)

@@ -7,6 +7,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 from llmrec import config
 from llmrec.data import sources
@@ -149,6 +150,6 @@ def test_two_processes_prepare_together(recipe):
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in both] == [0, 0]
     assert Dataset.load(data_folder(recipe)).counts()["users"] == 3

@@ -31,11 +31,7 @@ TITLES = ["Fargo", "Heat", "Alien", "Brazil", "Casino", "Dune", "Elf", "Frozen",
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny.base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

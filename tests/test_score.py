@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pandas as pd
 import pytest
 import tiny
 import yaml
+from conftest import PATIENCE
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -37,9 +36,7 @@ USERS, ITEMS = 12, 15
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base model and a recipe of fifteen films that twelve people have seen some of."""
     root = tmp_path_factory.mktemp("world")
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
+    tiny.base(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
     for user in range(USERS):
@@ -235,7 +232,7 @@ def test_reviews_get_what_judging_says(world, tmp_path, engine: str):
 
 
 DRIVER = """
-import os, random, signal, sys, time
+import os, random, signal, sys
 from pathlib import Path
 from rich.console import Console
 from llmrec import score
@@ -245,24 +242,28 @@ random.seed(int(sys.argv[4]))
 asked = score.job(recipe, source, base=True, engine="fake", n=3, shard_rows=100)
 model = Recommender.load(asked.recipe, None, engine="fake")
 score._load = lambda job: model
-kills, wait = 0, 0.2
+
+def dies(left):  # moments are counted in calls of functions: the same on every machine
+    def count(*_):
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.setprofile(count)
+
+kills, most = 0, 150_000
 while True:
+    moment = random.randint(1, int(most))
     child = os.fork()
     if not child:
+        dies(moment)
         score.score(asked, Path(out), console=Console(quiet=True))
         os._exit(0)
-    until = time.monotonic() + random.uniform(0, wait)
-    while time.monotonic() < until and not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        time.sleep(0.001)
-    else:
-        if time.monotonic() >= until:
-            os.kill(child, signal.SIGKILL)
-            ended = os.waitpid(child, 0)
-    status = os.waitstatus_to_exitcode(ended[1])
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == 0:
         break
     assert status == -signal.SIGKILL, status
-    kills, wait = kills + 1, wait * 1.1
+    kills, most = kills + 1, most * 1.3
 print(kills)
 """
 
@@ -271,10 +272,10 @@ print(kills)
 def test_killed_again_and_again_at_random(world, tmp_path, seed: int):
     """Real SIGKILLs of real processes, until one gets to the end."""
     rng = np.random.default_rng(seed)
-    users = [f"u{i}" if i < USERS else "nobody" for i in rng.integers(0, USERS + 1, 3000)]
+    users = [f"u{i}" if i < USERS else "nobody" for i in rng.integers(0, USERS + 1, 1200)]
     source = csv(tmp_path, "user_id", *users)
     words = [sys.executable, "-c", DRIVER, world / "recipe.yaml", source, tmp_path / "killed", str(seed)]
-    driver = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    driver = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert driver.returncode == 0, driver.stderr
     assert int(driver.stdout) >= 3
     asked = job(world, source, shard_rows=100)
@@ -288,22 +289,26 @@ def test_killed_again_and_again_at_random(world, tmp_path, seed: int):
 
 def test_ctrl_c_keeps_what_is_done(world, tmp_path):
     """The process of a shell, stopped in the middle: status 130, one line, and the same command goes on."""
-    source = csv(tmp_path, "user_id", *(f"u{i % USERS}" for i in range(100_000)))
-    words = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-             "from llmrec import cli; cli.main()", "score", str(world / "recipe.yaml"), "--base", "--engine", "fake",
+    source = csv(tmp_path, "user_id", *(f"u{i % USERS}" for i in range(300)))
+    code = (
+        "import signal, time; from llmrec import cli; from llmrec.jobs.output import Output\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); commit = Output.commit\n"
+        "def waits(self, *args):\n"
+        "    commit(self, *args)\n"
+        "    if self.rows == 100: print('two shards', flush=True)\n"
+        "    while self.rows == 100: time.sleep(0.1)\n"
+        "Output.commit = waits; cli.main()"
+    )
+    words = [sys.executable, "-c", code, "score", str(world / "recipe.yaml"), "--base", "--engine", "fake",
              "--input", str(source), "--output", str(tmp_path / "out"), "--shard-rows", "50"]  # fmt: skip
-    shards = tmp_path / "out" / "_shards.jsonl"
-    with subprocess.Popen(words, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ}) as process:
-        for _ in range(600):
-            if shards.exists() and shards.read_bytes().count(b"\n") >= 2:
-                break
-            time.sleep(0.1)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"two shards\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-        assert process.stderr
+        assert process.wait(PATIENCE) == 130
         said = process.stderr.read().decode().splitlines()
-    kept = 50 * shards.read_bytes().count(b"\n")
-    assert said == [f"{kept:,} rows are done and kept; the same command goes on from there", "stopped"]
+    assert (tmp_path / "out" / "_shards.jsonl").read_bytes().count(b"\n") == 2
+    assert said == ["100 rows are done and kept; the same command goes on from there", "stopped"]
     short = csv(tmp_path, "user_id", "u1")  # the input has changed meanwhile
     with pytest.raises(JobError, match="made with other settings or input .*input.digest.*--restart"):
         done(job(world, short, n=10, shard_rows=50), tmp_path / "out")

@@ -50,10 +50,10 @@ def test_no_letter_is_lost_and_no_line_broken(text: str) -> None:
 
 
 def test_hostile_text_is_clipped_in_no_time(features: Features) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # how busy the machine is does not matter
     for text in (
-        "." * 19_000 + "a",
-        "." * 9_000 + ")" * 9_000 + "a",
+        "." * 190_000 + "a",
+        "." * 90_000 + ")" * 90_000 + "a",
         "a" * 1_000_000,
         ". " * 500_000,
         "e.g." * 250_000,
@@ -62,7 +62,7 @@ def test_hostile_text_is_clipped_in_no_time(features: Features) -> None:
         found = sentences(text)
         assert all(len(one) <= MAX_SENTENCE_CHARS and one.isprintable() for one in found)
         reason(text, features)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 100  # linear: one or two; quadratic: an hour
 
 
 def test_features_are_what_the_reviews_speak_of(features: Features) -> None:

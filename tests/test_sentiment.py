@@ -20,10 +20,11 @@ from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.learning.review_sentiment import balanced
 from llmrec.measuring import measure
+from llmrec.measuring import review_sentiment as measured
 from llmrec.measuring.review_sentiment import compared
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
-from llmrec.sentiment import Sentiment
+from llmrec.sentiment import Judge, Sentiment
 from llmrec.tasks.review_sentiment import label_of, labels
 from llmrec.tasks.saved import changes
 from llmrec.tasks.template import Template
@@ -200,7 +201,7 @@ def test_a_domain_of_reviews_alone_is_prepared_and_verified(here: Path, home: Pa
     assert verified.exit_code == 0 and "catalog" not in verified.output, verified.output
 
 
-def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -> None:
+def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = review("shop", ["Toy Story 7 Heat", "Toy Story 300 Suspects"])
     assert [one.label for one in found] == ["negative", "positive"]
     assert all(sum(one.p.values()) == pytest.approx(1) for one in found)
@@ -208,6 +209,16 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -
     macro = {name: measured["metrics"]["macro_f1"]["mean"] for name, measured in results["judges"].items()}
     assert macro["llm"] > 0.6 > 0.4 > macro["majority"] and macro["llm"] > macro["base"] + 0.2
     assert "llm - base" in (tmp_path / "table.md").read_text()
+
+    def fails(*_: object, **__: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(Judge, "load", fails)
+    monkeypatch.setattr(measured, "_tfidf", fails)
+    again = json.loads((measure("shop", out=tmp_path) / "results.json").read_text())  # all of it is kept
+    assert {**again, "finished": ""} == {**results, "finished": ""}
+    with pytest.raises(AssertionError, match="asked again"):
+        measure("shop", ("reviews=7",), out=tmp_path)
 
 
 def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from conftest import free_port
+from conftest import PATIENCE
 from safetensors.torch import load_file, save_file
 
 from llmrec import config
@@ -46,10 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with prompts, a base model, a domain of fifteen films, and 30 people who walk through them."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "prompts", root / "prompts")
-    base = root / "base"
-    tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    base = tiny.base(root / "base")
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
     for user in range(30):
@@ -176,9 +173,9 @@ def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypa
     one = train(recipe, out=tmp_path / "one")
     monkeypatch.setenv("LLMREC_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
-    command = [*launcher, "--master_port", str(free_port()), "-m", "llmrec", "train", "films", *settings]
-    said = finished([*command, "--out", str(tmp_path / "two")], seconds=900)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "llmrec", "train", "films", *settings]
+    said = finished([*command, "--out", str(tmp_path / "two")])
     assert said.count(str(tmp_path / "two")) == 1  # one voice
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (one, tmp_path / "two"))
     assert ours.keys() == theirs.keys()
@@ -197,16 +194,16 @@ def learned(recipe: config.Recipe) -> dict[str, Learner]:
     return learners(recipe, Encoder(tokenizer), HFEngine(load_model(base, dtype=torch.float32), tokenizer))
 
 
-def finished(command: list[str], seconds: int) -> str:
+def finished(command: list[str]) -> str:
     """What a command and all it started say, ended together when time is up."""
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     try:
-        said, _ = running.communicate(timeout=seconds)
+        said, _ = running.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(running.pid, signal.SIGKILL)
-        raise AssertionError(f"still running after {seconds} s: {running.communicate()[0][-3000:]}") from None
+        raise AssertionError(f"still running after {PATIENCE} s: {running.communicate()[0][-3000:]}") from None
     assert running.returncode == 0, said[-3000:]
     return said
 
@@ -290,8 +287,7 @@ def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tm
         Recommender.load(recipe, "card")
 
     other = tmp_path / "other"
-    tiny.model(len(tiny.tokenizer("gpt2")), seed=1).save_pretrained(other)
-    tiny.tokenizer("gpt2").save_pretrained(other)
+    tiny.base(other, seed=1)
     with pytest.raises(AdapterError, match="trained on other weights"):
         Recommender.load(config.load_recipe("films", (f"base_model={other}",)), "films")
 

@@ -92,12 +92,18 @@ def model(
     return LlamaForCausalLM._from_config(shape, attn_implementation="sdpa").eval().requires_grad_(False)
 
 
+def base(folder: Path, **shape: int) -> Path:
+    """A folder with a random base model and a tokenizer of GPT-2's kind."""
+    made = tokenizer("gpt2")
+    model(len(made), **shape).save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
 def films(root: Path) -> Path:
     """A project in `root`: fifteen films of three colours, and 30 people of whom each stays with one colour."""
     shutil.copytree(ROOT / "prompts", root / "prompts")
-    made = tokenizer("gpt2")
-    model(len(made), positions=512).save_pretrained(root / "base")  # room for replies
-    made.save_pretrained(root / "base")
+    base(root / "base", positions=512)  # room for replies
     rng = np.random.default_rng(0)
     rows = ["user_id,item_id,timestamp"]
     for user in range(30):

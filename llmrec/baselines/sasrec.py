@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from llmrec import config
 from llmrec.baselines import ScoreRanker
+from llmrec.data.sample import sampled
 from llmrec.data.split import History, Query
 from llmrec.errors import RecipeError
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -61,7 +62,7 @@ class SASRec(nn.Module):
         `settings.epochs`.  `tick` hears of epochs done and their most."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         rng = np.random.default_rng(seed)
-        asked = [valid[i] for i in np.sort(rng.permutation(len(valid))[: settings.valid_queries])]
+        asked = sampled(valid, settings.valid_queries, rng)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = cls(items, settings).to(device)

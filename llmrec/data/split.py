@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,26 @@ class Query:
     user_id: str
     history: tuple[int, ...]  # oldest first, whole; may be empty
     target: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """What is known of a user before the first interaction of a split, and what was chosen in it; catalog positions,
+    oldest first."""
+
+    user_id: str
+    history: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def people(asked: Sequence[Query]) -> list[Person]:
+    """One of each user, with the history of the first query; users without a history are left out."""
+    first: dict[str, Query] = {}
+    after: dict[str, list[int]] = {}
+    for query in asked:
+        first.setdefault(query.user_id, query)
+        after.setdefault(query.user_id, []).append(query.target)
+    return [Person(user, one.history, tuple(after[user])) for user, one in first.items() if one.history]
 
 
 def split(dataset: Dataset, settings: config.Split) -> Dataset:

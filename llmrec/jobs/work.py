@@ -21,6 +21,7 @@ from llmrec.data.split import histories
 from llmrec.errors import DataError
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.insight import Insight
     from llmrec.recommender import Recommender
     from llmrec.sentiment import Judge
 
@@ -106,9 +107,18 @@ class OfDomain:
     """Kinds whose rows name users and items of the domain."""
 
     task = "next_item"
+    _insight: Insight | None = None
 
     def known(self, model: Recommender) -> Known:
         return Known.of(model.dataset, model.catalog)
+
+    def insight(self, model: Recommender) -> Insight:
+        """What `model` says of people, the same for all batches of a job."""
+        if self._insight is None or self._insight.model is not model:
+            from llmrec.insight import Insight
+
+            self._insight = Insight(model)
+        return self._insight
 
 
 class Users(OfDomain):
@@ -257,9 +267,7 @@ class Summaries(OfDomain):
     def answer(
         self, model: Recommender, asked: Sequence[Question], n: int, prior: bool, tick: Tick
     ) -> list[dict[str, Any]]:
-        from llmrec.insight import summaries
-
-        found = summaries(model, [q.history for q in asked])
+        found = self.insight(model).summaries([q.history for q in asked])
         if tick:
             tick(len(asked))
         return [
@@ -295,10 +303,9 @@ class Explanations(Pairs):
     def answer(
         self, model: Recommender, asked: Sequence[Pair], n: int, prior: bool, tick: Tick
     ) -> list[dict[str, Any]]:
-        from llmrec.insight import explanations
-
         users = [pair.user for pair in asked]
-        found = explanations(model, [pair.history for pair in asked], [pair.item for pair in asked], users)
+        read, items = [pair.history for pair in asked], [pair.item for pair in asked]
+        found = self.insight(model).explanations(read, items, users)
         if tick:
             tick(len(asked))
         return [

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.split import histories, queries
+from llmrec.data.sample import sampled
+from llmrec.data.split import histories, people, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
-from llmrec.learning.next_item import recommender
+from llmrec.learning.next_item import known_items, recommender
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.template import Name, Template
@@ -48,13 +49,8 @@ class Moments:
         asked = queries(
             model.dataset, model.catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets
         )
-        found: dict[str, Moment] = {}
-        for query in asked:
-            moment = found.setdefault(query.user_id, Moment(list(query.history), [], False))
-            moment.after.append(query.target)
-        moments = [moment for moment in found.values() if moment.history]
-        chosen = np.random.default_rng(self.seed).permutation(len(moments))[: recipe.fit.valid_users]
-        self.valid = [moments[i] for i in np.sort(chosen)]
+        chosen = sampled(people(asked), recipe.fit.valid_users, self.seed)
+        self.valid = [Moment([*person.history], [*person.after], False) for person in chosen]
 
     def train(self, variant: int) -> Iterator[tuple[Moment, np.random.Generator]]:
         """One moment of every person with enough training interactions, or as many in all as the task's `examples`."""
@@ -67,6 +63,11 @@ class Moments:
             items = able[i]
             cut = int(rng.integers(FEWEST, len(items)))
             yield Moment(self._seen(items[:cut], rng), items[cut:], True), rng
+
+    def finish(self) -> dict[str, Any]:
+        """For the card: the categories, and the items of the lists that stand before."""
+        task = self.follow_up.template.task
+        return known_items(self.follow_up.recommender) | {task: {"categories": list(self.follow_up.categories)}}
 
     def wordings(self, rng: np.random.Generator) -> tuple[int, int]:
         """One of the turn's and one of the list's."""
@@ -127,7 +128,7 @@ class TextLearner:
         return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
 
     def finish(self, out: Path) -> dict[str, Any]:
-        return {self.task: {"categories": list(self.follow_up.categories)}}
+        return self.moments.finish()
 
     def _examples(
         self, moments: Sequence[Moment], rng: np.random.Generator

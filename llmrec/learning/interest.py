@@ -56,7 +56,7 @@ class Interest:
         return {self.metric: float(np.exp((true * log_p).sum(1).mean()))}
 
     def finish(self, out: Path) -> dict[str, Any]:
-        return {"interest": {"categories": list(self.follow_up.categories)}}
+        return self.moments.finish()
 
     def _expected(self, moment: Moment) -> np.ndarray:
         return expected(self.follow_up.categories_of(moment.after[:HORIZON]), self.follow_up.categories)

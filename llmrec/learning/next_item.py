@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from llmrec import config, prepare
 from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.metrics.ranking import hr, ndcg, ranks
@@ -61,12 +65,7 @@ class NextItem:
 
     def finish(self, out: Path) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
-        card = {
-            "catalog": self.digest,
-            "items": adapters.item_digests(self.recommender.listing.identifiers),
-            "prior_weight": weight,
-            "prior_weights_tried": fitted,
-        }
+        card = {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
         (out / adapters.TEACHER).unlink(missing_ok=True)
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
@@ -75,16 +74,34 @@ class NextItem:
         return card
 
 
+def known_items(recommender: Recommender) -> dict[str, Any]:
+    """What a card says of the catalog whose titles an adapter has learned."""
+    items = adapters.item_digests(recommender.listing.identifiers)
+    return {"catalog": recommender.catalog.digest, "items": items}
+
+
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
     """The recipe's domain with today's wording, around the model in training.  Raises: DataError, PromptError."""
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
+    folder = prepare.prepare(recipe)
     template = Template.load(config.project() / "prompts" / "next_item.yaml")
-    listing = Listing.build(catalog, template, encoder, recipe.identifier.max_tokens)
+    manifest = json.dumps(read_manifest(folder))
+    dataset, catalog, listing = _lists(
+        folder, manifest, template.path, template.digest, recipe.identifier.max_tokens, encoder
+    )
     return Recommender(
         recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
         engine=engine, adapter="default",
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1)  # the tasks of one training stand on the same lists
+def _lists(
+    folder: Path, manifest: str, prompt: Path, digest: str, max_tokens: int, encoder: Encoder
+) -> tuple[Dataset, Catalog, Listing]:
+    """What is built of a prepared folder and a prompt file, which `manifest` and `digest` tell from earlier ones."""
+    dataset = Dataset.load(folder)
+    catalog = Catalog.of(dataset)
+    return dataset, catalog, Listing.build(catalog, Template.load(prompt), encoder, max_tokens)
 
 
 def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
@@ -96,8 +113,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     made: list[rows.Row] = []
     found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
     most = recipe.tasks["next_item"].examples or len(found)
-    chosen = np.random.default_rng(settings.seed).permutation(len(found))[:most]
-    for history in (found[i] for i in np.sort(chosen)):
+    for history in sample.sampled(found, most, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(
             next_item.conversation(recommender.template, recipe, (), wording=wording).messages
@@ -135,9 +151,7 @@ def expectations(fitted: Teacher) -> Callable[[Sequence[rows.Row]], Tensor]:
 
 def sampled(asked: Sequence[Query], recipe: config.Recipe) -> list[Query]:
     """A fixed random sample of `fit.valid_users` queries."""
-    rng = np.random.default_rng(recipe.fit.seed)
-    chosen = rng.permutation(len(asked))[: recipe.fit.valid_users]
-    return [asked[i] for i in np.sort(chosen)]
+    return sample.sampled(asked, recipe.fit.valid_users, recipe.fit.seed)
 
 
 def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, float]:

@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
-from llmrec.evaluate import RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions, write_table, write_text
+from llmrec.evaluate import PARTS, RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions
 from llmrec.measuring import interest, review_sentiment, texts
 from llmrec.metrics import report
+from llmrec.parts import Parts, write_table, write_text
 
 FORMAT = 1
 
@@ -31,8 +32,9 @@ class Measure:
     settings: type[config.Section]
     names: str
     """The setting that names what is measured side by side; results hold an entry for each under the same key."""
-    run: Callable[[Any], tuple[dict[str, Any], pd.DataFrame]]
-    """Settings → what results.json says beside what all suites say, and one record per example and name.
+    run: Callable[[Any, Parts], tuple[dict[str, Any], pd.DataFrame]]
+    """Settings, and the parts of an earlier run → what results.json says beside what all suites say, and one record per
+    example and name.
 
     Raises: AdapterError where an adapter is missing, has not learned the task or may have seen the answers; DataError;
     LlmrecError where a package is missing.
@@ -68,7 +70,7 @@ def measure(
     Args:
         overrides: `key=value`, e.g. `users=100`.
         out: where results go; by default `evaluations/<suite>-<date>` in the home folder.
-        force: for `next_item`, whose parts are kept: rank everything again.
+        force: measure everything again, whatever parts an earlier run has left in `out`.
     Raises: RecipeError; else as `Measure.run` and `evaluate`.
     """
     task = task_of(suite)
@@ -78,7 +80,8 @@ def measure(
     name, settings = load_suite_as(how.settings, suite, overrides)
     for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
         raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
-    found, records = how.run(settings)
+    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    found, records = how.run(settings, Parts(out / PARTS, force))
     results = {
         "format": FORMAT,
         "suite": name,
@@ -88,7 +91,6 @@ def measure(
         "versions": versions(),
         **found,
     }
-    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
     (out / RESULTS).unlink(missing_ok=True)
     write_table(pa.Table.from_pandas(records, preserve_index=False), out / RECORDS)
     write_text(how.table(results), out / "table.md")

@@ -7,49 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from llmrec import config, prepare
+from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.split import Query, queries
+from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
 from llmrec.evaluate import adapter_of, data_digest, read_card, under
+from llmrec.parts import digest
+from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch
     from llmrec.recommender import Recommender
 
+FORMAT = 1  # of the parts; goes up where the same settings give other answers
+# Settings of a recipe that answers depend on, beside the data and the weights.
+ANSWERS = {"noun": True, "unit": True, "split": True, "base_model": True, "identifier": True, "new_share": True,
+           "fit": {"window_tokens", "precision"}}  # fmt: skip
 BLOCK = 16  # people asked between two looks at the clock
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Person:
-    """What is known of a user before the first interaction of a split, and what was chosen in it; catalog positions,
-    oldest first."""
-
-    user_id: str
-    history: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def people(asked: Sequence[Query]) -> list[Person]:
-    """One of each user, with the history of the first query; users without a history are left out."""
-    first: dict[str, Query] = {}
-    after: dict[str, list[int]] = {}
-    for query in asked:
-        first.setdefault(query.user_id, query)
-        after.setdefault(query.user_id, []).append(query.target)
-    return [Person(user, one.history, tuple(after[user])) for user, one in first.items() if one.history]
-
-
 def sampled(some: Sequence[T], count: int, seed: int) -> list[T]:
     """A fixed random sample, in order; 0 keeps all."""
-    chosen = np.random.default_rng(seed).permutation(len(some))[: count or len(some)]
-    return [some[i] for i in np.sort(chosen)]
+    return sample.sampled(some, count or len(some), seed)
 
 
 def in_blocks(ask: Callable[[Sequence[T]], Sequence[R]], asked: Sequence[T], what: str) -> list[R]:
@@ -109,6 +94,22 @@ class World:
             self._loaded.clear()  # one model in memory at a time
             self._loaded[name] = Recommender.load(self.recipe, name, engine=self.settings.engine)
         return self._loaded[name]
+
+    def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
+        """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""
+        settings, recipe = self.settings, self.recipe
+        found: dict[str, Any] = {
+            "format": FORMAT, "task": task, "name": name, "seed": settings.seed,
+            "asked": digest([[person.user_id, person.history, person.after] for person in asked]),
+            "catalog": self.catalog.digest, "interactions": data_digest(recipe),
+            "recipe": recipe.model_dump(mode="json", include=ANSWERS),
+        }  # fmt: skip
+        if name in ("llm", "base"):
+            card = read_card(self.adapter) if name == "llm" else {}
+            folder = config.project() / "prompts"
+            today = {each: Template.load(folder / f"{each}.yaml").digest for each in ("next_item", task)}
+            found |= {"engine": settings.engine, "weights": card.get("weights"), "prompts": card.get("prompts", today)}
+        return found
 
     def about(self, **data: Any) -> dict[str, Any]:
         """What results say of the data and the adapter."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from llmrec import config
 from llmrec.errors import DataError
 from llmrec.measuring.after_list import Person, World, in_blocks, sampled
 from llmrec.metrics.interest import METRICS, cross_entropy
 from llmrec.metrics.significance import compared
+from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
 from llmrec.tasks.interest import HORIZON, expected
 
 AVERAGE_ITEMS = (0.1, 0.3, 1, 3, 10, 30, 100)  # tried on validation users
@@ -22,7 +23,7 @@ Predicting = Callable[[Sequence[Person]], np.ndarray]
 """People → (people, categories) probabilities."""
 
 
-def measure(settings: config.Predicted) -> tuple[dict[str, Any], pd.DataFrame]:
+def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per user and predictor, with the metrics and both distributions.
 
     A user is asked once, with what is known before the first interaction of the split; true are the shares of the
@@ -39,13 +40,15 @@ def measure(settings: config.Predicted) -> tuple[dict[str, Any], pd.DataFrame]:
         asked, true = [asked[i] for i in kept], true[kept]
 
     found: dict[str, np.ndarray] = {}
-    seconds: dict[str, dict[str, float]] = {}
+    seconds: dict[str, Seconds] = {}
     for name in settings.predictors:
-        started = time.monotonic()
-        predict = PREDICTORS[name](world, names)
-        ready = time.monotonic()
-        found[name] = predict(asked)
-        seconds[name] = {"fit": round(ready - started, 1), "predict": round(time.monotonic() - ready, 1)}
+
+        def make(name: str = name) -> tuple[pa.Table, Seconds]:
+            p, took = timed(lambda: PREDICTORS[name](world, names), asked, "predict")
+            return probabilities(p), took
+
+        made_from = world.made_from("interest", name, asked) | {"categories": names}
+        found[name], seconds[name] = parts.get(name, made_from, make, array_of)
     values = {name: {metric: f(p, true) for metric, f in METRICS.items()} for name, p in found.items()}
     metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
     records = [

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from llmrec import config
 from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import read_card
 from llmrec.metrics.classification import METRICS
+from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
+
+FORMAT = 1  # of the parts; goes up where the same settings give other answers
+# Settings of a recipe that a model's answers depend on, beside the task's own.
+ANSWERS = {"noun": True, "unit": True, "base_model": True, "fit": {"precision"}}
 
 Judging = Callable[[pd.DataFrame], np.ndarray]
 """Labelled reviews → (reviews, labels) probabilities."""
 
 
-def measure(settings: config.Judged) -> tuple[dict[str, Any], pd.DataFrame]:
+def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.learning import review_sentiment as learned
     from llmrec.tasks.review_sentiment import labels
@@ -26,9 +31,8 @@ def measure(settings: config.Judged) -> tuple[dict[str, Any], pd.DataFrame]:
 
     recipe = config.load_recipe(settings.domain)
     reviews = learned.source(recipe)
-    among = labels(
-        Template.load(config.project() / "prompts" / f"{learned.TASK}.yaml"), recipe.tasks[learned.TASK].labels
-    )
+    template = Template.load(config.project() / "prompts" / f"{learned.TASK}.yaml")
+    among = labels(template, recipe.tasks[learned.TASK].labels)
     train, asked = (learned.labelled(reviews.part(part), among) for part in ("train", settings.split))
     asked = learned.sampled(asked, settings.reviews, settings.seed)
     true = asked["label"].to_numpy()
@@ -55,13 +59,24 @@ def measure(settings: config.Judged) -> tuple[dict[str, Any], pd.DataFrame]:
         "llm": lambda: _model(recipe, recipe.domain),
     }
     found: dict[str, np.ndarray] = {}
-    seconds: dict[str, dict[str, float]] = {}
+    seconds: dict[str, Seconds] = {}
     for one in settings.judges:
-        started = time.monotonic()
-        judging = makers[one]()
-        ready = time.monotonic()
-        found[one] = judging(asked)
-        seconds[one] = {"fit": round(ready - started, 1), "judge": round(time.monotonic() - ready, 1)}
+
+        def make(one: str = one) -> tuple[pa.Table, Seconds]:
+            p, took = timed(makers[one], asked, "judge")
+            return probabilities(p), took
+
+        made_from = {
+            "format": FORMAT, "judge": one, "reviews": reviews.digest, "split": settings.split,
+            "asked": settings.reviews, "seed": settings.seed,
+            "labels": [label.model_dump() for label in among],
+            "settings": task.model_dump(mode="json"), "sample": recipe.fit.seed if one == "tfidf-same" else None,
+        }  # fmt: skip
+        if one in ("llm", "base"):
+            mine = card if one == "llm" else {"prompts": {learned.TASK: template.digest}}
+            made_from |= {key: mine.get(key) for key in ("weights", "prompts", learned.TASK)}
+            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
+        found[one], seconds[one] = parts.get(one, made_from, make, array_of)
     records = pd.concat(
         [
             pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})

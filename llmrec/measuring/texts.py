@@ -6,23 +6,26 @@ claim is not judged by `faithful`, and a reply without marked names counts as `s
 
 from __future__ import annotations
 
+import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from llmrec import config
 from llmrec.baselines.sentences import copied, typical
 from llmrec.baselines.together import Together
+from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks, sampled
 from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.significance import compared
-from llmrec.metrics.text import measured
+from llmrec.metrics.text import measured, words
+from llmrec.parts import Parts, Seconds, timed
 from llmrec.tasks import explanation, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.next_item import named
@@ -42,7 +45,8 @@ REFERENCE = (
 MARKED = "mark is a language model's, 1 to 5, given history, item and reference: one opinion among measures."
 LATEST = 30  # items of a history that a judge is told
 
-Parts = list[str | Name]
+Reply = list[str | Name]
+Writing = Callable[["Sequence[Person]"], list[Reply]]
 
 
 class Kind(Protocol):
@@ -54,10 +58,10 @@ class Kind(Protocol):
     def facts(self, person: Person) -> dict[str, Any] | None:
         """Of the reply that the data gives; None where there is nothing to say."""
 
-    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Reply]:
         """What a model writes."""
 
-    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+    def claims(self, person: Person, reply: Reply) -> dict[str, bool]:
         """Everything that the reply names, and whether it is true."""
 
     def about(self, person: Person) -> dict[str, Any]:
@@ -81,10 +85,10 @@ class Summaries:
         lines = [self.identifiers[item] for item in person.history]
         return interest_summary.facts(lines, self.world.categories_of(person.history))
 
-    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Reply]:
         return summary_replies(task, [person.history for person in people])
 
-    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+    def claims(self, person: Person, reply: Reply) -> dict[str, bool]:
         held = list(shares(self.world.categories_of(person.history)))
         categories, items = _names(reply)
         true = {f"category {name}": name in (held if i else held[:TOP]) for i, name in enumerate(categories)}
@@ -116,12 +120,12 @@ class Explanations:
         lines = [self.identifiers[item] for item in person.history]
         return explanation.facts(lines, self.world.categories_of(person.history), own, near)
 
-    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Parts]:
+    def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Reply]:
         items = [person.after[0] for person in people]
         near = [nearest(self.together, person.history, item) for person, item in zip(people, items, strict=True)]
         return explanation_replies(task, [person.history for person in people], items, near)
 
-    def claims(self, person: Person, reply: Parts) -> dict[str, bool]:
+    def claims(self, person: Person, reply: Reply) -> dict[str, bool]:
         item, others = person.after[0], sorted({*person.history} - {person.after[0]})
         [own] = self.world.categories_of([item])
         shared = {*own} & {*shares(self.world.categories_of(person.history))}
@@ -141,7 +145,7 @@ KINDS: dict[str, Callable[[World, Sequence[str]], Kind]] = {
 }
 
 
-def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
+def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per user and writer, with reply, reference and metrics.
 
     A user is asked once, with what is known before the first interaction of the split.  The wording is the one that the
@@ -169,24 +173,26 @@ def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
     references = [texts[int(rng.integers(len(texts)))] for texts in right]
 
     notes = [REFERENCE, kind.judged]
-    makers = {
+    makers: dict[str, Callable[[], Writing]] = {
         "template": lambda: _template(template, given),
-        "copy": lambda: _copy(world, kind),
+        "copy": lambda: _copy(world),
         "base": lambda: _model(world, kind, settings.task, trained=False),
         "llm": lambda: _model(world, kind, settings.task, trained=True),
     }
-    found: dict[str, list[Parts]] = {}
-    seconds: dict[str, dict[str, float]] = {}
+    found: dict[str, list[Reply]] = {}
+    seconds: dict[str, Seconds] = {}
     for name in settings.writers:
-        started = time.monotonic()
-        write = makers[name]()
-        ready = time.monotonic()
-        if write is None:
+        if name == "copy" and not _can_copy(world, kind):
             notes.append(f"`{name}` is left out: {settings.task} of this data has no reviews to copy from.")
             LOG.warning(notes[-1])
             continue
-        found[name] = write(asked)
-        seconds[name] = {"fit": round(ready - started, 1), "write": round(time.monotonic() - ready, 1)}
+
+        def make(name: str = name) -> tuple[pa.Table, Seconds]:
+            replies, took = timed(makers[name], asked, "write")
+            return _stored(replies), took
+
+        made_from = world.made_from(settings.task, name, asked) | {"wording": template.digest}
+        found[name], seconds[name] = parts.get(name, made_from, make, _replies)
     if not found:
         raise DataError(f"{world.recipe.domain}: no writer is left; name others")
 
@@ -227,32 +233,51 @@ def measure(settings: config.Written) -> tuple[dict[str, Any], pd.DataFrame]:
     }, pd.DataFrame(records)
 
 
-def _template(template: Template, given: Sequence[Mapping[str, Any]]) -> Callable[[Sequence[Person]], list[Parts]]:
+def _template(template: Template, given: Sequence[Mapping[str, Any]]) -> Writing:
     """The first reply, filled from the facts."""
     return lambda people: [template.reply_parts(facts) for facts in given]
 
 
-def _copy(world: World, kind: Kind) -> Callable[[Sequence[Person]], list[Parts]] | None:
-    """The most typical sentence of the item's training reviews, of all where it has none; None without reviews."""
+def _reviews(world: World) -> pd.DataFrame:
     events = world.dataset.interactions
-    reviews = events[(events["split"] == "train") & events["review"].notna()]
+    return events[(events["split"] == "train") & events["review"].notna()]
+
+
+def _can_copy(world: World, kind: Kind) -> bool:
+    if not isinstance(kind, Explanations):
+        return False
+    return any(words(sentence) for text in _reviews(world)["review"] for sentence in sentences(text))
+
+
+def _copy(world: World) -> Writing:
+    """The most typical sentence of the item's training reviews, of all where it has none."""
+    reviews = _reviews(world)
     everyones = typical(reviews["review"], [None] * len(reviews))
-    if not isinstance(kind, Explanations) or not everyones:
-        return None
     by_item = typical(reviews["review"], reviews["item_id"])
 
-    def write(people: Sequence[Person]) -> list[Parts]:
+    def write(people: Sequence[Person]) -> list[Reply]:
         items = [world.catalog.item_id[person.after[0]] for person in people]
         return [[text] for text in copied(by_item, items, " ".join(everyones[None]))]
 
     return write
 
 
-def _model(world: World, kind: Kind, task: str, *, trained: bool) -> Callable[[Sequence[Person]], list[Parts]]:
+def _model(world: World, kind: Kind, task: str, *, trained: bool) -> Writing:
     from llmrec.follow_up import FollowUp
 
     loaded = FollowUp.load(world.model(trained), task)
     return lambda people: in_blocks(lambda some: kind.replies(loaded, some), people, task)
+
+
+def _stored(replies: Sequence[Reply]) -> pa.Table:
+    """A part's table; names as pairs of kind and text."""
+    lines = [[[part.kind, part.text] if isinstance(part, Name) else part for part in reply] for reply in replies]
+    return pa.table({"reply": pa.array(map(json.dumps, lines), pa.string())})
+
+
+def _replies(part: pa.Table) -> list[Reply]:
+    lines = map(json.loads, part["reply"].to_pylist())
+    return [[one if isinstance(one, str) else Name.of(*one) for one in line] for line in lines]
 
 
 def _known(world: World, kind: Kind, person: Person) -> str:
@@ -266,7 +291,7 @@ def _known(world: World, kind: Kind, person: Person) -> str:
     return "\n".join(lines)
 
 
-def _names(reply: Parts) -> tuple[list[str], list[str]]:
+def _names(reply: Reply) -> tuple[list[str], list[str]]:
     """(categories, items) of a reply, in order."""
     names = [part for part in reply if isinstance(part, Name)]
     categories, items = ([name.text for name in names if name.kind == kind] for kind in ("category", "item"))

@@ -41,6 +41,13 @@ def markdown(results: Mapping[str, Any]) -> str:
         shown = [d for d in split["differences"] if d["metric"] in (f"ndcg@{k}", f"hr@{k}")]
         if shown:
             blocks.append(_differences(shown))
+        pairs = [f"{d['a']} and {d['b']}" for d in shown if d["metric"] == f"ndcg@{k}" and not d["excludes_zero"]]
+        if pairs:
+            more = "; ask more of them" if results["settings"].get("users") else ""
+            blocks.append(
+                f"**No winner** between {', '.join(pairs)}: with {split['users']:,} users the interval of the "
+                f"difference in ndcg@{k} holds 0, so these numbers do not say which ranks better{more}."
+            )
     return "\n\n".join(blocks) + "\n"
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from llmrec import config
 from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
+from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
 
 CARD = "card.json"  # written last: a folder without it is not an adapter
@@ -123,7 +123,7 @@ def merged(base: BaseModel, folder: Path) -> Path:
     check(folder)
     result = config.home() / "models" / f"merged-{base.digest}-{weights_digest(folder)}"
     result.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{result}.lock"):
+    with locked(result.with_name(f"{result.name}.lock"), AdapterError):
         if not result.is_dir():
             plain = load_model(base, dtype=torch.float32)
             head = plain.get_output_embeddings()

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
 from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
+from llmrec.locks import locked
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,7 @@ def _from_gguf(file: Path) -> Path:
         raise AssetError(f"{file}: no such file")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     folder = config.home() / "models" / f"{file.stem}-{digest}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
         if folder.is_dir():
             return folder
         where = {"gguf_file": file.name}

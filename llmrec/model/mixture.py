@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from llmrec.config import Mixture, Task
+from llmrec.data.sample import sampled
 from llmrec.model.rows import Row
 
 
@@ -38,7 +39,7 @@ def taken(
         passes = scale * tempered[name] / choices[name] if mixture.temperature != 1 else 1.0
         count = max(1, round(len(mine) * passes))
         whole, rest = divmod(count, len(mine))
-        chosen = mine * whole + [mine[i] for i in np.sort(rng.permutation(len(mine))[:rest])] if rest else mine * whole
+        chosen = mine * whole + (sampled(mine, rest, rng) if rest else [])
         budget = tasks[name].tokens if name in tasks else 0
         if budget:
             order = rng.permutation(len(chosen))

@@ -15,13 +15,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-
-from filelock import FileLock
 
 from llmrec import config
 from llmrec.errors import AdapterError, did_you_mean
+from llmrec.locks import locked
 from llmrec.model import adapter
 
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
@@ -118,12 +117,9 @@ def history(domain: str) -> list[str]:
     return [str(name) for name in adapter.read_json(file).get("served", [])] if file.is_file() else []
 
 
-@contextmanager
-def lock(domain: str) -> Iterator[None]:
+def lock(domain: str) -> AbstractContextManager[None]:
     """One process at a time changes a domain's versions."""
-    kept(domain).mkdir(parents=True, exist_ok=True)
-    with FileLock(kept(domain) / ".lock"):
-        yield
+    return locked(kept(domain) / ".lock", AdapterError)
 
 
 def exchange(a: Path, b: Path) -> None:
