@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class Shards:
         model = _load(asked)
         here = json.loads(json.dumps(made_from(asked, model, asked.table.measure())))
         if differs := list(differences(made, here)):
-            raise JobError(f"{os.uname().nodename} has other weights, data or input: {'; '.join(differs[:4])}")
+            raise JobError(f"{platform.node()} has other weights, data or input: {'; '.join(differs[:4])}")
         return cls(asked, model, _earlier(asked, made)).answer
 
     def answer(self, number: int, tick: Callable[[int], None] | None = None) -> Done:
