@@ -232,7 +232,7 @@ def _elsewhere(
     asked = replace(asked, since=tuple(folder.resolve() for folder in asked.since))
     places = {name: os.path.abspath(os.environ[name]) for name in PLACES if os.environ.get(name)}
     load = partial(Shards.load, asked, output.manifest["made_from"], places)
-    numbers = range(len(output.shards), total)
+    numbers = range(len(output.shards), max(total, len(output.shards) + 1))
     gpus = {"hf": 1, "vllm": asked.recipe.serve.tensor_parallel}.get(asked.engine, 0)
     for done in cluster.in_order(load, numbers, workers=workers, cpus=cpus, gpus=gpus):
         tick(done.rows)

@@ -61,6 +61,12 @@ def read(engine: Any, prompts: list[Prompt]) -> None:
         engine.branch([Node(prompts[i], (), ROOT) for i in group])
 
 
+def percentiles(waiting: list[float], busy: list[float]) -> Row:
+    """What people wait, and the processor seconds of it."""
+    rows = {"p50 p95 p99 s": waiting, "in processor s": busy}
+    return {name: " ".join(f"{x:.2f}" for x in np.percentile(values, [50, 95, 99])) for name, values in rows.items()}
+
+
 def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any], sizes: list[int]) -> list[Row]:
     """One row per size of batch."""
     engine: Any = model.engine
@@ -74,16 +80,16 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         tally = getattr(engine, "tally", None)
         before = (tally.tokens, tally.cached) if tally else (0, 0)
         engine.forget()
-        took, waiting, found = Took(0, 0), [], []
+        took, waiting, busy, found = Took(0, 0), [], [], []
         for part in parts:
             start, processor = time.perf_counter(), time.process_time()
             found += model.rank(histories[part], N, prior=False)
-            seconds = time.perf_counter() - start
-            took = Took(took.seconds + seconds, took.processor + time.process_time() - processor)
+            seconds, processor = time.perf_counter() - start, time.process_time() - processor
+            took = Took(took.seconds + seconds, took.processor + processor)
             waiting += [seconds] * len(histories[part])
+            busy += [processor] * len(histories[part])
         # Of the tokens that expansions ask about, beside the one reading of each history.
         cached = f"{(tally.cached - before[1]) / (tally.tokens - before[0] - history):.1%}" if tally else ""
-        p50, p95, p99 = np.percentile(waiting, [50, 95, 99])
         rows.append({
             "engine": name,
             "batch": size,
@@ -91,7 +97,7 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
             "processor s a user": f"{took.processor / len(histories):.2f}",
             "history tokens/s": f"{history / reading.seconds:.0f}",
             "top 10 / reading": f"{took.processor / reading.processor:.2f}",
-            "p50 s": f"{p50:.2f}", "p95 s": f"{p95:.2f}", "p99 s": f"{p99:.2f}",
+            **percentiles(waiting, busy),
             "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
             "waves": f"{np.mean([f.waves for f in found]):.1f}",
             "cached": cached,
@@ -143,7 +149,6 @@ def sizes(name: str, model: Recommender, histories: list[Any], titles: list[int]
             )
             top.append(took)
             found += ranking
-        p50, p95, p99 = np.percentile([took.seconds for took in top], [50, 95, 99])
         rows.append({
             "engine": name,
             "titles": f"{count:,}",
@@ -151,7 +156,7 @@ def sizes(name: str, model: Recommender, histories: list[Any], titles: list[int]
             "root's requests": f"{requests / len(prompts):.0f}" if tally else "",
             "root, processor s": f"{np.mean(root):.3f}",
             "top 10, processor s": f"{np.mean([took.processor for took in top]):.2f}",
-            "p50 s": f"{p50:.2f}", "p95 s": f"{p95:.2f}", "p99 s": f"{p99:.2f}",
+            **percentiles([took.seconds for took in top], [took.processor for took in top]),
             "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
             "waves": f"{np.mean([f.waves for f in found]):.1f}",
         })  # fmt: skip
