@@ -137,6 +137,7 @@ class HFEngine:
 
     def _in_flight(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Indexes of prompts of one adapter, group by group; each is in flight, its adapter active, until the next."""
+        self._check(prompts)
         for adapter in dict.fromkeys(prompt.adapter for prompt in prompts):
             mine = [i for i, prompt in enumerate(prompts) if prompt.adapter == adapter]
             with self._active(adapter):
@@ -179,7 +180,6 @@ class HFEngine:
         return torch.stack([self._flight.hidden[place] for place in places])
 
     def _prefill(self, prompts: Sequence[Prompt]) -> _Flight:
-        self._check(prompts)
         self._flight = None  # frees the previous group first
         shared = len(os.path.commonprefix([prompt.tokens for prompt in prompts]))
         lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
