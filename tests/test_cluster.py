@@ -68,8 +68,8 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_do_nothing_twice(s
     with started(words, output, patient) as driver:
         family = psutil.Process(driver.pid).children(recursive=True)
         workers = [process for process in family if "MapWorker" in " ".join(process.cmdline())]
-        assert len(workers) == 2
-        for worker in workers:  # whoever takes over answers the rest
+        assert 1 <= len(workers) <= 2  # one may not have begun
+        for worker in workers:
             worker.kill()
         assert wait_for(10, output, driver)
         driver.send_signal(signal.SIGKILL)
