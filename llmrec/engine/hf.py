@@ -4,6 +4,7 @@ The histories of a group of prompts are computed once.  Every `branch` then comp
 tokens between an expanded node and its nearest known ancestor: each new token sees its prompt and its own ancestors
 only (a tree attention mask), so one pass expands any set of nodes.  Whatever is computed together is one row of tokens:
 nothing is padded, what all prompts begin with is computed once, and only attention takes the prompts apart.
+`generate` grows the same trees, and a prompt that begins with most of one that is held goes on from there.
 """
 
 from __future__ import annotations
