@@ -87,8 +87,7 @@ def started(words: list[str], output: Path, environment: dict[str, str]) -> subp
         driver = subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE)
         if wait_for(2, output, driver):
             return driver
-        assert driver.stderr is not None
-        said = driver.stderr.read().decode()
+        said = driver.communicate()[1].decode()
         assert "Ray does not start" in said, said
     raise AssertionError(said)
 
