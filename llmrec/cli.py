@@ -314,6 +314,10 @@ def score(
         int, typer.Option(min=1, max=1_000_000, help="Rows in a shard: what a crash may cost.")
     ] = 256,
     restart: Annotated[bool, typer.Option("--restart", help="Replace what the folder holds.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Processes of a Ray cluster that answer; 0: this one does.")
+    ] = 0,
+    worker_cpus: Annotated[float, typer.Option(min=0.1, help="Cores of each worker.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a few rows and say what all would cost.")] = False,
     adapter: OtherAdapter = None,
     base: Base = False,
@@ -338,7 +342,8 @@ def score(
         return
     if output is None:
         raise LlmrecError("--output: name a folder for the answers, or give --dry-run")
-    verb.print_counts(verb.score(asked, output, restart=restart), output)
+    counts = verb.score(asked, output, restart=restart, workers=workers, worker_cpus=worker_cpus)
+    verb.print_counts(counts, output)
 
 
 @app.command(cls=ManyValues)

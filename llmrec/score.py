@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,7 @@ from llmrec import __version__, config, prepare
 from llmrec.data.dataset import read_manifest as prepared_manifest
 from llmrec.data.names import readable
 from llmrec.errors import DataError, JobError, did_you_mean
+from llmrec.jobs import cluster
 from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Question
@@ -35,6 +40,7 @@ TRAINING_ONLY = {"data", "init_from", "licence", "tasks", "mixture", "lora", "te
 # What an earlier output may differ in and still say which users' lists are out of date.
 LISTS = ("users", "histories")  # kinds whose answers have a length
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
+PLACES = ("LLMREC_HOME", "LLMREC_PROJECT", "LLMREC_ASSETS")  # what workers take over from this environment
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,51 @@ class Job:
 
     def work(self) -> Kind:
         return KINDS[self.kind]()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a shard."""
+
+    rows: int
+    answers: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    unchanged: int
+
+
+class Shards:
+    """Answers a job's shards by number; each is a fixed range of input rows."""
+
+    def __init__(self, asked: Job, model: Any, before: Mapping[str, str]) -> None:
+        self.asked, self.model, self.before = asked, model, before
+        self.work = asked.work()
+        self.known = self.work.known(model)
+        self._next = 0  # number of the shard that `_rows` comes to next
+        self._rows: Iterator[Row] | None = None
+
+    @classmethod
+    def load(cls, asked: Job, made: Mapping[str, Any], places: Mapping[str, str]) -> Callable[[int], Done]:
+        """For a process elsewhere.  Raises: JobError where it would not answer what `made` says."""
+        os.environ |= places
+        model = _load(asked)
+        here = json.loads(json.dumps(made_from(asked, model, asked.table.measure())))
+        if differs := list(differences(made, here)):
+            raise JobError(f"{platform.node()} has other weights, data or input: {'; '.join(differs[:4])}")
+        return cls(asked, model, _earlier(asked, made)).answer
+
+    def answer(self, number: int, tick: Callable[[int], None] | None = None) -> Done:
+        """One shard; behind the last one nothing is done.  Asked in order, the input is read once."""
+        size = self.asked.shard_rows
+        if self._rows is None or number < self._next:
+            columns = [*self.work.needs, *self.work.takes]
+            self._rows, self._next = self.asked.table.rows(columns, skip=number * size), number
+        chunk = list(islice(self._rows, (number - self._next) * size, (number - self._next + 1) * size))
+        self._next = number + 1
+        questions, rejects, unchanged = sort_out(chunk, self.work, self.known, self.before)
+        if tick:
+            tick(len(rejects) + unchanged)
+        found = self.work.answer(self.model, questions, self.asked.n, self.asked.prior, tick) if questions else []
+        return Done(len(chunk), found, rejects, unchanged)
 
 
 @dataclass(frozen=True)
@@ -121,9 +172,21 @@ def job(
     )  # fmt: skip
 
 
-def score(asked: Job, folder: Path, *, restart: bool = False, console: Console | None = None) -> dict[str, int]:
+def score(
+    asked: Job,
+    folder: Path,
+    *,
+    restart: bool = False,
+    workers: int = 0,
+    worker_cpus: float = 1,
+    console: Console | None = None,
+) -> dict[str, int]:
     """Do the job, or what is left of it.
 
+    Args:
+        workers: processes of a Ray cluster that answer (0: this process does).  The answers are the same, and either
+            goes on with what the other began.
+        worker_cpus: cores of each.
     Returns: counts of rows, answers, rejected and unchanged.
     Raises: JobError, AdapterError, EngineError.  Whatever ends it, the same call goes on.
     """
@@ -131,29 +194,49 @@ def score(asked: Job, folder: Path, *, restart: bool = False, console: Console |
     work = asked.work()
     with Output(folder, work.schema(), asked.format) as output:
         measured = asked.table.measure()
-        model = _load(asked)
+        model = _load(replace(asked, engine="fake") if workers else asked)  # workers have the engine
         made = made_from(asked, model, measured)
         before = _earlier(asked, made)  # it may refuse: nothing has been begun then
         names = [file.rsplit("/", 1)[-1] for file in asked.table.files[:100]]  # addresses may hold keys
         output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
-        known = work.known(model)
         if output.rows and not output.finished:
             console.print(Text(f"going on after {output.rows:,} rows"))
-        rows = asked.table.rows([*work.needs, *work.takes], skip=output.rows)
         with _Shown(console, work.unit, measured.rows, output.rows) as shown:
+            if output.finished:
+                answered: Iterator[Done] = iter(())
+            elif workers:
+                answered = _elsewhere(asked, output, measured, workers, worker_cpus, shown.done)
+            else:
+                shards = Shards(asked, model, before)
+                answered = (shards.answer(number, shown.done) for number in count(len(output.shards)))
             try:
-                while not output.finished and (chunk := list(islice(rows, asked.shard_rows))):
-                    questions, rejects, unchanged = sort_out(chunk, work, known, before)
-                    shown.done(len(rejects) + unchanged)
-                    found = work.answer(model, questions, asked.n, asked.prior, shown.done) if questions else []
-                    output.commit(len(chunk), found, rejects, unchanged)
+                for done in answered:
+                    if done.rows:
+                        output.commit(done.rows, done.answers, done.rejects, done.unchanged)
+                    if done.rows < asked.shard_rows:
+                        output.finish()
+                        break
             except KeyboardInterrupt:
                 shown.stop()
                 console.print(Text(f"{output.rows:,} rows are done and kept; the same command goes on from there"))
                 raise
-        if not output.finished:
-            output.finish()
         return output.counts()
+
+
+def _elsewhere(
+    asked: Job, output: Output, measured: Measured, workers: int, cpus: float, tick: Callable[[int], None]
+) -> Iterator[Done]:
+    """The shards that are left, in order, from the workers of a cluster."""
+    # As many as there can be: a file's last line may lack its end, and the last shard of all is empty or short.
+    total = (measured.rows + len(asked.table.files)) // asked.shard_rows + 1
+    asked = replace(asked, since=tuple(folder.resolve() for folder in asked.since))
+    places = {name: os.path.abspath(os.environ[name]) for name in PLACES if os.environ.get(name)}
+    load = partial(Shards.load, asked, output.manifest["made_from"], places)
+    numbers = range(len(output.shards), max(total, len(output.shards) + 1))
+    gpus = {"hf": 1, "vllm": asked.recipe.serve.tensor_parallel}.get(asked.engine, 0)
+    for done in cluster.in_order(load, numbers, workers=workers, cpus=cpus, gpus=gpus):
+        tick(done.rows)
+        yield done
 
 
 def dry_run(asked: Job) -> Estimate:

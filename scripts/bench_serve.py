@@ -3,9 +3,9 @@
     python scripts/bench_serve.py movies --users 12 fit.precision=float32
 
 Per engine: reading the histories and one token each, then a top 10 in batches of each size asked for (with one user at
-a time, percentiles are those of a lone request).  Then ten adapters in rotation (copies of the domain's with other
-weights) against one.  The prefix cache is emptied before every measurement.  Processor seconds stand beside wall time:
-only they compare where the machine does other work as well.
+a time, percentiles are those of a lone request), then a top 10 of invented catalogs of growing size.  Then ten
+adapters in rotation (copies of the domain's with other weights) against one.  The prefix cache is emptied before every
+measurement.  Processor seconds stand beside wall time: only they compare where the machine does other work as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bench_ranking import quality  # noqa: E402
 
 from llmrec import config  # noqa: E402
-from llmrec.choices.search import listed, rank  # noqa: E402
+from llmrec.choices.search import Choices, listed, rank  # noqa: E402
+from llmrec.choices.trie import ChoiceTrie  # noqa: E402
 from llmrec.data.split import queries  # noqa: E402
 from llmrec.engine import Node, Prompt  # noqa: E402
 from llmrec.model import adapter as adapters  # noqa: E402
@@ -60,6 +61,12 @@ def read(engine: Any, prompts: list[Prompt]) -> None:
         engine.branch([Node(prompts[i], (), ROOT) for i in group])
 
 
+def percentiles(waiting: list[float], busy: list[float]) -> Row:
+    """What people wait, and the processor seconds of it."""
+    rows = {"p50 p95 p99 s": waiting, "in processor s": busy}
+    return {name: " ".join(f"{x:.2f}" for x in np.percentile(values, [50, 95, 99])) for name, values in rows.items()}
+
+
 def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any], sizes: list[int]) -> list[Row]:
     """One row per size of batch."""
     engine: Any = model.engine
@@ -73,16 +80,16 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         tally = getattr(engine, "tally", None)
         before = (tally.tokens, tally.cached) if tally else (0, 0)
         engine.forget()
-        took, waiting, found = Took(0, 0), [], []
+        took, waiting, busy, found = Took(0, 0), [], [], []
         for part in parts:
             start, processor = time.perf_counter(), time.process_time()
             found += model.rank(histories[part], N, prior=False)
-            seconds = time.perf_counter() - start
-            took = Took(took.seconds + seconds, took.processor + time.process_time() - processor)
+            seconds, processor = time.perf_counter() - start, time.process_time() - processor
+            took = Took(took.seconds + seconds, took.processor + processor)
             waiting += [seconds] * len(histories[part])
+            busy += [processor] * len(histories[part])
         # Of the tokens that expansions ask about, beside the one reading of each history.
         cached = f"{(tally.cached - before[1]) / (tally.tokens - before[0] - history):.1%}" if tally else ""
-        p50, p95, p99 = np.percentile(waiting, [50, 95, 99])
         rows.append({
             "engine": name,
             "batch": size,
@@ -90,7 +97,7 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
             "processor s a user": f"{took.processor / len(histories):.2f}",
             "history tokens/s": f"{history / reading.seconds:.0f}",
             "top 10 / reading": f"{took.processor / reading.processor:.2f}",
-            "p50 s": f"{p50:.2f}", "p95 s": f"{p95:.2f}", "p99 s": f"{p99:.2f}",
+            **percentiles(waiting, busy),
             "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
             "waves": f"{np.mean([f.waves for f in found]):.1f}",
             "cached": cached,
@@ -99,6 +106,68 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         })  # fmt: skip
         print(rows[-1], flush=True)
     return rows
+
+
+def invented(model: Recommender, titles: int) -> Choices:
+    """A catalog of titles of two to four words, each a token of the base model's own, by Zipf's law: that decides how
+    many children the root has."""
+    rng = np.random.default_rng(0)
+    tokenizer = model.encoder.tokenizer
+    decoded = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    words = sorted({word for text in decoded if len(word := text.strip()) > 2 and word.isascii() and word.isalpha()})
+    rng.shuffle(words)
+    share = 1 / (np.arange(len(words)) + 10)
+    made: dict[str, None] = {}
+    while len(made) < titles:
+        drawn = rng.choice(words, size=(titles, 4), p=share / share.sum())
+        made |= {" ".join(row[:count]): None for row, count in zip(drawn, rng.integers(2, 5, titles), strict=True)}
+    lines = [np.asarray(ids, np.int32) for ids in model.encoder.lines(list(made)[:titles])]
+    return Choices(ChoiceTrie.build(lines))
+
+
+def sizes(name: str, model: Recommender, histories: list[Any], titles: list[int]) -> list[Row]:
+    """One row per catalog size, one user at a time: the root alone behind a history that was read, and a top 10."""
+    engine: Any = model.engine
+    prompts = model.prompts(histories)
+    rows = []
+    for count in titles:
+        choices = invented(model, count)
+        trie = choices.parts()[0][0]
+        timed(engine, lambda choices=choices: rank(engine, prompts[:1], choices, None, N))  # warm
+        root, top = [], []
+        tally = getattr(engine, "tally", None)
+        requests, found = 0, []
+        for prompt in prompts:
+            engine.forget()
+            read(engine, [prompt])
+            before, start = tally.requests if tally else 0, time.process_time()
+            engine.branch([Node(prompt, (), trie.children(0))])
+            root.append(time.process_time() - start)
+            requests += (tally.requests - before) if tally else 0
+            took, ranking = timed(
+                engine, lambda prompt=prompt, choices=choices: rank(engine, [prompt], choices, None, N)
+            )
+            top.append(took)
+            found += ranking
+        rows.append({
+            "engine": name,
+            "titles": f"{count:,}",
+            "root's children": f"{len(trie.children(0)):,}",
+            "root's requests": f"{requests / len(prompts):.0f}" if tally else "",
+            "root, processor s": f"{np.mean(root):.3f}",
+            "top 10, processor s": f"{np.mean([took.processor for took in top]):.2f}",
+            **percentiles([took.seconds for took in top], [took.processor for took in top]),
+            "expansions": f"{np.mean([f.expansions for f in found]):.1f}",
+            "waves": f"{np.mean([f.waves for f in found]):.1f}",
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def print_table(rows: list[Row]) -> None:
+    print("\n| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(str(row.get(key, "")) for key in rows[0]) + " |")
 
 
 def beams(model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool) -> tuple[Row, Took]:
@@ -194,12 +263,14 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8], help="users asked together")
+    parser.add_argument("--titles", type=int, nargs="*", default=[1_682, 10_000, 100_000], help="of invented catalogs")
     parser.add_argument("--engines", nargs="*", default=["hf", "vllm", "vllm-merged"])
     parser.add_argument("--beams", type=int, default=20, help="width of the peer; 0 leaves it out")
     parser.add_argument("--beam-users", type=int, default=2, help="users of the peer, which is slow")
     parser.add_argument("--adapters", type=int, default=10, help="in rotation; 0 leaves it out")
     args = parser.parse_intermixed_args()
     rows: list[Row] = []
+    by_size: list[Row] = []
     notes: list[str] = []
     for name in args.engines:
         kind, _, merge = name.partition("-")
@@ -212,6 +283,7 @@ def main() -> None:
         asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
         histories = [query.history for query in asked]
         rows += measure(name, model, histories, asked, args.batches)
+        by_size += sizes(name, model, histories, args.titles)
         if name == "vllm" and args.adapters:
             notes.append(rotation(model, histories, config.adapter_folder(args.domain), args.adapters))
             print(notes[-1], flush=True)
@@ -231,9 +303,8 @@ def main() -> None:
         if hasattr(model.engine, "close"):
             model.engine.close()
         del model
-    print("\n| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(key, "")) for key in rows[0]) + " |")
+    for table in filter(None, (rows, by_size)):
+        print_table(table)
     print("\n" + "\n".join(notes))
     print(f"{args.users} users, {torch.get_num_threads()} threads, overrides {' '.join(args.overrides) or 'none'}")
 

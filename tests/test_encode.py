@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given
@@ -92,6 +95,12 @@ def test_a_long_history_loses_its_oldest_lines(encoder: Encoder) -> None:
     assert prompt.tokens == header + tuple(lines[-2]) + tuple(lines[-1])
     assert prompt.adapter == "movies"
     assert encoder.list_prompt(messages, [], max_tokens=len(header)).tokens == header
+
+
+def test_what_lines_hold_as_arrays_goes_to_a_server_as_json(encoder: Encoder) -> None:
+    lines = [np.asarray(ids, np.int32) for ids in encoder.lines(TITLES)]
+    prompt = encoder.list_prompt([Message("user", "Continue the list.")], lines, max_tokens=10_000)
+    assert json.loads(json.dumps(prompt.tokens)) == list(prompt.tokens)
 
 
 def test_limits_are_errors(encoder: Encoder) -> None:

@@ -104,6 +104,54 @@ def test_what_prompts_begin_with_alike_changes_nothing(engine: Engine) -> None:
             np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def test_replies_are_what_the_whole_model_says(hf: HFEngine) -> None:
+    prompts = some_prompts(5)
+    for prompt, reply in zip(prompts, hf.generate(prompts, max_tokens=9), strict=True):
+        said: list[int] = []
+        while len(said) < 9 and (not said or said[-1] not in hf._ends):
+            with hf._active(prompt.adapter), torch.no_grad():
+                said.append(int(hf.model(torch.tensor([[*prompt.tokens, *said]])).logits[0, -1].argmax()))
+        assert reply == hf.tokenizer.decode(said, skip_special_tokens=True)
+
+
+def test_what_goes_on_from_a_prompt_is_not_read_again(hf: HFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply, names in it, another turn behind the same history: only what is new is computed, and nothing differs."""
+    computed: list[int] = []
+    decode = hf._decode
+
+    def counted(ids: list[int], *more: object) -> torch.Tensor:
+        computed.append(len(ids))
+        return decode(ids, *more)
+
+    monkeypatch.setattr(hf, "_decode", counted)
+    first, other = (Prompt(tuple(RNG.integers(10, 500, 30).tolist()), "movies") for _ in range(2))
+    turn = Prompt(first.tokens[:25] + (11, 12, 13), "movies")
+    longer = Prompt(first.tokens + (7, 8), "movies")
+    children = np.array([5, 9, 200], np.int32)
+    nodes = [Node(prompt, path, children) for prompt in (longer, turn) for path in ((), (40, 41))]
+    hf.forget()
+    hf.branch([Node(first, (), children)])
+    found = hf.branch(nodes)
+    assert sum(computed) == 30 + 2 + 3 + 2 * 2
+    replies = hf.generate([turn, longer, first], max_tokens=3)
+    assert sum(computed) <= 30 + 9 + 3 * 2
+    for node, log_p in zip(nodes, found, strict=True):
+        hf.forget()
+        np.testing.assert_allclose(hf.branch([node])[0], log_p, atol=1e-4)
+    for prompt, reply in zip((turn, longer, first), replies, strict=True):
+        hf.forget()
+        assert hf.generate([prompt], max_tokens=3) == [reply]
+    computed.clear()
+    hf.branch([Node(other, (), children), Node(first, (), children)])  # the other has nothing in common with it
+    assert sum(computed) == 60
+    many = [Prompt(first.tokens + tuple(RNG.integers(10, 500, 9).tolist()), "movies") for _ in range(8)]
+    hf.branch([Node(prompt, (), children) for prompt in many[:3]])
+    assert sum(computed) == 60 + 3 * 9
+    computed.clear()
+    hf.branch([Node(prompt, (), children) for prompt in many[3:]])  # they add more than it has: read as groups
+    assert sum(computed) > 5 * 9
+
+
 def test_no_adapter_is_the_base_model_whatever_was_asked_before(hf: HFEngine) -> None:
     base = HFEngine(tiny.model(width=128), tiny.tokenizer("gpt2"))
     prompt = some_prompts(1, (None,))[0]

@@ -126,6 +126,7 @@ def odd() -> Iterator[str]:
         (200, b"{}", "none of vLLM's"),
         (200, b'{"choices": [{"index": 0, "logprobs": null}], "usage": {"prompt_tokens": 3}}', "none of vLLM's"),
         (200, b"<html>", "none of vLLM's"),
+        (200, b'{"choices": [], "usage": {"prompt_tokens": 3}}', "0 answers to 1 prompts"),
         (400, b'{"error": {"message": "too\\nlong"}}', "400: too long"),
         (500, b"Internal Server Error", "500: Internal Server Error"),
     ],

@@ -1,4 +1,4 @@
-"""`branch` as requests for one token: what any vLLM is asked, in process or behind HTTP.
+"""`branch` and `generate` as requests: what any vLLM is asked, in process or behind HTTP.
 
 A request brings back log p of up to 128 given ids.  They share the whole vocabulary's normaliser, so the children of
 a wide node are asked for in parts, and one logsumexp over all parts makes log p among the children: exact, and the
@@ -7,8 +7,9 @@ trie stays with the client.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,44 @@ class Tally:
         self.requests += requests
         self.tokens += tokens
         self.cached += cached
+
+
+class Asking:
+    """`branch` and `generate` over requests, which a subclass sends."""
+
+    tokenizer: Any
+    max_tokens: int
+    """Longest prompt and path of a request for one token."""
+    tally: Tally
+
+    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
+    ) -> list[str]:
+        for prompt in prompts:
+            check(prompt, self.max_tokens + 1 - max_tokens)
+        # Decoded here and not by vLLM, so that a reply reads as the reference engine's does to the last byte.
+        texts = [
+            self.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._greedy(prompts, max_tokens, stop)
+        ]
+        return [cut(text, stop, keep_stop) for text in texts]
+
+    def _log_p(self, asked: Sequence[Ask]) -> Sequence[np.ndarray]:
+        """log p in the whole vocabulary of every ask's ids, in their order."""
+        raise NotImplementedError
+
+    def _greedy(self, prompts: Sequence[Prompt], max_tokens: int, stop: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Token ids of every prompt's greedy reply, which may go on behind `stop` to the end of a token."""
+        raise NotImplementedError
+
+
+def loaded(adapters: Mapping[str, Any], name: str) -> Any:
+    """What `name` stands for.  Raises: EngineError."""
+    if name not in adapters:
+        raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(adapters) or 'none'})")
+    return adapters[name]
 
 
 def asks(nodes: Sequence[Node], max_tokens: int) -> list[Ask]:

@@ -4,15 +4,16 @@ The histories of a group of prompts are computed once.  Every `branch` then comp
 tokens between an expanded node and its nearest known ancestor: each new token sees its prompt and its own ancestors
 only (a tree attention mask), so one pass expands any set of nodes.  Whatever is computed together is one row of tokens:
 nothing is padded, what all prompts begin with is computed once, and only attention takes the prompts apart.
+`generate` grows the same trees, and a prompt that begins with most of one that is held goes on from there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class HFEngine:
         self.device = base_weight(self.head).device
         self.exact = base_weight(self.head).dtype == torch.float32
         self.max_tokens: int = causal.config.max_position_embeddings
+        ends = causal.generation_config.eos_token_id if causal.can_generate() else None
+        self._ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._flight: _Flight | None = None
 
     @property
@@ -75,49 +78,37 @@ class HFEngine:
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         """log p of the children of each node; prompts that are not in flight take the place of those that are."""
         result: list[np.ndarray | None] = [None] * len(nodes)
-        for adapter in dict.fromkeys(node.prompt.adapter for node in nodes):
-            mine = [i for i, node in enumerate(nodes) if node.prompt.adapter == adapter]
-            with self._active(adapter):
-                prompts = list(dict.fromkeys(nodes[i].prompt for i in mine))
-                if self._flight and all(prompt in self._flight.rows for prompt in prompts):
-                    groups = [prompts]
-                else:
-                    groups = [[prompts[i] for i in group] for group in self.batches(prompts)]
-                of = {prompt: g for g, group in enumerate(groups) for prompt in group}
-                for g, group in enumerate(groups):
-                    part = [i for i in mine if of[nodes[i].prompt] == g]
-                    if not (self._flight and all(prompt in self._flight.rows for prompt in group)):
-                        self._flight = self._prefill(group)
-                    self._extend(self._flight, [nodes[i] for i in part])
-                    hidden = torch.stack([self._flight.hidden[nodes[i].prompt, nodes[i].path] for i in part])
-                    for i, log_p in zip(part, self._scores(hidden, [nodes[i].children for i in part]), strict=True):
-                        result[i] = log_p
+        prompts = list(dict.fromkeys(node.prompt for node in nodes))
+        for group in self._in_flight(prompts):
+            chosen = {prompts[i] for i in group}
+            mine = [i for i, node in enumerate(nodes) if node.prompt in chosen]
+            hidden = self._hidden([(nodes[i].prompt, nodes[i].path) for i in mine])
+            for i, log_p in zip(mine, self._scores(hidden, [nodes[i].children for i in mine]), strict=True):
+                result[i] = log_p
         return result  # type: ignore[return-value]
 
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
     ) -> list[str]:
-        """Greedy replies; prompts are padded on the left in groups of one adapter."""
+        """Greedy replies, grown on what `branch` has computed of their prompts, as `branch` goes on with theirs."""
         self._check(prompts, room=max_tokens)
-        replies = [""] * len(prompts)
-        options: dict[str, Any] = {"do_sample": False, "max_new_tokens": max_tokens, "use_cache": True}
-        options["pad_token_id"] = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        if stop:
-            options |= {"stop_strings": list(stop), "tokenizer": self.tokenizer}
-        for group in self.batches(prompts):
-            longest = max(len(prompts[i].tokens) for i in group)
-            ids = torch.full((len(group), longest), options["pad_token_id"])
-            for row, i in enumerate(group):
-                ids[row, longest - len(prompts[i].tokens) :] = torch.tensor(prompts[i].tokens)
-            seen = torch.arange(longest) >= longest - torch.tensor([[len(prompts[i].tokens)] for i in group])
-            with self._active(prompts[group[0]].adapter):
-                out = self.model.generate(
-                    input_ids=ids.to(self.device), attention_mask=seen.long().to(self.device), **options
-                )
-            for row, i in enumerate(group):
-                replies[i] = cut(self.tokenizer.decode(out[row, longest:], skip_special_tokens=True), stop, keep_stop)
-        return replies
+        said: list[tuple[int, ...]] = [()] * len(prompts)
+        texts = [""] * len(prompts)
+        for group in self._in_flight(prompts):
+            going = group
+            for _ in range(max_tokens):
+                hidden = self._hidden([(prompts[i], said[i]) for i in going])
+                tokens = self.head(hidden.to(base_weight(self.head).dtype)).argmax(-1).tolist()
+                ended = set()
+                for i, token in zip(going, tokens, strict=True):
+                    said[i] += (token,)
+                    texts[i] = self.tokenizer.decode(said[i], skip_special_tokens=True)
+                    if token in self._ends or any(mark in texts[i] for mark in stop):
+                        ended.add(i)
+                if not (going := [i for i in going if i not in ended]):
+                    break
+        return [cut(text, stop, keep_stop) for text in texts]
 
     def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:
         for prompt in prompts:
@@ -145,8 +136,51 @@ class HFEngine:
         """Drop what is computed; needed where the model's weights have changed."""
         self._flight = None
 
-    def _prefill(self, prompts: Sequence[Prompt]) -> _Flight:
+    def _in_flight(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Indexes of prompts of one adapter, group by group; each is in flight, its adapter active, until the next."""
         self._check(prompts)
+        for adapter in dict.fromkeys(prompt.adapter for prompt in prompts):
+            mine = [i for i, prompt in enumerate(prompts) if prompt.adapter == adapter]
+            with self._active(adapter):
+                if self._goes_on([prompts[i] for i in mine]):
+                    yield mine
+                    continue
+                for group in self.batches([prompts[i] for i in mine]):
+                    some = [prompts[mine[i]] for i in group]
+                    if not self._goes_on(some):
+                        self._flight = self._prefill(list(dict.fromkeys(some)))
+                    yield [mine[i] for i in group]
+
+    def _goes_on(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether all prompts are in flight, or begin with most of one that is, and now are in flight, too."""
+        flight = self._flight
+        if flight is None:
+            return False
+        found = {prompt: flight.place_of(prompt) for prompt in prompts}
+        more = dict.fromkeys(flight.rows, 0)
+        for prompt, place in found.items():
+            if place is None:
+                return False
+            if prompt not in flight.places:
+                more[place.root] += len(place.path)
+        if any(more.values()):
+            # Beyond this a row would be more of a tree than of a prompt: reading anew is cheaper, and bounds memory.
+            width = max(flight.used) + max(more.values())
+            if any(count > len(root.tokens) for root, count in more.items()):
+                return False
+            if len(flight.used) * width > 2 * self.batch_tokens:
+                return False
+        flight.places |= found  # type: ignore[arg-type]
+        return True
+
+    def _hidden(self, wanted: Sequence[tuple[Prompt, tuple[int, ...]]]) -> Tensor:
+        """(wanted, width) float32 states after prompts in flight and their paths."""
+        assert self._flight is not None
+        places = [self._flight.places[prompt].then(path) for prompt, path in wanted]
+        self._extend(self._flight, places)
+        return torch.stack([self._flight.hidden[place] for place in places])
+
+    def _prefill(self, prompts: Sequence[Prompt]) -> _Flight:
         self._flight = None  # frees the previous group first
         shared = len(os.path.commonprefix([prompt.tokens for prompt in prompts]))
         lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
@@ -161,35 +195,36 @@ class HFEngine:
         ids = [*prompts[0].tokens[:shared], *(token for prompt in prompts for token in prompt.tokens[shared:])]
         hidden = self._decode(ids, place % len(column), store, parts)
         last = hidden[torch.where(rest > 0, starts + rest, shared) - 1]
+        places = {prompt: _Place(prompt, len(prompt.tokens), ()) for prompt in prompts}
         return _Flight(
             rows={prompt: row for row, prompt in enumerate(prompts)},
-            lengths=lengths,
+            places=places,
             store=store,
             used=lengths.tolist(),
-            hidden={(prompt, ()): last[row] for row, prompt in enumerate(prompts)},
-            ancestors={(prompt, ()): () for prompt in prompts},
+            hidden={places[prompt]: last[row] for row, prompt in enumerate(prompts)},
         )
 
-    def _extend(self, flight: _Flight, nodes: Sequence[Node]) -> None:
-        """Compute the hidden states after the paths of `nodes` that are not known yet."""
-        new: list[tuple[Prompt, tuple[int, ...]]] = []
+    def _extend(self, flight: _Flight, places: Sequence[_Place]) -> None:
+        """Compute the hidden states at `places` that are not known yet."""
+        new: list[_Place] = []
         slots: dict[int, list[int]] = {}  # row → which of the new tokens are its own
-        for node in nodes:
-            row, known = flight.rows[node.prompt], len(node.path)
-            while (node.prompt, node.path[:known]) not in flight.ancestors:
+        for place in places:
+            row, known = flight.rows[place.root], len(place.path)
+            while known and place.at(known) not in flight.ancestors:
                 known -= 1
-            for end in range(known + 1, len(node.path) + 1):
-                parent = flight.ancestors[node.prompt, node.path[: end - 1]]
-                flight.ancestors[node.prompt, node.path[:end]] = (*parent, flight.used[row])
+            seen = flight.ancestors[place.at(known)] if known else ()
+            for end in range(known + 1, len(place.path) + 1):
+                seen = (*seen, flight.used[row])
+                flight.ancestors[place.at(end)] = seen
                 flight.used[row] += 1
                 slots.setdefault(row, []).append(len(new))
-                new.append((node.prompt, node.path[:end]))
+                new.append(place.at(end))
         if not new:
             return
         active = sorted(slots)
         width, most = max(flight.used[row] for row in active), max(map(len, slots.values()))
-        history = torch.arange(width) < flight.lengths[active, None]
-        sees = torch.where(history, 0.0, -torch.inf)[:, None].repeat(1, most, 1)  # padding, too, or its softmax is NaN
+        sees = torch.full((len(active), most, width), -torch.inf)
+        sees[:, :, 0] = 0  # padding sees something, or its softmax is NaN
         source = torch.zeros((len(active), most), dtype=torch.long)
         place, rows = torch.empty(len(new), dtype=torch.long), torch.empty(len(new), dtype=torch.long)
         columns = torch.tensor([flight.ancestors[key][-1] for key in new])
@@ -197,12 +232,13 @@ class HFEngine:
             own = torch.tensor(slots[row])
             source[i, : len(own)], place[own], rows[own] = own, i * most + torch.arange(len(own)), row
             for slot, token in enumerate(slots[row]):
+                sees[i, slot, : new[token].shared] = 0
                 sees[i, slot, list(flight.ancestors[new[token]])] = 0
         for layer in flight.store.layers:
             layer.select(rows.to(self.device), columns.to(self.device), active, width)
         parts = _Parts(source.to(self.device), place.to(self.device))
-        positions = torch.tensor([len(prompt.tokens) + len(path) - 1 for prompt, path in new])
-        hidden = self._decode([path[-1] for _, path in new], positions, flight.store, parts, sees)
+        positions = torch.tensor([place.shared + len(place.path) - 1 for place in new])
+        hidden = self._decode([place.path[-1] for place in new], positions, flight.store, parts, sees)
         flight.hidden |= dict(zip(new, hidden, strict=True))
 
     def _decode(
@@ -258,18 +294,47 @@ class HFEngine:
         return token_rows(self.head, torch.from_numpy(np.asarray(tokens, np.int64)).to(self.device))
 
 
+class _Place(NamedTuple):
+    """A place in a flight: behind the first `shared` tokens of a prompt that was read, then `path`."""
+
+    root: Prompt
+    shared: int
+    path: tuple[int, ...]
+
+    def then(self, path: tuple[int, ...]) -> _Place:
+        return _Place(self.root, self.shared, self.path + path)
+
+    def at(self, end: int) -> _Place:
+        return _Place(self.root, self.shared, self.path[:end])
+
+
 @dataclass
 class _Flight:
     """Prompts whose keys and values are held, and the tree that has been grown behind each."""
 
     rows: dict[Prompt, int]
-    lengths: Tensor  # (rows,) prompt tokens
+    """Prompts that were read."""
+    places: dict[Prompt, _Place]
+    """Those, and others that go on from them."""
     store: Cache
     used: list[int]  # (rows,) columns in use: the prompt, then the tree tokens of all waves
-    hidden: dict[tuple[Prompt, tuple[int, ...]], Tensor] = field(default_factory=dict)
-    """(prompt, path) → (width of the model,) float32 state that decides the next token."""
-    ancestors: dict[tuple[Prompt, tuple[int, ...]], tuple[int, ...]] = field(default_factory=dict)
-    """(prompt, path) → columns of the path's tokens."""
+    hidden: dict[_Place, Tensor]
+    """(width of the model,) float32 state that decides the next token."""
+    ancestors: dict[_Place, tuple[int, ...]] = field(default_factory=dict)
+    """Columns of a path's tokens."""
+
+    def place_of(self, prompt: Prompt) -> _Place | None:
+        """Where `prompt` goes on from one that was read; None where it shares less with each than it adds."""
+        if prompt in self.places:
+            return self.places[prompt]
+        alike = [root for root in self.rows if root.adapter == prompt.adapter]
+        shared, root = max(
+            ((len(os.path.commonprefix([root.tokens, prompt.tokens])), root) for root in alike),
+            key=lambda found: found[0], default=(0, prompt),
+        )  # fmt: skip
+        shared = min(shared, len(prompt.tokens) - 1)  # its last token's state is known at a read prompt's end only
+        path = prompt.tokens[shared:]
+        return _Place(root, shared, path) if len(path) <= shared else None
 
 
 @dataclass(frozen=True)

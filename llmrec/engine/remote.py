@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import urllib3
 
-from llmrec.engine import Node, Prompt
-from llmrec.engine.asks import Ask, Tally, asks, check, cut, groups, joined
+from llmrec.engine import Prompt
+from llmrec.engine.asks import Ask, Asking, Tally, groups, loaded
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -24,7 +24,7 @@ TIMEOUT = urllib3.Timeout(connect=5, read=600)  # seconds
 BLOCKS, BLOCK_SIZE = 2048, 16  # assumed where the server does not tell
 
 
-class RemoteEngine:
+class RemoteEngine(Asking):
     """Engine over an OpenAI-compatible vLLM server.
 
     Args:
@@ -85,30 +85,20 @@ class RemoteEngine:
         """As many prompts as the server's cache of keys and values holds."""
         return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=len(prompts))
 
-    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
-        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._threads.shutdown()
+        self._http.clear()
 
-    def generate(
-        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
-    ) -> list[str]:
-        for prompt in prompts:
-            check(prompt, self.max_tokens + 1 - max_tokens)
+    def _greedy(self, prompts: Sequence[Prompt], max_tokens: int, stop: Sequence[str]) -> list[Sequence[int]]:
         options: dict[str, Any] = {"max_tokens": max_tokens, "return_token_ids": True}
         if stop:
             options["stop"] = list(stop)
         together: dict[str, list[int]] = {}
         for i, prompt in enumerate(prompts):
             together.setdefault(self._name(prompt.adapter), []).append(i)
-        replies = [""] * len(prompts)
         work = [(name, options, members) for name, members in together.items()]
-        for i, ids in self._complete([p.tokens for p in prompts], work, lambda i, choice: choice["token_ids"]):
-            replies[i] = cut(self.tokenizer.decode(ids, skip_special_tokens=True), stop, keep_stop)
-        return replies
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._threads.shutdown()
-        self._http.clear()
+        return self._complete([p.tokens for p in prompts], work, lambda i, choice: choice["token_ids"])
 
     def _log_p(self, asked: Sequence[Ask]) -> list[np.ndarray]:
         """Prompts that ask for the same ids under the same adapter, as all users do at the root, go together."""
@@ -123,24 +113,21 @@ class RemoteEngine:
             )
             for (name, ids), members in together.items()
         ]
-        result: list[np.ndarray] = [np.empty(0)] * len(asked)
 
         def take(i: int, choice: dict[str, Any]) -> np.ndarray:
             found = choice["logprobs"]["top_logprobs"][0]
             return np.array([found[f"token_id:{token}"] for token in asked[i].ids], np.float64)
 
-        for i, log_p in self._complete([ask.tokens for ask in asked], work, take):
-            result[i] = log_p
-        return result
+        return self._complete([ask.tokens for ask in asked], work, take)
 
     def _complete(
         self,
         prompts: Sequence[tuple[int, ...]],
         work: Sequence[tuple[str, dict[str, Any], list[int]]],
         take: Callable[[int, dict[str, Any]], Any],
-    ) -> list[tuple[int, Any]]:
-        """(index of a prompt, what `take` finds in its choice) for every (model, options, indexes of prompts), with
-        many requests in flight.  Raises: EngineError, also for an answer in which `take` does not find it."""
+    ) -> list[Any]:
+        """What `take` finds in every prompt's choice; `work` is (model, options, indexes of prompts), each prompt once.
+        Many requests are in flight.  Raises: EngineError, also for an answer in which `take` does not find it."""
         requests = [
             (name, options, members[at : at + PROMPTS])
             for name, options, members in work
@@ -152,25 +139,23 @@ class RemoteEngine:
             body = {"model": name, "prompt": [prompts[i] for i in members], "temperature": 0, **options}
             return self._post("/v1/completions", body)
 
-        result = []
+        found = {}
         for (_, _, members), answer in zip(requests, self._threads.map(post, requests), strict=True):
             try:
                 for choice in answer["choices"]:
                     i = members[choice["index"]]
-                    result.append((i, take(i, choice)))
+                    found[i] = take(i, choice)
                 usage = answer["usage"]
                 cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
                 self.tally.add(len(members), usage["prompt_tokens"], cached)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise self._odd(error) from None
-        return result
+        if len(found) < len(prompts):
+            raise EngineError(f"{self.url}: {len(found)} answers to {len(prompts)} prompts")
+        return [found[i] for i in range(len(prompts))]
 
     def _name(self, name: str | None) -> str:
-        if name is None:
-            return self._model
-        if name not in self._loaded:
-            raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
-        return self._loaded[name]
+        return self._model if name is None else loaded(self._loaded, name)
 
     def _listed(self) -> dict[str, int]:
         """Names that the server answers to, with the longest context of each."""

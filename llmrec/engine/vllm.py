@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from llmrec.config import Serve
-from llmrec.engine import Node, Prompt
-from llmrec.engine.asks import Ask, Tally, asks, check, cut, groups, joined
+from llmrec.engine import Prompt
+from llmrec.engine.asks import Ask, Asking, Tally, groups, loaded
 from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, rank_for
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
 
-class VLLMEngine:
+class VLLMEngine(Asking):
     """Engine over vLLM's `LLM`.
 
     Args:
@@ -137,22 +137,6 @@ class VLLMEngine:
         """As many prompts as the cache of keys and values holds."""
         return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=self._max_loras)
 
-    def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
-        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
-
-    def generate(
-        self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
-    ) -> list[str]:
-        from vllm import SamplingParams
-
-        for prompt in prompts:
-            check(prompt, self.max_tokens + 1 - max_tokens)
-        greedy = SamplingParams(temperature=0, max_tokens=max_tokens, stop=list(stop) or None)
-        outputs = self._run([p.tokens for p in prompts], [greedy] * len(prompts), [p.adapter for p in prompts])
-        # Decoded here and not by vLLM, so that a reply reads as the reference engine's does to the last byte.
-        texts = [self.tokenizer.decode(out.outputs[0].token_ids, skip_special_tokens=True) for out in outputs]
-        return [cut(text, stop, keep_stop) for text in texts]
-
     def close(self) -> None:
         """Give memory back.  vLLM keeps its process groups once per process: other engines of this one end, too."""
         self.llm.llm_engine.engine_core.shutdown()
@@ -161,6 +145,13 @@ class VLLMEngine:
         """Drop the prefix cache, for fair timing."""
         with self._one:
             self.llm.reset_prefix_cache()
+
+    def _greedy(self, prompts: Sequence[Prompt], max_tokens: int, stop: Sequence[str]) -> list[Sequence[int]]:
+        from vllm import SamplingParams
+
+        greedy = SamplingParams(temperature=0, max_tokens=max_tokens, stop=list(stop) or None)
+        outputs = self._run([p.tokens for p in prompts], [greedy] * len(prompts), [p.adapter for p in prompts])
+        return [output.outputs[0].token_ids for output in outputs]
 
     def _log_p(self, asked: Sequence[Ask]) -> list[np.ndarray]:
         from vllm import SamplingParams
@@ -196,9 +187,7 @@ class VLLMEngine:
             if name != self._merged:
                 raise EngineError(f"{name or 'the base model'}: this engine holds the merged weights of {self._merged}")
             return None
-        if name is not None and name not in self._loaded:
-            raise EngineError(f"adapter '{name}' is not loaded (loaded: {', '.join(self._loaded) or 'none'})")
-        return self._loaded[name] if name is not None else None
+        return None if name is None else loaded(self._loaded, name)
 
 
 @contextmanager

@@ -115,7 +115,8 @@ class Encoder:
         while first > 0 and len(lines[first - 1]) <= room:
             first -= 1
             room -= len(lines[first])
-        return Prompt(header + tuple(token for line in lines[first:] for token in line), adapter)
+        # Plain ints, whatever the lines hold: they go to other processes, as JSON too.
+        return Prompt(header + tuple(int(token) for line in lines[first:] for token in line), adapter)
 
     def _render_header(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         return tuple(id for ids in self._pieces(messages) for id in ids)
