@@ -26,8 +26,8 @@ from llmrec.data.catalog import Catalog
 from llmrec.errors import DataError, EngineError, JobError
 from llmrec.jobs.table import Row
 from llmrec.jobs.work import KINDS, Known, listed
+from llmrec.judge import Judge
 from llmrec.recommender import Recommender
-from llmrec.sentiment import Judge
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 15

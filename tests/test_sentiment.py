@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import yaml
@@ -18,13 +19,13 @@ from typer.testing import CliRunner
 from llmrec import cli, config, prepare
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
-from llmrec.learning.review_sentiment import balanced
+from llmrec.judge import ReviewTask
+from llmrec.learning.reviews import balanced
 from llmrec.measuring import measure
-from llmrec.measuring.review_sentiment import compared
+from llmrec.measuring.reviews import compared
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
-from llmrec.sentiment import Sentiment
-from llmrec.tasks.review_sentiment import label_of, labels
+from llmrec.tasks.review_sentiment import labels, true
 from llmrec.tasks.saved import changes
 from llmrec.tasks.template import Template
 from llmrec.train import train
@@ -45,8 +46,8 @@ HOSTILE = {
 }
 
 
-def sentiment(kind: str = "gpt2") -> Sentiment:
-    return Sentiment.build(RECIPE, Template.load(PROMPT), Encoder(tiny.tokenizer(kind)))
+def sentiment(kind: str = "gpt2") -> ReviewTask:
+    return ReviewTask.build(RECIPE, Template.load(PROMPT), Encoder(tiny.tokenizer(kind)))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen", "sentencepiece"])
@@ -75,9 +76,12 @@ def test_long_texts_lose_their_end() -> None:
 
 def test_ratings_become_labels() -> None:
     template = Template.load(PROMPT)
-    three, two = labels(template), labels(template, ["positive", "negative"])
-    assert [label_of(rating, three) for rating in (1, 2, 3, 4, 5, 2.5)] == [0, 0, 1, 2, 2, None]
-    assert [label_of(rating, two) for rating in (1, 3, 5)] == [0, None, 1]
+    three, two = labels(template, ()), labels(template, ["positive", "negative"])
+    rated = pd.DataFrame({"rating": [1, 2, 3, 4, 5, 2.5, np.nan]})
+    assert true(template, rated, three).tolist() == [0, 0, 1, 2, 2, -1, -1]
+    assert true(template, rated, two).tolist() == [0, 0, -1, 1, 1, -1, -1]
+    with pytest.raises(DataError, match="map columns.rating"):
+        true(template, rated[-2:], three)
     with pytest.raises(RecipeError, match="no 'postive'; did you mean 'positive'"):
         labels(template, ["postive"])
     with pytest.raises(RecipeError, match="two or more"):

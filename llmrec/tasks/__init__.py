@@ -1,6 +1,6 @@
 """What can be asked.  A task is a prompt file, a module here, and a line in `TASKS`."""
 
-from llmrec.tasks import explanation, interest, interest_summary, next_item, review_sentiment
+from llmrec.tasks import explanation, interest, interest_summary, item_class, next_item, review_sentiment
 
 TASKS = {
     "next_item": next_item,
@@ -8,4 +8,7 @@ TASKS = {
     "interest_summary": interest_summary,
     "explanation": explanation,
     "review_sentiment": review_sentiment,
+    "item_class": item_class,
 }
+OF_REVIEWS = {name: task for name, task in TASKS.items() if task in (review_sentiment, item_class)}
+"""Those that read a review and choose a label: modules with `labels` and `true`."""
