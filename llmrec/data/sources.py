@@ -80,8 +80,8 @@ def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
 
 
 def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
-    """Reviews with a text, in the file's order: review, rating (float64, NaN where there is none), headline, item_id
-    and category (text, None where there is none); a category in several columns is one, broad to narrow.
+    """Reviews with a rating or a category, in the file's order: review, headline, item_id, category (text, None where
+    there is none) and rating (float64, NaN where there is none); a category in several columns is one, broad to narrow.
 
     Raises: DataError naming file, row, column and value, and the way out.
     """
@@ -104,9 +104,10 @@ def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) ->
     if len(levels) > 1:
         parts = [_text(_pick(table, "category", {"category": level}), one_line) for level in levels]
         reviews["category"] = _joined(parts)
-    reviews = reviews[reviews["review"].notna()].reset_index(drop=True)
+    labelled = reviews["rating"].notna() | reviews["category"].notna()
+    reviews = reviews[reviews["review"].notna() & labelled].reset_index(drop=True)
     if not len(reviews):
-        raise DataError(f"{path}: no row has a review")
+        raise DataError(f"{path}: no row has a review and with it a rating or a category")
     return reviews
 
 
