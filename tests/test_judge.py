@@ -204,7 +204,8 @@ def test_paired_intervals_use_the_same_reviews() -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose tasks are to judge reviews, from one source: no interactions, no catalog."""
+    """A project of two domains without interactions and catalog: `shop` judges reviews, `shelf` says what unrated texts
+    are about."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "prompts", root / "prompts")
     base = root / "base"
@@ -213,33 +214,38 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(base)
     rng = np.random.default_rng(0)
     words = {1: "Heat", 3: "Fargo", 5: "Suspects"}
-    kinds = {"Toy Story": "Films,New", "Amélie": "Films,Old", "Солярис": "Songs,Songs"}
-    rows = ["review,rating,department,class"]
+    rows = ["review,rating"]
     for i in range(240):
-        rating, thing = int(rng.choice([1, 3, 5, 5])), str(rng.choice(list(kinds)))
-        rows.append(f"{thing} {i} {words[rating]},{rating},{kinds[thing]}")
+        rating = int(rng.choice([1, 3, 5, 5]))
+        rows.append(f"Toy Story {i} {words[rating]},{rating}")
     (root / "reviews.csv").write_text("\n".join(rows) + "\n")
-    columns = {"category": ["department", "class"]}
-    data = {"path": str(root / "reviews.csv"), "valid": 0.2, "test": 0.2, "columns": columns}
+    kinds = {"Toy Story": "Films,New", "Seven": "Films,Old", "Odyssey": "Songs,Songs"}
+    things = rng.choice(list(kinds), 160)
+    rows = ["review,department,class", *(f"{thing} {i},{kinds[thing]}" for i, thing in enumerate(things))]
+    (root / "texts.csv").write_text("\n".join(rows) + "\n")
+    share = {"valid": 0.2, "test": 0.2}
+    texts = {"path": str(root / "texts.csv"), "columns": {"category": ["department", "class"]}} | share
     recipe = {
-        "domain": "shop", "noun": "things", "unit": "thing", "base_model": str(base),
-        "tasks": {"review_sentiment": {"data": data, "balance": 0.5}, "item_class": {"data": data}},
+        "noun": "things", "unit": "thing", "base_model": str(base),
         "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
         "fit": {"batch_tokens": 800, "micro_batch_tokens": 800, "epochs": 8, "cache": "memory", "learning_rate": 0.01,
                 "valid_users": 40, "valid_every": 2, "precision": "float32"},
     }  # fmt: skip
-    (root / "adapters" / "shop").mkdir(parents=True)
-    (root / "adapters" / "shop" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    reviews = {"path": str(root / "reviews.csv")} | share
+    tasks = {"shop": {"review_sentiment": {"data": reviews, "balance": 0.5}}, "shelf": {"item_class": {"data": texts}}}
     (root / "eval").mkdir()
-    suite = {"task": "review_sentiment", "domain": "shop", "judges": ["majority", "base", "llm"],
-             "compare": [["llm", "base"]], "samples": 50}  # fmt: skip
-    (root / "eval" / "shop.yaml").write_text(yaml.safe_dump(suite))
-    suite |= {"task": "item_class", "judges": ["majority", "base", "base-few", "llm"], "shots": 3}
-    (root / "eval" / "shop-classes.yaml").write_text(yaml.safe_dump(suite))
+    for domain, asked in tasks.items():
+        (root / "adapters" / domain).mkdir(parents=True)
+        values = recipe | {"domain": domain, "tasks": asked}
+        (root / "adapters" / domain / "recipe.yaml").write_text(yaml.safe_dump(values))
+        suite = {"task": next(iter(asked)), "domain": domain, "judges": ["majority", "base", "base-few", "llm"],
+                 "shots": 3, "compare": [["llm", "base"]], "samples": 50}  # fmt: skip
+        (root / "eval" / f"{domain}.yaml").write_text(yaml.safe_dump(suite))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMREC_PROJECT", str(root))
         patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
         train(config.load_recipe("shop"))
+        train(config.load_recipe("shelf", ("fit.epochs=4",)))
     return root
 
 
@@ -276,31 +282,32 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -
 
 
 def test_it_tells_what_texts_are_about(here: Path, tmp_path: Path) -> None:
-    found = review("shop", ["Toy Story 7 Heat", "Солярис 300 Suspects"], task="item_class")
+    card = json.loads((here / "adapters" / "shelf" / "card.json").read_text())
+    assert card["item_class"]["labels"] == [*KINDS] and card["validation"]["class_accuracy"] > 0.8
+    found = review("shelf", ["Toy Story 7", "Odyssey 300"], task="item_class")
     assert [one.label for one in found] == ["Films > New", "Songs"]
     for one in found:
         assert one.broad is not None and sum(one.broad.values()) == pytest.approx(1)
         assert one.broad["Films"] == pytest.approx(one.p["Films > New"] + one.p["Films > Old"])
-    shown = CliRunner().invoke(cli.app, ["review", "shop", "Amélie 7 Heat", "--task", "item_class"])
+    shown = CliRunner().invoke(cli.app, ["review", "shelf", "Seven 7", "--task", "item_class"])
     assert shown.exit_code == 0 and "Films > Old" in shown.output
-    results = json.loads((measure("shop-classes", out=tmp_path) / "results.json").read_text())
+    results = json.loads((measure("shelf", out=tmp_path) / "results.json").read_text())
     accuracy = {name: measured["metrics"]["accuracy"]["mean"] for name, measured in results["judges"].items()}
     assert accuracy["llm"] > 0.8 > accuracy["majority"] and accuracy["llm"] > accuracy["base"] + 0.2
     assert "base-few after 3 labelled reviews" in (tmp_path / "table.md").read_text()
-    broad = json.loads((measure("shop-classes", ("level=1",), out=tmp_path) / "results.json").read_text())
-    assert list(broad["data"]["asked"]) == ["Films", "Songs"]
+    broad = json.loads((measure("shelf", ("level=1",), out=tmp_path) / "results.json").read_text())
+    assert sorted(broad["data"]["asked"]) == ["Films", "Songs"]
     assert broad["judges"]["llm"]["metrics"]["accuracy"]["mean"] >= accuracy["llm"]
 
 
 def test_wordings_of_reviews_are_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks = ["review_sentiment", "item_class"]
-    found = prompts.measure("shop", ("users=20", "samples=50"), tasks=tasks, wordings=[0, 3])
-    assert [(one.task, one.name) for one in found] == [(task, name) for task in tasks for name in ("trained", "0", "3")]
-    assert {one.metric for one in found} == {"macro_f1", "class_accuracy"} and found[0].asked == "20 reviews"
-    same, other = found[1], found[2]
-    assert same.difference is not None and same.difference.low == same.difference.high == 0
-    assert other.difference is not None
-    assert other.difference.mean == pytest.approx(other.mean.mean - found[0].mean.mean)
+    for domain, task, metric in [("shop", "review_sentiment", "macro_f1"), ("shelf", "item_class", "class_accuracy")]:
+        found = prompts.measure(domain, ("users=20", "samples=50"), wordings=[0, 3])
+        assert [(one.task, one.metric, one.asked) for one in found] == [(task, metric, "20 reviews")] * 3
+        same, other = found[1], found[2]
+        assert same.difference is not None and same.difference.low == same.difference.high == 0
+        assert other.difference is not None
+        assert other.difference.mean == pytest.approx(other.mean.mean - found[0].mean.mean)
     prompts.print_measure(found)
     assert "item_class" in capsys.readouterr().out
     with pytest.raises(PromptError, match="--task next_item: not a task of shop"):
@@ -315,6 +322,8 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
         suite = yaml.safe_load((here / "eval" / "shop.yaml").read_text()) | {"domain": str(tmp_path / "shop.yaml")}
         (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
         measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
+    with pytest.raises(AdapterError, match="other labels"):
+        review("shelf", ["fine"], task="item_class", overrides=("tasks.item_class.labels=[Songs, Films > Old]",))
     with pytest.raises(AdapterError, match="other labels"):
         review("shop", ["fine"], overrides=("tasks.review_sentiment.labels=[negative, positive]",))
     with pytest.raises(PromptError, match="--task next_item: reads no reviews"):

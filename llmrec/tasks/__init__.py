@@ -2,13 +2,15 @@
 
 from llmrec.tasks import explanation, interest, interest_summary, item_class, next_item, review_sentiment
 
+OF_REVIEWS = {
+    "review_sentiment": review_sentiment,
+    "item_class": item_class,
+}
+"""Those that read one review and choose a label: modules with `labels` and `true`."""
 TASKS = {
     "next_item": next_item,
     "interest": interest,
     "interest_summary": interest_summary,
     "explanation": explanation,
-    "review_sentiment": review_sentiment,
-    "item_class": item_class,
+    **OF_REVIEWS,
 }
-OF_REVIEWS = {name: task for name, task in TASKS.items() if task in (review_sentiment, item_class)}
-"""Those that read a review and choose a label: modules with `labels` and `true`."""
