@@ -408,7 +408,8 @@ class Judged(Section):
     )
     """`majority`: always the commonest label; `tfidf`: TF-IDF and logistic regression on all training reviews;
     `tfidf-same`: on the sample that the adapter's recipe draws (`examples`; `tokens` may let it see a part only);
-    `base`: the base model as it is; `base-few`: after `shots` training reviews with their labels; `llm`: the adapter."""
+    `base`: the base model as it is; `base-few`: the same after `shots` labelled training reviews; `llm`: the
+    adapter."""
     shots: int = Field(6, ge=1, le=32)
     """`base-few` only: labelled training reviews that stand before every question as turns of the conversation; as many
     of each label as of any other, the commonest where there are more labels than places."""

@@ -210,7 +210,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "prompts", root / "prompts")
     base = root / "base"
     tokenizer = tiny.tokenizer("gpt2")
-    tiny.model(len(tokenizer)).save_pretrained(base)
+    tiny.model(len(tokenizer), positions=512).save_pretrained(base)  # room for examples
     tokenizer.save_pretrained(base)
     rng = np.random.default_rng(0)
     words = {1: "Heat", 3: "Fargo", 5: "Suspects"}
@@ -219,9 +219,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rating = int(rng.choice([1, 3, 5, 5]))
         rows.append(f"Toy Story {i} {words[rating]},{rating}")
     (root / "reviews.csv").write_text("\n".join(rows) + "\n")
-    kinds = {"Toy Story": "Films,New", "Seven": "Films,Old", "Odyssey": "Songs,Songs"}
-    things = rng.choice(list(kinds), 160)
-    rows = ["review,department,class", *(f"{thing} {i},{kinds[thing]}" for i, thing in enumerate(things))]
+    kinds = {"Heat": "Films,New", "Fargo": "Films,Old", "Suspects": "Songs,Songs"}
+    things = rng.choice(list(kinds), 240)
+    rows = ["review,department,class", *(f"{thing} {i} {thing},{kinds[thing]}" for i, thing in enumerate(things))]
     (root / "texts.csv").write_text("\n".join(rows) + "\n")
     share = {"valid": 0.2, "test": 0.2}
     texts = {"path": str(root / "texts.csv"), "columns": {"category": ["department", "class"]}} | share
@@ -245,7 +245,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("LLMREC_PROJECT", str(root))
         patch.setenv("LLMREC_HOME", str(tmp_path_factory.mktemp("training")))
         train(config.load_recipe("shop"))
-        train(config.load_recipe("shelf", ("fit.epochs=4",)))
+        train(config.load_recipe("shelf"))
     return root
 
 
@@ -283,17 +283,17 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path) -
 
 def test_it_tells_what_texts_are_about(here: Path, tmp_path: Path) -> None:
     card = json.loads((here / "adapters" / "shelf" / "card.json").read_text())
-    assert card["item_class"]["labels"] == [*KINDS] and card["validation"]["class_accuracy"] > 0.8
-    found = review("shelf", ["Toy Story 7", "Odyssey 300"], task="item_class")
+    assert card["item_class"]["labels"] == [*KINDS] and card["validation"]["class_accuracy"] > 0.7
+    found = review("shelf", ["Heat 7 Heat", "Suspects 300 Suspects"], task="item_class")
     assert [one.label for one in found] == ["Films > New", "Songs"]
     for one in found:
         assert one.broad is not None and sum(one.broad.values()) == pytest.approx(1)
         assert one.broad["Films"] == pytest.approx(one.p["Films > New"] + one.p["Films > Old"])
-    shown = CliRunner().invoke(cli.app, ["review", "shelf", "Seven 7", "--task", "item_class"])
+    shown = CliRunner().invoke(cli.app, ["review", "shelf", "Fargo 7 Fargo", "--task", "item_class"])
     assert shown.exit_code == 0 and "Films > Old" in shown.output
     results = json.loads((measure("shelf", out=tmp_path) / "results.json").read_text())
     accuracy = {name: measured["metrics"]["accuracy"]["mean"] for name, measured in results["judges"].items()}
-    assert accuracy["llm"] > 0.8 > accuracy["majority"] and accuracy["llm"] > accuracy["base"] + 0.2
+    assert accuracy["llm"] > 0.7 > accuracy["majority"] and accuracy["llm"] > accuracy["base"] + 0.2
     assert "base-few after 3 labelled reviews" in (tmp_path / "table.md").read_text()
     broad = json.loads((measure("shelf", ("level=1",), out=tmp_path) / "results.json").read_text())
     assert sorted(broad["data"]["asked"]) == ["Films", "Songs"]
