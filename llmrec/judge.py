@@ -139,7 +139,10 @@ class Judge:
                 raise AdapterError(f"{folder}: not trained on {task} (only {', '.join(saved)})")
             template = saved[task]
         encoder = Encoder(load_tokenizer(base.folder))
-        known = _texts(learned.get("labels")) if folder else source(recipe, task).categories
+        if folder:
+            known = _texts(learned.get("labels"))
+        else:
+            known = () if template.labels else source(recipe, task).categories
         asked = ReviewTask.build(recipe, template, encoder, known)
         if folder and asked.labels != known:
             raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
