@@ -139,10 +139,9 @@ class Judge:
                 raise AdapterError(f"{folder}: not trained on {task} (only {', '.join(saved)})")
             template = saved[task]
         encoder = Encoder(load_tokenizer(base.folder))
-        if folder:
-            known = _texts(learned.get("labels"))
-        else:
-            known = () if template.labels else source(recipe, task).categories
+        known = _texts(learned.get("labels")) if folder else ()
+        if not folder and not template.labels:
+            known = source(recipe, task).categories
         asked = ReviewTask.build(recipe, template, encoder, known)
         if folder and asked.labels != known:
             raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
