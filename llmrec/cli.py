@@ -302,7 +302,7 @@ def score(
         Path | None, typer.Option(help="Folder of the answers; goes on where they are begun.", show_default=False)
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="What a row asks: users, histories, pairs, summaries, explanations or reviews.")
+        str, typer.Option(help="What a row asks: users, histories, pairs, summaries, explanations, reviews or classes.")
     ] = "users",
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Length of the lists.")] = 10,
     since: Annotated[
@@ -410,20 +410,23 @@ def review(
         list[str] | None, typer.Argument(help="Reviews, each in quotes.", metavar="TEXT", show_default=False)
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
+    task: Annotated[str, typer.Option(help="What is asked: review_sentiment or item_class.")] = "review_sentiment",
     base: Base = False,
     engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
-    """Say whether a review is negative, neutral or positive, with calibrated probabilities.
+    """Say whether a review is negative, neutral or positive, or what it is about, with calibrated probabilities.
 
     Example: llmrec review fashion "Too tight, and it itches."
+
+    Example: llmrec review fashion-classes "The hem drags on the floor." --task item_class
     """
     from llmrec import review as verb
 
     texts = [*(text or ()), *(verb.read_lines(file) if file else ())]
     if not texts:
         raise LlmrecError("no review: give a text in quotes, or --file with one a line")
-    found = verb.review(domain, texts, base=base, engine=engine)
+    found = verb.review(domain, texts, task=task, base=base, engine=engine)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.as_dict(), ensure_ascii=False, allow_nan=False))
@@ -555,7 +558,9 @@ def prompts_try(
     user: User = None,
     history: History = None,
     item: Annotated[str | None, typer.Option(help="Title to explain (explanation).", show_default=False)] = None,
-    text: Annotated[str | None, typer.Option(help="Review to read (review_sentiment).", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Review to read (review_sentiment, item_class).", show_default=False)
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists.")] = 10,
     prior: Prior = True,
 ) -> None:
@@ -595,22 +600,32 @@ def prompts_measure(
     wordings: Annotated[
         list[int] | None, typer.Option(min=0, help="Numbers in the prompt file; default: all.", show_default=False)
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Which tasks' wordings; default: the recipe's first task.", show_default=False),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Another prompt file than prompts/next_item.yaml.", show_default=False)
+        Path | None, typer.Option(help="Another prompt file than the task's in prompts/.", show_default=False)
     ] = None,
     prior: Prior = True,
 ) -> None:
     """Say what wordings cost or gain without training again.
 
-    NDCG@10 on validation users, with the paired interval against the wording that was trained on.  About a second a
-    user and wording on two cores.
+    Each task's measure on validation users or reviews, with the paired interval against the wording that was trained
+    on: NDCG@10 of lists, NDCG@3 of interests, macro-F1 of sentiment, accuracy of classes, and of summaries and
+    explanations the mean probability of a token of what the data says.  About a second a user and wording on two cores.
 
     Example: llmrec prompts measure movies users=50 --wordings 0 4
+
+    Example: llmrec prompts measure movies users=50 --task interest explanation review_sentiment --wordings 0 3
     """
     from llmrec import prompts as verb
 
-    users, found = verb.measure(domain, tuple(overrides or ()), wordings=wordings or (), file=file, prior=prior)
-    verb.print_measure(users, found)
+    verb.print_measure(
+        verb.measure(
+            domain, tuple(overrides or ()), tasks=task or (), wordings=wordings or (), file=file, prior=prior
+        )
+    )  # fmt: skip
 
 
 @prompts.command("rollback")

@@ -48,12 +48,13 @@ class DataSource(Section):
 
 
 class ReviewSource(Section):
-    """Where rated texts come from; nobody has to be named with them."""
+    """Where reviews come from; nobody has to be named with them."""
 
     path: str
     """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name (review, rating, headline, item_id, category) → the file's, where they differ."""
+    columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Our column name (review, rating, headline, item_id, category) → the file's, where they differ.  A category may
+    stand in several, broad to narrow: `category: [Department, Class]`."""
     valid: float = Field(0.1, gt=0, lt=0.5)
     """Share of the reviews for validation."""
     test: float = Field(0.1, gt=0, lt=0.5)
@@ -77,9 +78,9 @@ class Task(Section):
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None
-    """Its own source: `review_sentiment` learns from reviews."""
+    """Its own source: `review_sentiment` and `item_class` learn from reviews; they may share one (a YAML anchor)."""
     labels: tuple[str, ...] = ()
-    """Which of the prompt file's labels are told apart, e.g. two of three; by default all."""
+    """Which labels (`item_class`: which categories) are told apart, e.g. two of three; by default all."""
     examples: int = Field(0, ge=0)
     """Most training examples (reviews; of `next_item` histories), a fixed random sample; 0 takes them all."""
     balance: float = Field(0.0, ge=0, le=1)
@@ -398,19 +399,27 @@ class Suite(Section):
 
 
 class Judged(Section):
-    """What `llmrec evaluate` measures where a suite asks for `task: review_sentiment`."""
+    """What `llmrec evaluate` measures where a suite asks for `task: review_sentiment` or `task: item_class`."""
 
-    task: Literal["review_sentiment"]
+    task: Literal["review_sentiment", "item_class"]
     """What is asked."""
     domain: str
     """Domain, or path of a recipe, that says where the reviews come from."""
     split: Literal["valid", "test"] = "test"
     """Which reviews are asked for."""
-    judges: tuple[Literal["majority", "tfidf", "tfidf-same", "base", "llm"], ...] = Field(
+    judges: tuple[Literal["majority", "tfidf", "tfidf-same", "base", "base-few", "llm"], ...] = Field(
         ("majority", "tfidf", "base", "llm"), min_length=1
     )
     """`majority`: always the commonest label; `tfidf`: TF-IDF and logistic regression on all training reviews;
-    `tfidf-same`: on those that the adapter learned from; `base`: the base model as it is; `llm`: the adapter."""
+    `tfidf-same`: on the sample that the adapter's recipe draws (`examples`; `tokens` may let it see a part only);
+    `base`: the base model as it is; `base-few`: the same after `shots` labelled training reviews; `llm`: the
+    adapter."""
+    shots: int = Field(6, ge=1, le=32)
+    """`base-few` only: labelled training reviews that stand before every question as turns of the conversation; as many
+    of each label as of any other, the commonest where there are more labels than places."""
+    level: int = Field(0, ge=0)
+    """How many levels of a category count, broad to narrow; what a language model says of narrower ones is summed up,
+    TF-IDF learns the broad ones.  0: all levels."""
     compare: tuple[tuple[str, str], ...] = ()
     """Pairs (a, b) of judges whose difference a - b is reported with its interval."""
     reviews: int = Field(0, ge=0)

@@ -9,25 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from llmrec import config, prepare
-from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
-from llmrec.data.split import queries
 from llmrec.errors import DataError, PromptError, did_you_mean
-from llmrec.evaluate import read_card, sampled
-from llmrec.metrics.ranking import by_user, ndcg, ranks
-from llmrec.metrics.significance import Interval, bootstrap, paired
+from llmrec.evaluate import read_card
+from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
-from llmrec.tasks import TASKS
+from llmrec.tasks import OF_REVIEWS, TASKS
 from llmrec.tasks.lint import Finding, Length, lengths, lint
 from llmrec.tasks.saved import Change, changes, saved_prompts
 from llmrec.tasks.template import Template
@@ -36,7 +32,7 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.model.encode import Encoder
     from llmrec.recommender import Recommender
 
-TASK = "next_item"  # what `measure` ranks with, and `try` unless another task is named
+TASK = "next_item"  # what `try` asks unless another task is named
 TRAINED = "trained"  # the wording that an adapter serves with
 CUTOFF = 10
 SHARES = 6  # choices of an answer that are shown
@@ -137,12 +133,14 @@ def attempt(
 
     One wording stands beside the trained one, none means wording 0.  Raises: PromptError, DataError, AdapterError.
     """
+    from llmrec.measuring.wordings import recommender
+
     names = _two(wordings)
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names)
     dataset = prepare.load(recipe)
     asked = question(dataset, Catalog.of(dataset), user=user, history=history)
-    model = _load(recipe, edited)
+    model = recommender(recipe, edited)
     answers = []
     for name in names:
         worded, wording = _worded(model, edited, name)
@@ -179,7 +177,7 @@ def attempt_task(
     Args:
         user, history: whom a task after a history list is about.
         item: title that explanation explains.
-        text: review that review_sentiment reads.
+        text: review that review_sentiment and item_class read.
     Raises: PromptError, DataError (what a task needs is missing or unknown), AdapterError (task not learned).
     """
     names = _two(wordings)
@@ -187,7 +185,7 @@ def attempt_task(
         raise PromptError(f"--task {task}: no such task{did_you_mean(task, [name for name in TASKS if name != TASK])}")
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names, task)
-    if task == "review_sentiment":
+    if task in OF_REVIEWS:
         return _judged(recipe, edited, names, text)
     dataset = prepare.load(recipe)
     catalog = Catalog.of(dataset)
@@ -203,17 +201,17 @@ def attempt_task(
 def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text: str | None) -> list[Said]:
     if not text or not text.strip():
         raise DataError('no review to read: give one: --text "Too tight, and it itches."')
-    from llmrec.sentiment import Judge, Sentiment
+    from llmrec.judge import Judge, ReviewTask
 
-    judge = Judge.load(recipe, recipe.domain)
+    judge = Judge.load(recipe, recipe.domain, task=edited.task)
     said = []
     for name in names:
-        sentiment = judge.sentiment
+        task = judge.task
         if name != TRAINED:
-            sentiment = Sentiment.build(recipe, edited, judge.sentiment.encoder)
+            task = ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels)
         wording = 0 if name == TRAINED else int(name)
-        [p] = replace(judge, sentiment=sentiment).p([(text, None)], wording)
-        prompt = sentiment.encoder.tokenizer.decode(sentiment.header(text, None, wording))
+        [p] = replace(judge, task=task).p([(text, None)], wording)
+        prompt = task.encoder.tokenizer.decode(task.header(text, None, wording))
         said.append(Said(name, prompt, _shares(judge.labels, p)))
     return said
 
@@ -253,8 +251,12 @@ def _shares(names: Sequence[str], p: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """NDCG@10 of one wording over validation users, and how it differs from the trained one's (None: it is that)."""
+    """The measure of a task under one wording, and how it differs from the trained one's (None: it is that)."""
 
+    task: str
+    metric: str
+    asked: str
+    """How many of what: "100 users"."""
     name: str
     text: str
     mean: Interval
@@ -265,58 +267,54 @@ def measure(
     domain: str,
     overrides: tuple[str, ...] = (),
     *,
+    tasks: Sequence[str] = (),
     wordings: Sequence[int] = (),
     file: Path | None = None,
     prior: bool = True,
-) -> tuple[int, list[Measured]]:
-    """What wordings of today's prompts/ (or of `file`) cost or gain without training again, on validation users.
+) -> list[Measured]:
+    """What wordings of today's prompts/ (or of `file`) cost or gain without training again, on validation data.
 
     Args:
         overrides: `users=…`, `samples=…`, `seed=…` of this measurement; anything else is a setting of the recipe.
+        tasks: of the recipe; default: its first.
         wordings: numbers in the file; default: all of it.
-        prior: with the card's weight of transitions, as people are served.
+        prior: of next_item with the card's weight of transitions, as people are served.
 
-    Returns: how many users were asked, and the wordings, the trained one first.
+    Returns: of each task its wordings, the trained one first.
     Raises: PromptError, AdapterError, DataError.
     """
+    from llmrec.measuring.wordings import trial
+
     own = tuple(text for text in overrides if text.partition("=")[0] in config.Wordings.model_fields)
     settings = config.section(config.Wordings, {}, own, "measure")
     recipe = config.load_recipe(domain, tuple(text for text in overrides if text not in own))
-    edited = _edited(file, [str(wording) for wording in wordings])
-    dataset = prepare.load(recipe)
-    split = recipe.split
-    asked = queries(dataset, Catalog.of(dataset), "valid", baskets=split.baskets, max_targets=split.max_targets)
-    asked = sampled(asked, settings.users, settings.seed)
-    if not asked:
-        raise DataError(f"{recipe.domain}: no validation interactions; prepare it with other shares")
-    model = _load(recipe, edited)
-    users, targets = [query.user_id for query in asked], [query.target for query in asked]
-    histories = [query.history for query in asked]
-    names = [TRAINED, *map(str, wordings or edited.wordings())]
+    for task in tasks:
+        if task not in recipe.tasks:
+            raise PromptError(f"--task {task}: not a task of {recipe.domain}{did_you_mean(task, recipe.tasks)}")
+    if file and len(tasks) > 1:
+        raise PromptError("--file: holds the wordings of one task; name one --task")
+    chosen = {task: _edited(file, [str(one) for one in wordings], task) for task in tasks or [next(iter(recipe.tasks))]}
     found: list[Measured] = []
-    known: dict[Any, np.ndarray] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for name in names:
-            worded, wording = _worded(model, edited, name)
-            bar = progress.add_task(f"wording {name}", total=len(asked))
-            prompt = worded.prompts([[]], wording)[0].tokens
-            if prompt not in known:
-                lists = worded.rank(
-                    histories, CUTOFF, prior=prior, wording=wording,
-                    progress=lambda done, bar=bar: progress.advance(bar, done),
-                )  # fmt: skip
-                known[prompt] = by_user(ndcg(ranks(listed(lists, CUTOFF), targets), CUTOFF), users)
-            values = known[prompt]
-            options = {"seed": settings.seed, "samples": settings.samples}
-            found.append(
-                Measured(
-                    name=name,
-                    text=worded.template.user[wording].text,
-                    mean=bootstrap(values, **options),
-                    difference=None if name == TRAINED else paired(values, next(iter(known.values())), **options),
-                )
+    for task, edited in chosen.items():
+        trying = trial(task, recipe, edited, settings, prior=prior)
+        names = {TRAINED: (trying.trained, 0)} | {str(i): (edited, i) for i in wordings or edited.wordings()}
+        read: dict[tuple[str, str], Statistic] = {}
+        statistics = {}
+        for name, (template, wording) in names.items():
+            key = template.system, template.user[wording].text  # all that a prompt may differ in
+            if key not in read:
+                read[key] = trying.ask(template, wording)
+            statistics[name] = read[key]
+        pairs = [(name, TRAINED) for name in names if name != TRAINED]
+        means, gaps = resampled(statistics, pairs, trying.count, seed=settings.seed, samples=settings.samples)
+        found += [
+            Measured(
+                task, trying.metric, f"{trying.count:,} {trying.units}", name, template.user[wording].text,
+                means[name], gaps.get((name, TRAINED)),
             )
-    return len(set(users)), found
+            for name, (template, wording) in names.items()
+        ]  # fmt: skip
+    return found
 
 
 def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path | None]]:
@@ -449,25 +447,24 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> str:
     return text
 
 
-def print_measure(users: int, found: Sequence[Measured], console: Console | None = None) -> None:
-    """NDCG@10 with intervals, and in words what the difference means."""
+def print_measure(found: Sequence[Measured], console: Console | None = None) -> None:
+    """The measures with intervals, and in words what the differences mean."""
     console = console or Console()
-    title = Text(f"NDCG@{CUTOFF} on {users} validation users, 95% bootstrap intervals")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("wording", f"ndcg@{CUTOFF}", "against trained", ""):
+    table = Table(title="On validation data, 95% bootstrap intervals", title_justify="left", box=None, pad_edge=False)
+    for heading in ("task", "wording", "metric", "", "against trained", ""):
         table.add_column(heading, no_wrap=True)
     for one in found:
-        verdict, change = "", ""
+        verdict, change = f"{one.asked}", ""
         if one.difference is not None:
             change = _interval(one.difference, "+")
             verdict = "no difference shown"
             if one.difference.low == one.difference.high == 0:
-                verdict = "the same ranks"
+                verdict = "the same"
             elif one.difference.excludes_zero:
                 verdict = "better" if one.difference.mean > 0 else "worse"
-        table.add_row(one.name, _interval(one.mean), change, verdict)
+        table.add_row(one.task, one.name, one.metric, _interval(one.mean), change, verdict)
     for one in found:
-        console.print(Text.assemble((one.name, "bold"), f": {readable(one.text)}"), soft_wrap=True)
+        console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {readable(one.text)}"), soft_wrap=True)
     console.print()
     console.print(table)
 
@@ -510,15 +507,6 @@ def _edited(file: Path | None, names: Sequence[str], task: str = TASK) -> Templa
         if name != TRAINED and not (name.isdecimal() and int(name) < len(edited.user)):
             raise PromptError(f"{path}: no wording '{name}'; there are 0 to {len(edited.user) - 1}, and '{TRAINED}'")
     return edited
-
-
-def _load(recipe: config.Recipe, edited: Template) -> Recommender:
-    from llmrec.recommender import Recommender
-
-    model = Recommender.load(recipe, recipe.domain)
-    if edited.line != model.template.line:
-        raise PromptError(f"{edited.path}: line: names items otherwise than the adapter knows them; train again first")
-    return model
 
 
 def _worded(model: Recommender, edited: Template, name: str) -> tuple[Recommender, int]:

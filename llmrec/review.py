@@ -1,23 +1,27 @@
-"""review: what a text says of the thing it is about, with probabilities that mean what they say."""
+"""review: what a text says of the thing it is about, or what that is, with probabilities that mean what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llmrec import config
 from llmrec.data.records import one_line
-from llmrec.errors import DataError
-from llmrec.sentiment import Judge
+from llmrec.data.reviews import broader
+from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.judge import SENTIMENT, Judge
+from llmrec.tasks import OF_REVIEWS
 
 MAX_LINES = 100_000  # of one file
 MAX_FILE_BYTES = 100_000_000
+FEW = 6  # labels that fit beside each other
 
 
 @dataclass(frozen=True)
@@ -27,25 +31,46 @@ class Judgement:
     text: str
     label: str
     p: dict[str, float]
+    broad: dict[str, float] | None = None
+    """Of labels with several levels the probability of each broad one, the sum of those below it."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON: stable keys."""
+        found = asdict(self)
+        return found if self.broad else {key: value for key, value in found.items() if key != "broad"}
 
 
 def review(
-    domain: str, texts: Sequence[str], *, overrides: tuple[str, ...] = (), base: bool = False, engine: str = "hf"
+    domain: str,
+    texts: Sequence[str],
+    *,
+    task: str = SENTIMENT,
+    overrides: tuple[str, ...] = (),
+    base: bool = False,
+    engine: str = "hf",
 ) -> list[Judgement]:
-    """What each text says; the adapter is the domain's, or with `base` none.  Raises: DataError for an empty text."""
+    """What each text says (or, with the task `item_class`, is about); the adapter is the domain's, or with `base` none.
+
+    Raises: PromptError for a task that reads no reviews; DataError for an empty text; else as `Judge.load`.
+    """
+    if task not in OF_REVIEWS:
+        raise PromptError(f"--task {task}: reads no reviews{did_you_mean(task, OF_REVIEWS)}")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, None if base else recipe.domain, engine=engine)
-    p = judge.p([(text, None) for text in texts])
-    return [
-        Judgement(text, judge.labels[int(row.argmax())], dict(zip(judge.labels, row.tolist(), strict=True)))
-        for text, row in zip(texts, p, strict=True)
-    ]
+    judge = Judge.load(recipe, None if base else recipe.domain, task=task, engine=engine)
+    groups, group = broader(judge.labels, 1)
+    found = []
+    for text, p in zip(texts, judge.p([(text, None) for text in texts]), strict=True):
+        broad = np.bincount(group, p, len(groups)).tolist() if len(groups) < len(judge.labels) else None
+        found.append(
+            Judgement(
+                text, judge.labels[int(p.argmax())], dict(zip(judge.labels, p.tolist(), strict=True)),
+                dict(zip(groups, broad, strict=True)) if broad else None,
+            )
+        )  # fmt: skip
+    return found
 
 
 def read_lines(path: Path) -> list[str]:
@@ -64,14 +89,29 @@ def read_lines(path: Path) -> list[str]:
 
 
 def print_table(found: Sequence[Judgement], console: Console | None = None) -> None:
-    """One line per text."""
+    """One line per text: every label where there are few, else the broad one, the label, and what else it may be."""
     console = console or Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    longest = max(len(name) for name in found[0].p)
-    table.add_column("label", no_wrap=True, min_width=longest)
-    for name in found[0].p:
+    names = list(found[0].p)
+    few = len(names) <= FEW
+    if found[0].broad:
+        table.add_column("about", no_wrap=True)
+    table.add_column("label", no_wrap=True, min_width=max(map(len, names)) if few else None)
+    for name in names if few else ["p"]:
         table.add_column(name, no_wrap=True, min_width=max(len(name), 6), justify="right")
+    if not few:
+        table.add_column("or", no_wrap=True)
     table.add_column("text", no_wrap=True)
     for one in found:
-        table.add_row(Text(one.label, "bold"), *(f"{p:.1%}" for p in one.p.values()), Text(one_line(one.text, 60)))
+        cells = [Text(one.label, "bold"), *(f"{p:.1%}" for p in (one.p.values() if few else [one.p[one.label]]))]
+        if one.broad:
+            [(broad, p)] = _best(one.broad, 1)
+            cells.insert(0, Text(f"{broad} {p:.0%}"))
+        if not few:
+            cells.append(Text(", ".join(f"{name} {p:.0%}" for name, p in _best(one.p, 3)[1:])))
+        table.add_row(*cells, Text(one_line(one.text, 60)))
     console.print(table)
+
+
+def _best(p: Mapping[str, float], count: int) -> list[tuple[str, float]]:
+    return sorted(p.items(), key=lambda one: -one[1])[:count]

@@ -26,10 +26,11 @@ from llmrec.jobs import cluster
 from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Question
+from llmrec.tasks import OF_REVIEWS
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.judge import Judge
     from llmrec.recommender import Recommender
-    from llmrec.sentiment import Judge
 
 LOG = logging.getLogger("llmrec")
 LOOKED_AT = 10_000  # rows that a dry run reads
@@ -287,7 +288,7 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
 
     return {
         "kind": asked.kind,
-        **(_label_from(asked, model) if asked.work().task == "review_sentiment" else _list_from(asked, model)),
+        **(_label_from(asked, model) if asked.work().task in OF_REVIEWS else _list_from(asked, model)),
         "format": asked.format,
         "shard_rows": asked.shard_rows,
         "engine": "server" if "://" in asked.engine else asked.engine,  # an address may move, or hold a key
@@ -369,11 +370,12 @@ def per_second(rate: float) -> str:
 
 def _load(asked: Job) -> Any:
     """Whoever answers this kind of work."""
+    from llmrec.judge import Judge
     from llmrec.recommender import Recommender
-    from llmrec.sentiment import Judge
 
-    who = Judge if asked.work().task == "review_sentiment" else Recommender
-    return who.load(asked.recipe, asked.adapter, engine=asked.engine)
+    if (task := asked.work().task) in OF_REVIEWS:
+        return Judge.load(asked.recipe, asked.adapter, task=task, engine=asked.engine)
+    return Recommender.load(asked.recipe, asked.adapter, engine=asked.engine)
 
 
 def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:

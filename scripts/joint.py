@@ -39,7 +39,8 @@ from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import data_digest, read_card
 from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
-from llmrec.learning import review_sentiment as reviews
+from llmrec.judge import SENTIMENT, ReviewTask, source
+from llmrec.learning import reviews
 from llmrec.learning.next_item import recommender
 from llmrec.measuring.after_list import Person, World, in_blocks, people, sampled
 from llmrec.measuring.texts import KINDS, Explanations
@@ -50,7 +51,6 @@ from llmrec.model.encode import Encoder
 from llmrec.model.head import base_weight
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
 from llmrec.parts import Parts, Seconds, write_text
-from llmrec.sentiment import Sentiment
 from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest import HORIZON, expected
 from llmrec.tasks.saved import outdated, saved_prompts
@@ -146,12 +146,10 @@ def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
 
 
 def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
-    task = Sentiment.build(model.recipe, _template(reviews.TASK), model.encoder)
-    part = reviews.labelled(reviews.source(model.recipe).part(asked.split), task.labels)
+    task = ReviewTask.build(model.recipe, _template(SENTIMENT), model.encoder)
+    part = reviews.labelled(source(model.recipe, SENTIMENT).part(asked.split), task.template, task.labels)
     part = reviews.sampled(part, asked.users, asked.seed)
-    log_p = in_blocks(
-        lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), "review_sentiment"
-    )
+    log_p = in_blocks(lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), SENTIMENT)
     columns = {f"p{i}": column for i, column in enumerate(np.exp(np.stack(log_p)).T)}
     return pd.DataFrame({"unit": [str(i) for i in part.index], "true": part["label"], **columns})
 
@@ -291,7 +289,7 @@ def _people(task: FollowUp, asked: Asked) -> list[Person]:
 
 
 def _digest(recipe: config.Recipe, task: str) -> Any:
-    return reviews.source(recipe).digest if task == reviews.TASK else data_digest(recipe)
+    return source(recipe, SENTIMENT).digest if task == SENTIMENT else data_digest(recipe)
 
 
 def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
@@ -306,7 +304,7 @@ def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
     trained = card.get("recipe", {})
     if {"next_item", *KINDS, "interest"} & {*saved} and trained.get("split") != recipe.split.model_dump(mode="json"):
         raise AdapterError(f"{folder}: trained under another split, so it may have seen the answers; train it again")
-    if reviews.TASK in saved and card[reviews.TASK].get("reviews") != reviews.source(recipe).digest:
+    if SENTIMENT in saved and card[SENTIMENT].get("reviews") != source(recipe, SENTIMENT).digest:
         raise AdapterError(f"{folder}: learned from another split of the reviews; train it again")
     return card
 

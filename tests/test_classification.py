@@ -3,7 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.metrics.classification import accuracy, auc, ece, f1, fit_temperature, log_loss, macro_f1, tempered
+from llmrec.metrics.classification import (
+    accuracy,
+    auc,
+    ece,
+    f1,
+    fit_temperature,
+    log_loss,
+    macro_f1,
+    metrics,
+    tempered,
+    top_3,
+)
 
 P = np.array([[0.8, 0.2, 0.0], [0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.3, 0.4, 0.3]])
 TRUE = np.array([0, 1, 1, 0])
@@ -18,6 +29,12 @@ def test_by_hand() -> None:
     assert auc(P, TRUE) == pytest.approx((3 / 4 + 3 / 4) / 2)
     # How sure: .8 right, .6 wrong, .7 right, .4 wrong, each in a bin of its own.
     assert ece(P, TRUE) == pytest.approx((0.2 + 0.6 + 0.3 + 0.4) / 4)
+
+
+def test_among_the_three_most_probable() -> None:
+    p = np.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    assert top_3(p, np.array([2, 0, 2])) == 2 / 3 and top_3(p, np.array([3, 3, 3])) == 1 / 3
+    assert "top_3" in metrics(4) and "top_3" not in metrics(3)
 
 
 def test_ties_are_half_right() -> None:

@@ -25,7 +25,7 @@ from llmrec.learning import learners
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.prepare import load
-from llmrec.prompts import attempt_task, print_said
+from llmrec.prompts import attempt_task, measure, print_said
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.score import job, score
@@ -193,6 +193,19 @@ def test_two_wordings_stand_side_by_side(trained: Path, capsys: pytest.CaptureFi
         attempt_task("films", "interest")
     with pytest.raises(DataError, match="--text"):
         attempt_task("films", "review_sentiment")
+
+
+def test_wordings_of_every_task_are_measured(trained: Path) -> None:
+    tasks = {"next_item": "ndcg@10", "interest": "interest ndcg@3", "interest_summary": "p of a token",
+             "explanation": "p of a token"}  # fmt: skip
+    found = measure("films", ("users=6", "samples=20"), tasks=list(tasks), wordings=[0, 3])
+    assert [(one.task, one.name) for one in found] == [(task, name) for task in tasks for name in ("trained", "0", "3")]
+    for one in found:
+        assert one.metric == tasks[one.task] and one.asked.endswith(" users") and 0 <= one.mean.mean <= 1
+        if one.name == "0":
+            assert one.difference is not None and one.difference.low == one.difference.high == 0
+    moved = {one.task for one in found if one.difference is not None and one.difference.mean != 0}
+    assert {"interest_summary", "explanation"} <= moved  # another wording is read: probabilities are not the same
 
 
 def test_prompts_share_the_lists_tokens(trained: Path) -> None:

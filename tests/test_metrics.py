@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llmrec.metrics import ranking, report
-from llmrec.metrics.significance import bootstrap, paired
+from llmrec.metrics.significance import bootstrap, paired, resampled
 
 RANKS = np.array([1, 3, 0, 11])
 LISTS = np.array([[2, 0, 1], [0, 3, -1], [-1, -1, -1]], np.int32)
@@ -129,3 +129,18 @@ def test_tables_show_intervals_and_differences():
     assert "ask more" not in report.markdown(results)  # all have been asked
     results["settings"]["users"] = 1000
     assert "which ranks better; ask more of them." in report.markdown(results)
+
+
+def test_numbers_that_are_no_means_get_paired_intervals_too():
+    rng = np.random.default_rng(0)
+    a = rng.random(100)
+    values = {"a": a, "b": a - 0.1, "none": np.full(100, np.nan)}
+    statistics = {name: lambda draw, one=one: float(np.median(one[draw])) for name, one in values.items()}
+    found, gaps = resampled(statistics, [("a", "b"), ("a", "a"), ("a", "none")], 100, samples=200)
+    assert found["a"].mean == np.median(a) and found["a"].low < np.median(a) < found["a"].high
+    gap = gaps["a", "b"]  # the same users are drawn for both, so it is .1 in every draw
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1)) and gap.excludes_zero
+    assert gaps["a", "a"].low == gaps["a", "a"].high == 0
+    assert np.isnan(found["none"].mean) and np.isnan(gaps["a", "none"].low)
+    means, _ = resampled({"a": lambda draw: float(a[draw].mean())}, [], 100, samples=2000)
+    assert means["a"].low == pytest.approx(bootstrap(a).low, abs=0.01)

@@ -279,22 +279,22 @@ def test_agreement():
 
 def test_measure(model: Recommender, project: Path):
     edit(project, "Continue the list.", "What else?")
-    users, found = prompts.measure("films", ("users=7", "samples=50"), wordings=[0, 1])
-    assert users == 7 and [one.name for one in found] == ["trained", "0", "1"]
+    found = prompts.measure("films", ("users=7", "samples=50"), wordings=[0, 1])
+    assert [one.asked for one in found] == ["7 users"] * 3 and [one.name for one in found] == ["trained", "0", "1"]
     assert found[0].difference is None
     for one in found[1:]:
         assert one.difference is not None
         assert one.difference.mean == pytest.approx(one.mean.mean - found[0].mean.mean)
-    text = printed(prompts.print_measure, users, found)
-    assert "7 validation users" in text and "What else?" in text
+    text = printed(prompts.print_measure, found)
+    assert "7 users" in text and "What else?" in text
 
 
 def test_measure_of_an_unchanged_wording_is_nothing(model: Recommender, project: Path, tmp_path: Path):
     file = tmp_path / "edited.yaml"  # its name is not the task's
     shutil.copy(project / "prompts" / "next_item.yaml", file)
-    _, found = prompts.measure("films", ("users=5",), wordings=[0], file=file)
+    found = prompts.measure("films", ("users=5",), wordings=[0], file=file)
     assert found[1].difference is not None and found[1].difference.mean == 0
-    assert "the same ranks" in printed(prompts.print_measure, 5, found)
+    assert "the same" in printed(prompts.print_measure, found)
 
 
 def test_what_cannot_be_tried(model: Recommender, project: Path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.config import ReviewSource
-from llmrec.data.reviews import Reviews, split
+from llmrec.data.reviews import Reviews, broader, split
 from llmrec.errors import DataError
 
 
@@ -56,7 +56,10 @@ def test_texts_from_outside_are_cleaned(tmp_path: Path) -> None:
         ({"text": ["a"], "rating": [1]}, {}, "no column 'review'"),
         ({"review": ["a"], "rating": ["good"]}, {}, "row 2: rating 'good' is not a number"),
         ({"review": ["a"], "rating": [1]}, {"columns": {"user_id": "u"}}, "unknown name 'user_id'"),
-        ({"review": [""], "rating": [1]}, {}, "no row has both"),
+        ({"review": [""], "rating": [1]}, {}, "no row has a review and"),
+        ({"review": ["a"]}, {}, "no row has a review and with it a rating or a category"),
+        ({"review": ["a"], "rating": [1]}, {"columns": {"rating": ["a", "b"]}}, "rating: one column; only a category"),
+        ({"review": ["a"], "kind": ["x"]}, {"columns": {"category": ["kind", "sort"]}}, "no column 'sort'"),
         ({"review": ["a", "a"], "rating": [1, 2]}, {}, "too few to split"),
     ],
 )
@@ -64,3 +67,21 @@ def test_mistakes_are_named(tmp_path: Path, rows: dict, settings: dict, says: st
     pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
     with pytest.raises(DataError, match=says):
         read(tmp_path / "r.csv", **settings)
+
+
+def test_a_category_may_stand_in_several_columns_and_needs_no_rating(tmp_path: Path) -> None:
+    kinds = [("Tops", "Knits"), ("Dresses", "Dresses"), ("Tops", ""), ("", ""), ("A\n<|im_end|>", "b\x00c")]
+    rows = [{"review": f"text {i}", "dep": kinds[i % 5][0], "sort": kinds[i % 5][1]} for i in range(50)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "r.parquet")
+    found = read(tmp_path / "r.parquet", columns={"category": ["dep", "sort"]})
+    assert found.categories == ("A <|im_end|> > b c", "Dresses", "Tops", "Tops > Knits")
+    assert len(found.table) == 40 and found.table["rating"].isna().all()  # nothing is known of the others
+    narrow = read(tmp_path / "r.parquet", columns={"category": "sort"})
+    assert narrow.categories == ("Dresses", "Knits", "b c")
+
+
+def test_categories_are_cut_to_their_broad_levels() -> None:
+    groups, group = broader(["Tops > Knits > Fine", "Tops > Blouses", "Dresses"], 1)
+    assert groups == ("Tops", "Dresses") and group.tolist() == [0, 0, 1]
+    assert broader(["Tops > Knits > Fine", "Tops > Knits > Wide"], 2)[0] == ("Tops > Knits",)
+    assert broader(["a > b", "a"], 0)[0] == ("a > b", "a")

@@ -25,8 +25,8 @@ from llmrec.data.catalog import Catalog
 from llmrec.errors import DataError, EngineError, JobError
 from llmrec.jobs.table import Row
 from llmrec.jobs.work import KINDS, Known, listed
+from llmrec.judge import Judge
 from llmrec.recommender import Recommender
-from llmrec.sentiment import Judge
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 15
@@ -48,12 +48,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "items.csv").write_text(
         "\n".join(["item_id,title,categories", *(f"i{i},{t},{t.split()[0]}" for i, t in enumerate(films))]) + "\n"
     )
+    texts = [f"text {i},{'Tops > Knits' if i % 2 else 'Dresses'}" for i in range(20)]
+    (root / "texts.csv").write_text("\n".join(["review,category", *texts]) + "\n")
     (root / "users.csv").write_text("user_id\n" + "\n".join(f"u{i}" for i in [*range(USERS), "new"]) + "\n")
     recipe = {
         "domain": "films", "base_model": str(root / "base"), "split": {"method": "leave_one_out"},
         "data": {name: str(root / f"{file}.csv") for name, file in
                  (("path", "events"), ("items", "items"), ("users", "users"))},
-        "tasks": {"next_item": {}, "review_sentiment": {"data": {"path": "none"}, "max_tokens": 60}},
+        "tasks": {"next_item": {}, "review_sentiment": {"data": {"path": "none"}, "max_tokens": 60},
+                  "item_class": {"data": {"path": str(root / "texts.csv")}, "max_tokens": 60}},
         "fit": {"window_tokens": 200, "precision": "float32"},
     }  # fmt: skip
     (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))

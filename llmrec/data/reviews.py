@@ -1,9 +1,9 @@
-"""Rated texts, split by row.  Nobody is named: a review is a text, a rating and what it is about."""
+"""Reviews, split by row.  Nobody is named: a review is a text, a rating and what it is about."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec import config
+from llmrec.data.records import LEVELS
 from llmrec.data.sources import read_reviews
 from llmrec.data.split import SPLITS
 from llmrec.errors import DataError
@@ -34,6 +35,11 @@ class Reviews:
         return self.table[self.table["split"] == name].reset_index(drop=True)
 
     @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories of the source, whatever the split, in order."""
+        return tuple(sorted(self.table["category"].dropna().unique()))
+
+    @property
     def digest(self) -> str:
         """First 12 hex digits of SHA-256 over texts, ratings and splits."""
         rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
@@ -51,3 +57,10 @@ def split(texts: pd.Series, source: config.ReviewSource) -> np.ndarray:
         raise DataError(f"{len(found):,} different reviews are too few to split; give more, or other shares")
     side = np.where(place < held_out[0], 2, np.where(place < sum(held_out), 1, 0))
     return np.array(SPLITS, dtype=object)[side[text]]
+
+
+def broader(labels: Sequence[str], level: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """The labels cut to their first `level` levels (0: whole), and which of these each label is, (labels,)."""
+    cut = [LEVELS.join(label.split(LEVELS)[: level or None]) for label in labels]
+    groups = tuple(dict.fromkeys(cut))
+    return groups, np.array([groups.index(one) for one in cut])

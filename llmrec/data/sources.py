@@ -11,7 +11,7 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.records import (
     COLUMNS,
     ITEM_COLUMNS,
+    LEVELS,
     MAX_COLUMNS,
     MAX_FILE_BYTES,
     MAX_ID_CHARS,
@@ -79,25 +80,44 @@ def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
 
 
 def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
-    """Reviews with a text and a rating, in the file's order: review, headline, item_id, category (text, None where
-    there is none) and rating (float64).
+    """Reviews with a rating or a category, in the file's order: review, headline, item_id, category (text, None where
+    there is none) and rating (float64, NaN where there is none); a category in several columns is one, broad to narrow.
 
     Raises: DataError naming file, row, column and value, and the way out.
     """
-    for name in source.columns:
+    for name, wanted in source.columns.items():
         if name not in REVIEW_COLUMNS:
             raise DataError(f"data.columns: unknown name '{name}'{did_you_mean(name, REVIEW_COLUMNS)}")
+        if not isinstance(wanted, str) and (name != "category" or not wanted):
+            raise DataError(f"data.columns.{name}: one column; only a category may stand in several, broad to narrow")
+    levels = source.columns.get("category", ())
+    levels = (levels,) if isinstance(levels, str) else levels
+    columns = {name: wanted for name, wanted in source.columns.items() if isinstance(wanted, str)}
     path = _only_table(_existing(resolve(source.path)))
     table = Table(path, _rows(path))
-    reviews = pd.DataFrame({"review": _text(_pick(table, "review", source.columns), paragraphs)})
-    reviews["rating"] = _numbers(table, "rating", source.columns)
+    reviews = pd.DataFrame({"review": _text(_pick(table, "review", columns), paragraphs)})
+    rated = _optional(table, "rating", columns) is not None
+    reviews["rating"] = _numbers(table, "rating", columns) if rated else np.nan
     for name in REVIEW_COLUMNS[2:]:
-        raw = _optional(table, name, source.columns)
+        raw = _optional(table, name, columns)
         reviews[name] = pd.Series(None, reviews.index, dtype="str") if raw is None else _text(raw, one_line)
-    reviews = reviews[reviews["review"].notna() & reviews["rating"].notna()].reset_index(drop=True)
+    if len(levels) > 1:
+        parts = [_text(_pick(table, "category", {"category": level}), one_line) for level in levels]
+        reviews["category"] = _joined(parts)
+    labelled = reviews["rating"].notna() | reviews["category"].notna()
+    reviews = reviews[reviews["review"].notna() & labelled].reset_index(drop=True)
     if not len(reviews):
-        raise DataError(f"{path}: no row has both a review and a rating")
+        raise DataError(f"{path}: no row has a review and with it a rating or a category")
     return reviews
+
+
+def _joined(parts: Sequence[pd.Series]) -> pd.Series:
+    """'Tops > Knits' from the levels of a category; one that repeats a broader one, or is missing, is left out."""
+    paths = [
+        LEVELS.join(dict.fromkeys(level for level in row if isinstance(level, str))) or None
+        for row in zip(*parts, strict=True)
+    ]
+    return pd.Series(paths, parts[0].index, dtype="str")
 
 
 def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:

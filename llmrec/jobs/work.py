@@ -22,8 +22,8 @@ from llmrec.errors import DataError
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.insight import Insight
+    from llmrec.judge import Judge
     from llmrec.recommender import Recommender
-    from llmrec.sentiment import Judge
 
 MAX_LIST = 100_000  # entries of one cell
 MAX_TITLES = 1000  # of them that are titles: a misspelt one is compared with the whole catalog
@@ -73,7 +73,7 @@ class Kind(Protocol):
     unit: str
     """What a row asks about, in the plural."""
     task: str
-    """What the model does: `review_sentiment` is asked of a `Judge`, anything else of a `Recommender`."""
+    """What the model does: a task of reviews is asked of a `Judge`, anything else of a `Recommender`."""
 
     def schema(self) -> pa.Schema:
         """Columns of an answer."""
@@ -371,9 +371,16 @@ class Reviews:
         ]
 
 
+class Classes(Reviews):
+    """Which of the categories that the data knows texts are about."""
+
+    unit = "texts"
+    task = "item_class"
+
+
 KINDS: dict[str, Callable[[], Kind]] = {
     "users": Users, "histories": Histories, "pairs": Pairs, "summaries": Summaries, "explanations": Explanations,
-    "reviews": Reviews,
+    "reviews": Reviews, "classes": Classes,
 }  # fmt: skip
 
 

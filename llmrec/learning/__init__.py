@@ -19,7 +19,7 @@ from llmrec.learning.explanation import Explanation
 from llmrec.learning.interest import Interest
 from llmrec.learning.interest_summary import InterestSummary
 from llmrec.learning.next_item import NextItem
-from llmrec.learning.review_sentiment import ReviewSentiment
+from llmrec.learning.reviews import ItemClass, ReviewSentiment
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row
 
@@ -54,6 +54,7 @@ LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine | None], Learner]
     "interest_summary": InterestSummary,
     "explanation": Explanation,
     "review_sentiment": ReviewSentiment,
+    "item_class": ItemClass,
 }
 
 

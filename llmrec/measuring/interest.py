@@ -34,7 +34,7 @@ def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], p
     names = sorted({name for own in world.catalog.categories for name in own})
     if not names:
         raise DataError(f"{world.recipe.domain}: its items have no categories; name their column in the recipe's data")
-    asked, true = _asked(world, names, settings.split)
+    asked, true = asked_of(world, names, settings.split)
     if len(asked) > settings.users > 0:
         kept = sampled(range(len(asked)), settings.users, settings.seed)
         asked, true = [asked[i] for i in kept], true[kept]
@@ -64,7 +64,7 @@ def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], p
     }, pd.DataFrame(records)
 
 
-def _asked(world: World, names: Sequence[str], split: str) -> tuple[list[Person], np.ndarray]:
+def asked_of(world: World, names: Sequence[str], split: str) -> tuple[list[Person], np.ndarray]:
     """Everybody of whom something is known and true, and what is true, (people, categories)."""
     everybody = world.people(split)
     true = np.stack([expected(world.categories_of(person.after[:HORIZON]), names) for person in everybody])
@@ -102,7 +102,7 @@ def _history(world: World, names: Sequence[str]) -> Predicting:
 
         return predict
 
-    known, true = _asked(world, names, "valid")
+    known, true = asked_of(world, names, "valid")
     return min(map(predicting, AVERAGE_ITEMS), key=lambda predict: cross_entropy(predict(known), true).mean())
 
 

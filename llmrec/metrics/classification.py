@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import rankdata
 
@@ -13,16 +15,19 @@ def accuracy(p: np.ndarray, true: np.ndarray) -> float:
     return float((p.argmax(1) == true).mean()) if len(true) else np.nan
 
 
+def top_3(p: np.ndarray, true: np.ndarray) -> float:
+    """Share of examples whose true label is among the three most probable (ties: before those that come later)."""
+    best = np.argsort(-p, axis=1, kind="stable")[:, :3]
+    return float((best == true[:, None]).any(1).mean()) if len(true) else np.nan
+
+
 def f1(p: np.ndarray, true: np.ndarray) -> np.ndarray:
     """F1 of each label, (labels,): harmonic mean of precision and recall; 0 for a label never found, NaN for one that
     is neither there nor said."""
-    said = p.argmax(1)
-    found = []
-    for label in range(p.shape[1]):
-        hits = ((said == label) & (true == label)).sum()
-        involved = (said == label).sum() + (true == label).sum()
-        found.append(2 * hits / involved if involved else np.nan)
-    return np.array(found)
+    said, labels = p.argmax(1), p.shape[1]
+    hits = np.bincount(true[said == true], minlength=labels)
+    involved = np.bincount(said, minlength=labels) + np.bincount(true, minlength=labels)
+    return np.divide(2.0 * hits, involved, out=np.full(labels, np.nan), where=involved > 0)
 
 
 def macro_f1(p: np.ndarray, true: np.ndarray) -> float:
@@ -80,4 +85,14 @@ def fit_temperature(log_p: np.ndarray, true: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
 
 
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "auc": auc, "ece": ece}
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "auc": auc,
+    "ece": ece,
+}
+
+
+def metrics(labels: int) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
+    """What is measured where there are so many labels: among three, the three most probable are all."""
+    return METRICS | ({"top_3": top_3} if labels > 3 else {})

@@ -55,6 +55,9 @@ def judged_markdown(results: Mapping[str, Any]) -> str:
     """Tables of judged reviews: one line per judge, then the paired differences."""
     asked = ", ".join(f"{count:,} {label}" for label, count in results["data"]["asked"].items())
     metrics = list(next(iter(results["judges"].values()))["metrics"])
+    shots = (
+        f"; base-few after {results['settings']['shots']} labelled reviews" if "base-few" in results["judges"] else ""
+    )
     lines = [
         [name, *(_interval(measured["metrics"][metric]) for metric in metrics),
          f"{measured['seconds']['fit']:.1f} + {measured['seconds']['judge']:.1f}"]
@@ -63,7 +66,7 @@ def judged_markdown(results: Mapping[str, Any]) -> str:
     head = (
         f"# {results['suite']}\n\nReviews of the split {results['settings']['split']} ({asked}), with 95% bootstrap "
         f"intervals over reviews; {results['data']['train']:,} training reviews; auc is the mean over labels, ece the "
-        "expected calibration error (less is better); seconds to fit or load, and to judge."
+        f"expected calibration error (less is better){shots}; seconds to fit or load, and to judge."
     )
     blocks = [head, _grid(["judge", *metrics, "seconds"], lines)]
     if results["differences"]:

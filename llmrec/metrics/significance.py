@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,38 @@ def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLE
     return bootstrap(a - b, seed=seed, samples=samples, level=level)
 
 
+Statistic = Callable[[np.ndarray], float]
+"""Positions of users, some of them drawn several times → a number over them, NaN where there is none."""
+
+
+def resampled(
+    statistics: Mapping[str, Statistic],
+    pairs: Iterable[tuple[str, str]],
+    count: int,
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+    level: float = LEVEL,
+) -> tuple[dict[str, Interval], dict[tuple[str, str], Interval]]:
+    """Intervals of numbers that are no means, such as a macro-F1, over `count` users (or reviews), and of their paired
+    differences: every sample draws the same users for all of them."""
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(count, size=count) for _ in range(samples)]
+    value = {name: statistic(np.arange(count)) for name, statistic in statistics.items()}
+    drawn = {name: np.array([statistic(draw) for draw in draws]) for name, statistic in statistics.items()}
+
+    def interval(mean: float, found: np.ndarray) -> Interval:
+        if np.isnan(mean) or np.isnan(found).all():
+            return Interval(np.nan, np.nan, np.nan)
+        low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(float(mean), float(low), float(high))
+
+    return (
+        {name: interval(value[name], drawn[name]) for name in statistics},
+        {(a, b): interval(value[a] - value[b], drawn[a] - drawn[b]) for a, b in pairs},
+    )
+
+
 def compared(
     values: Mapping[str, Mapping[str, np.ndarray]],
     pairs: Iterable[tuple[str, str]],
@@ -67,7 +99,7 @@ def compared(
         high, excludes_zero for every metric that both have.
     """
     metrics = {
-        name: {metric: _plain(bootstrap(found, seed=seed, samples=samples)) for metric, found in measured.items()}
+        name: {metric: plain(bootstrap(found, seed=seed, samples=samples)) for metric, found in measured.items()}
         for name, measured in values.items()
     }
     differences = []
@@ -75,12 +107,13 @@ def compared(
         for metric in values[a]:
             if metric in values[b]:
                 gap = paired(values[a][metric], values[b][metric], seed=seed, samples=samples)
-                one = {"a": a, "b": b, "metric": metric, **_plain(gap), "excludes_zero": gap.excludes_zero}
+                one = {"a": a, "b": b, "metric": metric, **plain(gap), "excludes_zero": gap.excludes_zero}
                 differences.append(one)
     return metrics, differences
 
 
-def _plain(interval: Interval) -> dict[str, float | None]:
+def plain(interval: Interval) -> dict[str, float | None]:
+    """Ready for JSON."""
     if np.isnan(interval.mean):
         return {"mean": None, "low": None, "high": None}
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

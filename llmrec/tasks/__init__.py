@@ -1,11 +1,16 @@
 """What can be asked.  A task is a prompt file, a module here, and a line in `TASKS`."""
 
-from llmrec.tasks import explanation, interest, interest_summary, next_item, review_sentiment
+from llmrec.tasks import explanation, interest, interest_summary, item_class, next_item, review_sentiment
 
+OF_REVIEWS = {
+    "review_sentiment": review_sentiment,
+    "item_class": item_class,
+}
+"""Those that read one review and choose a label: modules with `labels` and `true`."""
 TASKS = {
     "next_item": next_item,
     "interest": interest,
     "interest_summary": interest_summary,
     "explanation": explanation,
-    "review_sentiment": review_sentiment,
+    **OF_REVIEWS,
 }

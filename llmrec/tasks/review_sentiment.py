@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmrec.errors import PromptError, RecipeError, did_you_mean
-from llmrec.tasks.next_item import Domain, named
-from llmrec.tasks.template import Label, Message, Template
+import numpy as np
+import pandas as pd
+
+from llmrec.errors import DataError, PromptError
+from llmrec.tasks.reviews import chosen
+from llmrec.tasks.template import Template
 
 
-def messages(
-    template: Template, domain: Domain, text: str, headline: str | None = None, wording: int = 0
-) -> tuple[Message, ...]:
-    """The turns before the reply.  Raises: PromptError."""
-    return template.render({"domain": named(domain), "review": {"text": text, "headline": headline or ""}}, wording)
-
-
-def labels(template: Template, only: Sequence[str] = ()) -> tuple[Label, ...]:
+def labels(template: Template, only: Sequence[str], known: Sequence[str] = ()) -> tuple[str, ...]:
     """The prompt file's labels, or those of them that a recipe tells apart.  Raises: PromptError, RecipeError."""
     if not template.labels:
         raise PromptError(f"{template.path}: labels: none, and a sentiment is one of them")
-    known = [label.text for label in template.labels]
-    for name in only:
-        if name not in known:
-            raise RecipeError(f"tasks.{template.task}.labels: no '{name}'{did_you_mean(name, known)}")
-    if len(set(only)) == 1:
-        raise RecipeError(f"tasks.{template.task}.labels: two or more are needed to tell apart")
-    return tuple(label for label in template.labels if not only or label.text in only)
+    return chosen(template, only, [label.text for label in template.labels])
 
 
-def label_of(rating: float, among: Sequence[Label]) -> int | None:
-    """Which label a rating means; None where it means none of them."""
-    return next((i for i, label in enumerate(among) if label.lowest <= rating <= label.highest), None)
+def true(template: Template, reviews: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """(reviews,) which of `labels` each rating means; -1 where it means none of them.  Raises: DataError for none."""
+    found = np.full(len(reviews), -1, np.int64)
+    rating = reviews["rating"].to_numpy()
+    for label in template.labels:
+        if label.text in labels:
+            found[(label.lowest <= rating) & (rating <= label.highest) & (found < 0)] = labels.index(label.text)
+    if not (found >= 0).any():
+        raise DataError(f"no rating means one of {', '.join(labels)}; map columns.rating")
+    return found

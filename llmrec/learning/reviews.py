@@ -1,64 +1,68 @@
-"""review_sentiment as training sees it: a rated text is a row, the labels are the closed set, macro-F1 the measure."""
+"""Tasks of one review as training sees them: a labelled text is a row, the labels are the closed set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from llmrec import assets, config
+from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.reviews import Reviews
 from llmrec.engine.hf import HFEngine
-from llmrec.errors import DataError, RecipeError
-from llmrec.metrics.classification import ece, fit_temperature, macro_f1, tempered
+from llmrec.judge import ReviewTask, Said, source
+from llmrec.metrics.classification import accuracy, ece, fit_temperature, macro_f1, tempered
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, choice_row
-from llmrec.sentiment import TASK, Sentiment
-from llmrec.tasks.review_sentiment import label_of
-from llmrec.tasks.template import Label, Template
+from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.template import Template
 
 
-class ReviewSentiment:
+class ReviewLearner:
     """See `llmrec.learning.Learner`."""
 
-    metric = "macro_f1"
+    name: ClassVar[str]
+    """Of the task."""
+    metric: ClassVar[str]
+    measured: ClassVar[Callable[[np.ndarray, np.ndarray], float]]
+    """log p (examples, labels) and true labels (examples,) → the metric."""
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recipe, self.encoder, self.engine = recipe, encoder, engine
-        template = Template.load(config.project() / "prompts" / f"{TASK}.yaml")
-        self.sentiment = Sentiment.build(recipe, template, encoder)
-        self.trie: ChoiceTrie = self.sentiment.choices.trie
-        reviews = source(recipe)
+        reviews = source(recipe, self.name)
+        template = Template.load(config.project() / "prompts" / f"{self.name}.yaml")
+        self.asking = ReviewTask.build(recipe, template, encoder, reviews.categories)
+        self.trie: ChoiceTrie = self.asking.choices.trie
         self.digest = reviews.digest
-        self.train, self.valid = (labelled(reviews.part(name), self.sentiment.labels) for name in ("train", "valid"))
+        self.train, self.valid = (
+            labelled(reviews.part(part), template, self.asking.labels) for part in ("train", "valid")
+        )
         self.validates = len(self.valid) > 0
         self._asked = sampled(self.valid, recipe.fit.valid_users, recipe.fit.seed)
 
     def rows(self, variant: int) -> list[Row]:
-        settings = self.recipe.tasks[TASK]
-        wordings = self.sentiment.template.wordings(held_out=False)
+        settings = self.recipe.tasks[self.name]
+        wordings = self.asking.template.wordings(held_out=False)
         rng = np.random.default_rng((self.recipe.fit.seed, variant))
         true = self.train["label"].to_numpy()
-        chosen, weights = balanced(true, len(self.sentiment.labels), settings, self.recipe.fit.seed)
+        chosen, weights = balanced(true, len(self.asking.labels), settings, self.recipe.fit.seed)
+        said = pairs(self.train.iloc[chosen])
         made = []
-        for example in chosen.tolist():
-            one = self.train.iloc[example]
-            header = self.sentiment.header(one["review"], _text(one["headline"]), int(rng.choice(wordings)))
-            label = int(true[example])
-            made.append(choice_row(header, self.sentiment.lines[label], label, task=TASK, weight=float(weights[label])))
+        for (text, headline), label in zip(said, true[chosen].tolist(), strict=True):
+            header = self.asking.header(text, headline, int(rng.choice(wordings)))
+            line = self.asking.lines[label]
+            made.append(choice_row(header, line, label, task=self.name, weight=float(weights[label])))
         return made
 
     def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
         return None
 
     def validate(self) -> dict[str, float]:
-        log_p = self._log_p(self._asked)
-        return {self.metric: macro_f1(log_p, self._asked["label"].to_numpy())}
+        measured = type(self).measured
+        return {self.metric: measured(self._log_p(self._asked), self._asked["label"].to_numpy())}
 
     def finish(self, out: Path) -> dict[str, Any]:
         """The temperature fitted on validation reviews, and the calibration error there before and after."""
@@ -66,9 +70,9 @@ class ReviewSentiment:
         log_p = self._log_p(self._asked)
         temperature = fit_temperature(log_p, true)
         return {
-            TASK: {
+            self.name: {
                 "reviews": self.digest,
-                "labels": [label.text for label in self.sentiment.labels],
+                "labels": list(self.asking.labels),
                 "temperature": temperature,
                 "valid": len(true),
                 "ece_before": ece(tempered(log_p, 1.0), true),
@@ -78,26 +82,27 @@ class ReviewSentiment:
 
     def _log_p(self, reviews: pd.DataFrame) -> np.ndarray:
         self.engine.forget()
-        found = self.sentiment.log_p(self.engine, pairs(reviews), "default")
+        found = self.asking.log_p(self.engine, pairs(reviews), "default")
         self.engine.forget()
         return found
 
 
-def source(recipe: config.Recipe) -> Reviews:
-    """The reviews that the recipe's task names.  Raises: RecipeError, DataError, AssetError."""
-    settings = recipe.tasks.get(TASK)
-    if settings is None or settings.data is None:
-        raise RecipeError(f"{recipe.domain}: tasks.{TASK}.data: say where the reviews are")
-    return Reviews.read(settings.data, assets.resolve)
+class ReviewSentiment(ReviewLearner):
+    """How the writer likes it; labels are far from even, and each shall be found."""
+
+    name, metric, measured = "review_sentiment", "macro_f1", macro_f1
 
 
-def labelled(reviews: pd.DataFrame, labels: Sequence[Label]) -> pd.DataFrame:
-    """The reviews whose rating means one of `labels`, with its number as `label`.  Raises: DataError for none."""
-    label = [label_of(rating, labels) for rating in reviews["rating"]]
-    known = np.array([one is not None for one in label], bool)
-    if not known.any():
-        raise DataError(f"no rating means one of {', '.join(label.text for label in labels)}; map columns.rating")
-    return reviews[known].assign(label=[one for one in label if one is not None]).reset_index(drop=True)
+class ItemClass(ReviewLearner):
+    """What the text is about; classes with two reviews make a mean over classes a lottery."""
+
+    name, metric, measured = "item_class", "class_accuracy", accuracy
+
+
+def labelled(reviews: pd.DataFrame, template: Template, labels: Sequence[str]) -> pd.DataFrame:
+    """The reviews that have one of `labels`, with its number as `label`.  Raises: DataError where none has."""
+    label = OF_REVIEWS[template.task].true(template, reviews, labels)
+    return reviews[label >= 0].assign(label=label[label >= 0]).reset_index(drop=True)
 
 
 def balanced(true: np.ndarray, labels: int, settings: config.Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +137,7 @@ def sampled(reviews: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
     return reviews.iloc[np.sort(np.random.default_rng(seed).permutation(len(reviews))[:size])].reset_index(drop=True)
 
 
-def pairs(reviews: pd.DataFrame) -> list[tuple[str, str | None]]:
+def pairs(reviews: pd.DataFrame) -> list[Said]:
     """Text and headline of each review."""
     return [(text, _text(headline)) for text, headline in zip(reviews["review"], reviews["headline"], strict=True)]
 

@@ -1,0 +1,163 @@
+"""Reviews ready to be judged: wording, a closed set of labels, an engine, and the card's calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec import assets, config
+from llmrec.choices.search import Choices, log_p_all
+from llmrec.choices.trie import ChoiceTrie
+from llmrec.data.records import one_line, paragraphs
+from llmrec.data.reviews import Reviews
+from llmrec.engine import Engine, Prompt
+from llmrec.engine import start as engines
+from llmrec.errors import AdapterError, RecipeError
+from llmrec.metrics.classification import tempered
+from llmrec.model import adapter as adapters
+from llmrec.model.encode import Encoder
+from llmrec.model.load import base_model, load_tokenizer
+from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.reviews import messages
+from llmrec.tasks.saved import saved_prompts
+from llmrec.tasks.template import Message, Template
+
+SENTIMENT = "review_sentiment"  # what is asked unless another task is named
+HEADLINE_TOKENS = 24  # longer headlines are clipped
+
+Said = tuple[str, str | None]
+"""Text and headline of a review."""
+
+
+@dataclass(frozen=True)
+class ReviewTask:
+    """What one prompt file asks of reviews under one recipe, and its closed set, as tokens."""
+
+    recipe: config.Recipe
+    template: Template
+    encoder: Encoder
+    labels: tuple[str, ...]
+    lines: list[np.ndarray]  # tokens of each label as a reply
+    choices: Choices
+    shots: tuple[Message, ...] = ()  # answered examples, turn by turn, that every question follows
+
+    @classmethod
+    def build(
+        cls, recipe: config.Recipe, template: Template, encoder: Encoder, known: Sequence[str] = ()
+    ) -> ReviewTask:
+        """`known`: the categories of the data.  Raises: PromptError, RecipeError, DataError, ChoiceError."""
+        labels = OF_REVIEWS[template.task].labels(template, recipe.tasks[template.task].labels, known)
+        lines = [np.asarray(ids, np.int32) for ids in encoder.lines(labels)]
+        return cls(recipe, template, encoder, labels, lines, Choices(ChoiceTrie.build(lines)))
+
+    def turns(self, text: str, headline: str | None = None, wording: int = 0) -> tuple[Message, ...]:
+        """The turns before the reply; a text beyond the recipe's `max_tokens` is clipped at its end."""
+        text = self.encoder.clip(paragraphs(text), self.recipe.tasks[self.template.task].max_tokens)
+        headline = self.encoder.clip(one_line(headline or ""), HEADLINE_TOKENS)
+        *system, question = messages(self.template, self.recipe, text, headline, wording)
+        return (*system, *self.shots, question)
+
+    def header(self, text: str, headline: str | None = None, wording: int = 0) -> tuple[int, ...]:
+        """Tokens before the reply."""
+        return self.encoder.header(self.turns(text, headline, wording))
+
+    def shown(self, reviews: Sequence[Said], labels: Sequence[int]) -> ReviewTask:
+        """The same task asked after `reviews` with their labels, as turns of the conversation (few-shot)."""
+        shots = [
+            turn
+            for (text, headline), label in zip(reviews, labels, strict=True)
+            for turn in (self.turns(text, headline)[-1], Message("assistant", self.labels[label]))
+        ]
+        return replace(self, shots=tuple(shots))
+
+    def log_p(
+        self, engine: Engine, reviews: Sequence[Said], adapter: str | None = None, wording: int = 0
+    ) -> np.ndarray:
+        """(reviews, labels) float32 nats."""
+        prompts = [Prompt(self.header(text, headline, wording), adapter) for text, headline in reviews]
+        if not prompts:
+            return np.empty((0, len(self.labels)), np.float32)
+        return log_p_all(engine, prompts, self.choices)
+
+
+def source(recipe: config.Recipe, task: str) -> Reviews:
+    """The reviews that the recipe's task names.  Raises: RecipeError, DataError, AssetError."""
+    settings = recipe.tasks.get(task)
+    if settings is None or settings.data is None:
+        raise RecipeError(f"{recipe.domain}: tasks.{task}.data: say where the reviews are")
+    return Reviews.read(settings.data, assets.resolve)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A domain's task of reviews, an engine, and the temperature of the card."""
+
+    task: ReviewTask
+    engine: Engine
+    adapter: str | None
+    temperature: float
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def template(self) -> Template:
+        """The wording that asks."""
+        return self.task.template
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the columns of `p`."""
+        return self.task.labels
+
+    @classmethod
+    def load(
+        cls, recipe: config.Recipe, adapter: str | None, *, task: str = SENTIMENT, engine: str = "hf"
+    ) -> Judge:  # fmt: skip
+        """With a trained adapter (`None`: the base model as it is, not calibrated).
+
+        Args:
+            engine: `hf`, `vllm`, or the address of a vLLM server.
+        Raises: EngineError; AdapterError where the adapter is missing, of another base, or not trained on this task;
+            RecipeError where the recipe does not list it.
+        """
+        if task not in recipe.tasks:
+            raise RecipeError(f"{recipe.domain}: its recipe does not list {task} among its tasks")
+        folder = config.adapter_folder(adapter) if adapter else None
+        if folder:
+            adapters.check(folder)  # before anything heavy is loaded
+        card = adapters.read_json(folder / adapters.CARD) if folder else {}
+        base = base_model(recipe.base_model)
+        template = Template.load(config.project() / "prompts" / f"{task}.yaml")
+        learned: Any = card.get(task)
+        if folder:
+            adapters.check_base(card, folder, base.digest, base.name)
+            saved = saved_prompts(folder, card)
+            if task not in saved or not isinstance(learned, dict):
+                raise AdapterError(f"{folder}: not trained on {task} (only {', '.join(saved)})")
+            template = saved[task]
+        encoder = Encoder(load_tokenizer(base.folder))
+        known = _texts(learned.get("labels")) if folder else ()
+        if not folder and not template.labels:
+            known = source(recipe, task).categories
+        asked = ReviewTask.build(recipe, template, encoder, known)
+        if folder and asked.labels != known:
+            raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folders = {adapter: folder} if adapter and folder else {}
+        started = engines.start(engine, base, encoder.tokenizer, folders, recipe, device=device)
+        temperature = learned.get("temperature") if folder else 1.0
+        if not (isinstance(temperature, int | float) and 0 < temperature < 1000):
+            raise AdapterError(f"{folder}: the card names no temperature for {task}; restore it or train again")
+        return cls(asked, started, adapter, float(temperature), card)
+
+    def p(self, reviews: Sequence[Said], wording: int = 0) -> np.ndarray:
+        """(reviews, labels) calibrated probabilities."""
+        return tempered(self.task.log_p(self.engine, reviews, self.adapter, wording), self.temperature)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    """A card's labels; what is no text is none."""
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()

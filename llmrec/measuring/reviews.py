@@ -1,0 +1,205 @@
+"""Suites of tasks that read one review: every judge on the same reviews, with intervals over reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from llmrec import config
+from llmrec.data.reviews import Reviews, broader
+from llmrec.errors import AdapterError, DataError, LlmrecError
+from llmrec.evaluate import read_card
+from llmrec.metrics.classification import metrics
+from llmrec.metrics.significance import Statistic, plain, resampled
+from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
+from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.template import Template
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.judge import Said
+
+MODELS = ("base", "base-few", "llm")  # judges that are the language model
+FORMAT = 1  # of the parts; goes up where the same settings give other answers
+# Settings of a recipe that a model's answers depend on, beside the task's own.
+ANSWERS = {"noun": True, "unit": True, "base_model": True, "fit": {"precision"}}
+
+Judging = Callable[[pd.DataFrame], np.ndarray]
+"""Labelled reviews → (reviews, labels) probabilities."""
+
+
+def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
+    from llmrec.judge import source
+    from llmrec.learning.reviews import balanced, labelled, pairs, sampled
+
+    recipe = config.load_recipe(settings.domain)
+    reviews = source(recipe, settings.task)
+    task = recipe.tasks[settings.task]
+    template = Template.load(config.project() / "prompts" / f"{settings.task}.yaml")
+    labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
+    train, asked = (labelled(reviews.part(part), template, labels) for part in ("train", settings.split))
+    asked = sampled(asked, settings.reviews, settings.seed)
+    card = read_card(config.adapter_folder(recipe.domain)) if "llm" in settings.judges else {}
+    if "llm" in settings.judges:
+        check_unseen(card, settings.task, reviews, recipe.domain)
+    same = balanced(train["label"].to_numpy(), len(labels), task, recipe.fit.seed)[0]
+    shots = few(train["label"].to_numpy(), settings.shots, settings.seed)
+    examples = pairs(train.iloc[shots]), train["label"].iloc[shots].tolist()
+
+    groups, group = broader(labels, settings.level)
+    train, asked = (part.assign(label=group[part["label"]]) for part in (train, asked))
+    true = asked["label"].to_numpy()
+    if "tfidf" in settings.judges and train["label"].nunique() < 2:
+        raise DataError(f"{recipe.domain}: all training reviews have one label; nothing can be told apart")
+
+    def model(adapter: str | None, examples: tuple[Sequence[Said], Sequence[int]] = ((), ())) -> Judging:
+        return _model(recipe, settings.task, adapter, examples, np.eye(len(groups))[group])
+
+    makers: dict[str, Callable[[], Judging]] = {
+        "majority": lambda: _majority(train["label"].to_numpy(), len(groups)),
+        "tfidf": lambda: _tfidf(train, len(groups), settings.seed),
+        "tfidf-same": lambda: _tfidf(train.iloc[same], len(groups), settings.seed),
+        "base": lambda: model(None),
+        "base-few": lambda: model(None, examples),
+        "llm": lambda: model(recipe.domain),
+    }
+    found: dict[str, np.ndarray] = {}
+    seconds: dict[str, Seconds] = {}
+    for one in settings.judges:
+
+        def make(one: str = one) -> tuple[pa.Table, Seconds]:
+            p, took = timed(makers[one], asked, "judge")
+            return probabilities(p), took
+
+        made_from = {
+            "format": FORMAT, "judge": one, "task": settings.task, "reviews": reviews.digest, "split": settings.split,
+            "asked": settings.reviews, "seed": settings.seed, "labels": list(labels), "level": settings.level,
+            "template": template.meaning,
+            "settings": task.model_dump(mode="json"), "sample": recipe.fit.seed if one == "tfidf-same" else None,
+        }  # fmt: skip
+        if one in MODELS:
+            mine = card if one == "llm" else {"prompts": {settings.task: template.digest}}
+            made_from |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
+            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
+            made_from |= {"shots": settings.shots} if one == "base-few" else {}
+        found[one], seconds[one] = parts.get(one, made_from, make, array_of)
+    records = pd.concat(
+        [
+            pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})
+            .assign(**{label: p[:, i].astype(np.float32) for i, label in enumerate(groups)})
+            for one, p in found.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+    return {
+        "data": {
+            "digest": reviews.digest,
+            "train": len(train),
+            "asked": {label: int((true == i).sum()) for i, label in enumerate(groups)},
+        },
+        "adapter": {"weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
+        **compared(found, true, settings, seconds),
+    }, records
+
+
+def check_unseen(card: Mapping[str, Any], task: str, reviews: Reviews, domain: str) -> None:
+    """Raises AdapterError unless the adapter learned the task from this split of the reviews."""
+    known = card.get(task)
+    if not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
+        raise AdapterError(
+            f"{domain}: no adapter that learned {task} from this split of the reviews (it may have seen the answers); "
+            f"run `llmrec train {domain}`, or leave out the judge llm"
+        )
+
+
+def few(true: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count,) positions of examples to show: as many of each label as of any other, the commonest first where there
+    are more labels than places, in random order."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(true))
+    common = [label for label in np.argsort(-np.bincount(true), kind="stable") if (true == label).any()]
+    queues = [order[true[order] == label].tolist() for label in common]
+    taken = [queue[turn] for turn in range(count) for queue in queues if turn < len(queue)][:count]
+    return rng.permutation(np.array(taken, np.int64))
+
+
+def compared(
+    found: dict[str, np.ndarray], true: np.ndarray, settings: config.Judged, seconds: dict[str, dict[str, float]]
+) -> dict[str, Any]:
+    """Metrics of every judge, and paired differences, with 95% bootstrap intervals: the same draws of reviews for all
+    judges."""
+    measured: dict[str, dict[str, Any]] = {one: {"metrics": {}, "seconds": seconds.get(one)} for one in found}
+    differences = []
+    for metric, f in metrics(next(iter(found.values())).shape[1]).items():
+
+        def statistic(p: np.ndarray, f: Callable[[np.ndarray, np.ndarray], float] = f) -> Statistic:
+            return lambda draw: f(p[draw], true[draw])
+
+        intervals, gaps = resampled(
+            {one: statistic(p) for one, p in found.items()}, settings.compare, len(true),
+            seed=settings.seed, samples=settings.samples,
+        )  # fmt: skip
+        for one, interval in intervals.items():
+            measured[one]["metrics"][metric] = plain(interval)
+        differences += [
+            {"a": a, "b": b, "metric": metric, **plain(gap), "excludes_zero": gap.excludes_zero}
+            for (a, b), gap in gaps.items()
+        ]
+    order = {tuple(pair): i for i, pair in enumerate(settings.compare)}
+    differences.sort(key=lambda one: order[one["a"], one["b"]])
+    return {"judges": measured, "differences": differences}
+
+
+def _majority(true: np.ndarray, labels: int) -> Judging:
+    """The shares of the training labels, whatever a review says."""
+    share = np.bincount(true, minlength=labels) / len(true)
+    return lambda asked: np.tile(share, (len(asked), 1))
+
+
+def _tfidf(train: pd.DataFrame, labels: int, seed: int) -> Judging:
+    """Words and pairs of words, weighted, under a logistic regression that counts all labels alike."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+    except ImportError:
+        raise LlmrecError("the judge tfidf needs scikit-learn: pip install 'llmrec[baselines]'") from None
+    fitted = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode"),
+        LogisticRegression(C=3.0, class_weight="balanced", max_iter=2000, random_state=seed),
+    ).fit(_texts(train), train["label"])
+
+    def p(asked: pd.DataFrame) -> np.ndarray:
+        result = np.zeros((len(asked), labels))
+        result[:, fitted.classes_] = fitted.predict_proba(_texts(asked))
+        return result
+
+    return p
+
+
+def _texts(reviews: pd.DataFrame) -> list[str]:
+    """Headline and text, whole."""
+    return [
+        f"{headline}. {text}" for headline, text in zip(reviews["headline"].fillna(""), reviews["review"], strict=True)
+    ]
+
+
+def _model(
+    recipe: config.Recipe,
+    task: str,
+    adapter: str | None,
+    examples: tuple[Sequence[Said], Sequence[int]],
+    groups: np.ndarray,
+) -> Judging:
+    """The language model after `examples`; `groups`, (labels, groups), sums up what it says of the labels."""
+    from llmrec.judge import Judge
+    from llmrec.learning.reviews import pairs
+
+    judge = Judge.load(recipe, adapter, task=task)
+    judge = replace(judge, task=judge.task.shown(*examples))
+    return lambda asked: judge.p(pairs(asked)) @ groups

@@ -1,0 +1,182 @@
+"""What wordings of a task are measured on without training again: validation data, the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from llmrec import config
+from llmrec.choices.search import listed
+from llmrec.data.split import queries
+from llmrec.errors import DataError, PromptError
+from llmrec.evaluate import sampled as sampled_users
+from llmrec.measuring import interest as interests
+from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.measuring.reviews import check_unseen
+from llmrec.measuring.texts import KINDS, Explanations
+from llmrec.metrics import interest as interest_metrics
+from llmrec.metrics.ranking import by_user, ndcg, ranks
+from llmrec.metrics.significance import Statistic
+from llmrec.tasks.next_item import named
+from llmrec.tasks.template import Template
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.follow_up import FollowUp
+    from llmrec.recommender import Recommender
+
+CUTOFF = 10  # of next_item's lists
+FIRST = 3  # interests that count
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One task of an adapter, its validation data, and its measure."""
+
+    metric: str
+    units: str
+    """What is asked about, in the plural: users or reviews."""
+    count: int
+    trained: Template
+    ask: Callable[[Template, int], Statistic]
+    """A prompt file and one of its wordings → the metric over some of the `count` units."""
+
+
+def trial(task: str, recipe: config.Recipe, edited: Template, settings: config.Wordings, *, prior: bool) -> Trial:
+    """The domain's adapter ready to answer `edited`'s wordings.
+
+    Args:
+        prior: `next_item` only: with the card's weight of transitions, as people are served.
+    Raises: AdapterError where it has not learned the task; PromptError where `edited` asks for other choices; DataError
+        where there is nothing to validate on.
+    """
+    return TRIALS[task](recipe, edited, settings, prior)
+
+
+def _next_item(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
+    model = recommender(recipe, edited)
+    split = recipe.split
+    asked = queries(model.dataset, model.catalog, "valid", baskets=split.baskets, max_targets=split.max_targets)
+    asked = sampled_users(asked, settings.users, settings.seed)
+    if not asked:
+        raise DataError(f"{recipe.domain}: no validation interactions; prepare it with other shares")
+    users, targets = [query.user_id for query in asked], [query.target for query in asked]
+
+    def ask(template: Template, wording: int) -> Statistic:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task(f"wording {wording}", total=len(asked))
+            lists = replace(model, template=template).rank(
+                [query.history for query in asked], CUTOFF, prior=prior, wording=wording,
+                progress=lambda done: progress.advance(bar, done),
+            )  # fmt: skip
+        return _mean(by_user(ndcg(ranks(listed(lists, CUTOFF), targets), CUTOFF), users))
+
+    return Trial(f"ndcg@{CUTOFF}", "users", len(set(users)), model.template, ask)
+
+
+def _interest(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
+    world, task = _after_list(recipe, edited)
+    people, true = interests.asked_of(world, list(task.categories), "valid")
+    kept = sampled(range(len(people)), settings.users, settings.seed)
+    histories, true = [people[i].history for i in kept], true[kept]
+
+    def ask(template: Template, wording: int) -> Statistic:
+        worded = replace(task, template=template)
+        log_p = in_blocks(lambda some: worded.log_p(some, wording), histories, f"wording {wording}")
+        return _mean(interest_metrics.ndcg(np.exp(np.asarray(log_p, np.float64)), true, FIRST))
+
+    return Trial(f"interest ndcg@{FIRST}", "users", len(kept), task.template, ask)
+
+
+def _text(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
+    """How probable the replies that the data gives are, token by token, as validation of the training has it: nothing
+    has to be written, and all wordings are asked about the same replies."""
+    world, task = _after_list(recipe, edited)
+    model = task.recommender
+    kind = KINDS[edited.task](world, model.listing.identifiers)
+    able = [(one, facts) for one in world.people("valid") if (facts := kind.facts(one)) is not None]
+    if not able:
+        raise DataError(f"{recipe.domain}: there is nothing to say of anybody; do its items have categories?")
+    rng = np.random.default_rng(settings.seed)
+    asked: list[tuple[Person, list[int]]] = []
+    for person, facts in sampled(able, settings.users, settings.seed):
+        reply = int(rng.integers(len(task.template.replies)))
+        parts = task.template.reply_parts(facts | {"domain": named(recipe)}, reply)
+        asked.append((person, task.encoded(parts)))
+
+    def ask(template: Template, wording: int) -> Statistic:
+        worded = replace(task, template=template)
+
+        def probable(some: Sequence[tuple[Person, list[int]]]) -> list[float]:
+            slots = [{"item": task.item_slot(person.after[0])} for person, _ in some]
+            prompts = worded.prompts(
+                [person.history for person, _ in some], slots if isinstance(kind, Explanations) else None, wording
+            )
+            log_p = worded.log_p_of(prompts, [reply for _, reply in some], len(model.encoder.tokenizer))
+            return [float(np.exp(one.mean())) for one in log_p]
+
+        return _mean(np.array(in_blocks(probable, asked, f"wording {wording}")))
+
+    return Trial("p of a token", "users", len(asked), task.template, ask)
+
+
+def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
+    from llmrec.judge import Judge, ReviewTask, source
+    from llmrec.learning import LEARNERS
+    from llmrec.learning.reviews import labelled, pairs
+    from llmrec.learning.reviews import sampled as sampled_reviews
+
+    judge = Judge.load(recipe, recipe.domain, task=edited.task)
+    reviews = source(recipe, edited.task)
+    check_unseen(judge.card, edited.task, reviews, recipe.domain)
+    if ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels).labels != judge.labels:
+        raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
+    asked = sampled_reviews(
+        labelled(reviews.part("valid"), judge.template, judge.labels), settings.users, settings.seed
+    )
+    true = asked["label"].to_numpy()
+    learner: Any = LEARNERS[edited.task]
+
+    def ask(template: Template, wording: int) -> Statistic:
+        worded = replace(judge, task=replace(judge.task, template=template))
+        p = np.asarray(in_blocks(lambda some: worded.p(some, wording), pairs(asked), f"wording {wording}"))
+        return lambda draw: learner.measured(p[draw], true[draw])
+
+    return Trial(learner.metric, "reviews", len(asked), judge.template, ask)
+
+
+TRIALS: dict[str, Callable[[config.Recipe, Template, config.Wordings, bool], Trial]] = {
+    "next_item": _next_item,
+    "interest": _interest,
+    "interest_summary": _text,
+    "explanation": _text,
+    "review_sentiment": _review,
+    "item_class": _review,
+}
+
+
+def recommender(recipe: config.Recipe, edited: Template) -> Recommender:
+    """With the domain's adapter.  Raises: PromptError where a list of `edited` names items otherwise."""
+    from llmrec.recommender import Recommender
+
+    model = Recommender.load(recipe, recipe.domain)
+    if edited.reply == "list" and edited.line != model.template.line:
+        raise PromptError(f"{edited.path}: line: names items otherwise than the adapter knows them; train again first")
+    return model
+
+
+def _after_list(recipe: config.Recipe, edited: Template) -> tuple[World, FollowUp]:
+    from llmrec.follow_up import FollowUp
+
+    task = FollowUp.load(recommender(recipe, edited), edited.task)
+    settings = config.AfterList(domain=recipe.domain, split="valid")
+    model = task.recommender
+    return World(settings, recipe, model.dataset, model.catalog, None), task
+
+
+def _mean(values: np.ndarray) -> Statistic:
+    return lambda draw: float(np.nanmean(values[draw]))
