@@ -29,12 +29,12 @@ from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.evaluate import read_card
+from llmrec.explain import explain
 from llmrec.model import adapter, own, transfer
 from llmrec.model.fit import Decisions, Learner, collate, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.recommend import recommend
 from llmrec.review import review
-from llmrec.summarize import summarize
 from llmrec.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -189,9 +189,7 @@ def here(world: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def overrides(world: Path, *more: str) -> tuple[str, ...]:
-    tasks = (
-        f"{{next_item: {{}}, interest_summary: {{}}, review_sentiment: {{data: {{path: {world / 'reviews.csv'}}}}}}}"
-    )
+    tasks = f"{{next_item: {{}}, explanation: {{}}, review_sentiment: {{data: {{path: {world / 'reviews.csv'}}}}}}}"
     return (f"tasks={tasks}", "lora.own=8", "fit.epochs=2", "fit.valid_every=2", *more)
 
 
@@ -208,14 +206,14 @@ def test_every_task_leaves_as_a_domain_of_its_own(world: Path, tmp_path: Path) -
             f"interactions of {world / 'events.csv'}",
             f"reviews of {world / 'reviews.csv'}",
         }
-        assert set(card["prompts"]) == {task} | ({"next_item"} if task == "interest_summary" else set())
+        assert set(card["prompts"]) == {task} | ({"next_item"} if task == "explanation" else set())
     assert set(read_card(world / "adapters" / "films-review_sentiment")["validation"]) == {"users", "macro_f1"}
     assert len(recommend("films-next_item", history=["Red Sun"], n=3).items) == 3
-    assert summarize("films-interest_summary", history=["Red Sun", "Red Moon"])
+    assert explain("films-explanation", "Red Road", history=["Red Sun", "Red Moon"])
     assert review("films-review_sentiment", ["Sun 1"])
     with pytest.raises(AdapterError, match="not trained on next_item"):
         recommend("films-review_sentiment", history=["Red Sun"], n=3)
-    with pytest.raises(AdapterError, match="films-next_item, films-interest_summary, films-review_sentiment"):
+    with pytest.raises(AdapterError, match="films-next_item, films-explanation, films-review_sentiment"):
         recommend("films", history=["Red Sun"], n=3)
     file = world / "adapters" / "films-next_item" / "recipe.yaml"
     file.write_text(f"{file.read_text()}serve: {{max_loras: 2}}\n")
