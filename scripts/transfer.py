@@ -239,7 +239,8 @@ def markdown(results: dict[str, Any]) -> str:
         gaps = [a - b for a, b in zip(point["with"], point["without"], strict=True)]
         d = point["difference"]
         lines.append([
-            f"{100 * point['share']:g}%", f"{math.ceil(point['share'] * results['available']):,}", str(len(point["seeds"])),
+            f"{100 * point['share']:g}%", f"{math.ceil(point['share'] * results['available']):,}",
+            str(len(point["seeds"])),
             *(" ".join(f"{value:.3f}" for value in point[curve]) for curve in CURVES),
             f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]", interval(gaps, signed=True) if gaps[1:] else "",
         ])  # fmt: skip
