@@ -154,6 +154,15 @@ class Lora(Section):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Linear layers that get an update; `lm_head` gives each token's score an update of its own."""
+    own: int = Field(0, ge=0, le=256)
+    """Rank of a part that each task has for itself beside the `rank` that all share, on the same layers and at the same
+    scale; 0: everything is shared.  With it, training writes an adapter for each task."""
+
+    @model_validator(mode="after")
+    def _both_fit_one_adapter(self) -> Lora:
+        if self.own and self.rank + self.own > 256:
+            raise ValueError(f"own: what is shared and a task's own part have rank {self.rank + self.own}, at most 256")
+        return self
 
 
 class Fit(Section):
@@ -343,6 +352,14 @@ class Recipe(Section):
             raise ValueError("tasks: one must have start 0, as nothing would be learned before")
         if late := [name for name, start in starts.items() if start >= self.fit.epochs]:
             raise ValueError(f"tasks.{late[0]}.start: training ends before, after fit.epochs={self.fit.epochs:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_their_own(self) -> Recipe:
+        if self.lora.own and len(self.tasks) < 2:
+            raise ValueError("lora.own: one task shares with nobody; name more tasks, or raise lora.rank instead")
+        if self.lora.own and self.mixture.conflict != "none":
+            raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")
         return self
 
     @property

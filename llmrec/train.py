@@ -23,7 +23,7 @@ from llmrec import config
 from llmrec.engine.hf import HFEngine
 from llmrec.learning import Learner, learners
 from llmrec.model import adapter as adapters
-from llmrec.model import transfer
+from llmrec.model import own, transfer
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, Progressed, check_split, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
@@ -38,9 +38,12 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     A run that was interrupted goes on from its last checkpoint; `resume=False` starts over.  Several processes, started
     by `torchrun` or `accelerate launch`, share every step; LLMREC_HOME must be one folder for all of them.
 
-    Returns: the adapter's folder, complete.
+    Returns: the adapter's folder, complete; with `lora.own` the folder that holds an adapter for each task, each a
+    domain of its own, `<domain>-<task>`.
     """
-    out = out or config.adapter_folder(recipe.domain)
+    apart = {task: own.folded(recipe, task) for task in recipe.tasks} if recipe.lora.own else {}
+    beside = config.adapter_folder(recipe.domain)
+    out = out or (beside.parent if apart else beside)
     base = base_model(recipe.base_model)
     accelerator = _accelerator(recipe)
     set_seed(recipe.fit.seed)
@@ -48,6 +51,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     model = load_model(base, dtype=dtype, device=accelerator.device, quantize=recipe.fit.quantize)
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
+    own.add(model, recipe.lora, recipe.tasks)
     start = transfer.start(recipe, base)
     if start:
         transfer.put(start, model)
@@ -73,17 +77,24 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         teachers=teachers, share=recipe.teacher.share, accelerator=accelerator,
     )  # fmt: skip
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        fitted = {key: value for one in learned.values() for key, value in one.finish(out).items()}
-        digest = adapters.save(model, out)
-        adapters.copy_prompts(run / "prompts", prompts, out)
-        curve(state, metric, out / "curve.png", title=f"{recipe.domain}: {base.name}")
-        shutil.copyfile(run / "log.jsonl", out / "log.jsonl")
-        fitted |= {"init_from": start.note} if start else {}
-        fitted |= {"licence": transfer.licence(recipe.licence, start)}
-        fitted |= {"tokenizer": tokenizer_digest(encoder.tokenizer), "prompts": prompts}
-        card = _card(recipe, base, state, metric, digest, fitted, accelerator)
-        adapters.write_json(out / adapters.CARD, card)
+        known = {"init_from": start.note} if start else {}
+        known |= {"licence": transfer.licence(recipe.licence, start), "tokenizer": tokenizer_digest(encoder.tokenizer)}
+        for task, made in (apart or {"": recipe}).items():
+            folder = out / made.domain if apart else out
+            folder.mkdir(parents=True, exist_ok=True)
+            fitted = {key: value for name in made.tasks for key, value in learned[name].finish(folder).items()} | known
+            fitted |= {"prompts": {name: prompts[name] for name in wordings(made)}}
+            digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)
+            adapters.copy_prompts(run / "prompts", fitted["prompts"], folder)
+            curve(state, metric, folder / "curve.png", title=f"{made.domain}: {base.name}")
+            shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
+            card = _card(made, base, state, metric, digest, fitted, accelerator)
+            if apart:
+                shown = {"users", learned[task].metric}  # the rest was measured with the parts of other tasks
+                card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
+                card["part_of"] = own.note(recipe)
+                own.write_recipe(made, recipe, folder)
+            adapters.write_json(folder / adapters.CARD, card)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process
         accelerator.end_training()
@@ -119,6 +130,8 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner) -> Pat
     settings = recipe.model_dump(
         mode="json", exclude={"fit": {"checkpoint_minutes"}, "prior": {"kind"}, "licence": True}
     )
+    if not recipe.lora.own:  # runs from before there were parts go on
+        del settings["lora"]["own"]
     meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
     text = json.dumps([settings, meanings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)
@@ -196,7 +209,10 @@ def _accelerator(recipe: config.Recipe) -> Accelerator:
     dtype = compute_dtype(recipe.fit.precision, "cpu" if cpu else "cuda")
     handlers = [
         InitProcessGroupKwargs(timeout=WAIT),
-        DistributedDataParallelKwargs(broadcast_buffers=False),  # tries, the same everywhere from the start
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False,  # tries, the same everywhere from the start
+            find_unused_parameters=recipe.lora.own > 0,  # a pass is one task's: it leaves the parts of others alone
+        ),
     ]
     precision = "bf16" if dtype == torch.bfloat16 else "no"
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)

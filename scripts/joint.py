@@ -79,16 +79,22 @@ class Asked:
         return sampled(some, self.users, self.seed)
 
 
+@dataclass(frozen=True)
 class Loaded:
     """One adapter in memory, with today's wordings."""
 
-    def __init__(self, recipe: config.Recipe, folder: Path) -> None:
+    recipe: config.Recipe
+    encoder: Encoder
+    engine: HFEngine
+
+    @classmethod
+    def load(cls, recipe: config.Recipe, folder: Path) -> Loaded:
         base = base_model(recipe.base_model)
         adapters.check_base(read_card(folder), folder, base.digest, base.name)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=torch.device(device))
-        self.recipe, self.encoder = recipe, Encoder(load_tokenizer(base.folder))
-        self.engine = HFEngine(adapters.load(model, {"default": folder}), self.encoder.tokenizer)
+        encoder = Encoder(load_tokenizer(base.folder))
+        return cls(recipe, encoder, HFEngine(adapters.load(model, {"default": folder}), encoder.tokenizer))
 
     def follow_up(self, task: str) -> FollowUp:
         return FollowUp.build(recommender(self.recipe, self.encoder, self.engine), _template(task))
@@ -193,7 +199,7 @@ def joint(
 
         def make(task: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
             if not loaded:
-                loaded.append(Loaded(recipe, folder))
+                loaded.append(Loaded.load(recipe, folder))
             return pa.Table.from_pandas(MEASURES[task](loaded[0], asked), preserve_index=False), {}
 
         for task in tasks:

@@ -35,7 +35,7 @@ from llmrec import config  # noqa: E402
 from llmrec.engine.hf import HFEngine  # noqa: E402
 from llmrec.errors import LlmrecError, RecipeError  # noqa: E402
 from llmrec.learning import learners  # noqa: E402
-from llmrec.model import adapter  # noqa: E402
+from llmrec.model import adapter, own  # noqa: E402
 from llmrec.model.encode import Encoder  # noqa: E402
 from llmrec.model.fit import check_split, fit  # noqa: E402
 from llmrec.model.load import base_model, load_model, load_tokenizer  # noqa: E402
@@ -63,6 +63,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "pcgrad": ("mixture.conflict=pcgrad",),
     "penalty": ("mixture.conflict=penalty",),
     "uncertainty and pcgrad": ("mixture.balance=uncertainty", "mixture.conflict=pcgrad"),
+    # As many trained parameters as `static`: 16 + 2 * 8 and 8 + 2 * 12 ranks.
+    "own parts": ("lora.rank=16", "lora.alpha=16", "lora.own=8"),
+    "larger own parts": ("lora.rank=8", "lora.alpha=8", "lora.own=12"),
 }
 METRICS = {"next_item": "ndcg@10", "review_sentiment": "macro_f1"}
 
@@ -119,6 +122,7 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     encoder = Encoder(load_tokenizer(base.folder))
     model = load_model(base, dtype=torch.float32, device=accelerator.device)
     model = adapter.attach(model, asked.lora, base_name=asked.base_model)
+    own.add(model, asked.lora, asked.tasks)
     learned = learners(asked, encoder, HFEngine(model, encoder.tokenizer))
     rows = [row for one in learned.values() for row in one.rows(0)]
     check_split(model.get_base_model().get_decoder(), asked.lora.first_layer, rows[0].tokens.tolist())

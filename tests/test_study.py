@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import t as student
 
+from llmrec import config
 from llmrec.errors import RecipeError
 
 ROOT = Path(__file__).parent.parent
@@ -18,10 +19,18 @@ STUDY = runpy.run_path(str(ROOT / "scripts" / "study_mixture.py"))
 @pytest.mark.parametrize("option", STUDY["OPTIONS"])
 def test_options_differ_from_static_in_what_they_name_alone(option: str) -> None:
     static, other = (STUDY["recipe"](name, 3, ["fit.epochs=1"]) for name in ("static", option))
-    assert static.fit == other.fit and static.lora == other.lora and static.fit.seed == 3
+    assert static.fit == other.fit and static.fit.seed == 3
+    assert [trained(static), static.lora.targets] == [trained(other), other.lora.targets]
+    assert static.lora == other.lora or "own parts" in option
     assert (static == other) == (option == "static")
     assert list(other.tasks) == ([STUDY["ALONE"][option]] if option in STUDY["ALONE"] else list(static.tasks))
     assert STUDY["recipe"]("reviews from half on", 0, ["fit.epochs=1"]).tasks["review_sentiment"].start == 0.5
+
+
+def trained(recipe: config.Recipe) -> int:
+    """Ranks that are trained of each layer, and the scale of all, are the same whatever is shared."""
+    assert recipe.lora.alpha == recipe.lora.rank
+    return recipe.lora.rank + (recipe.lora.own and recipe.lora.own * len(recipe.tasks))
 
 
 def test_intervals_are_those_of_student() -> None:

@@ -1,12 +1,16 @@
-"""init_from: training that starts from another adapter, and what is refused."""
+"""init_from: training that starts from another adapter, what is refused, and the curves of scripts/transfer.py."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -21,6 +25,9 @@ from llmrec.train import run_folder, train
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("Sun", "Rain")
+sys.path.insert(0, str(ROOT / "scripts"))  # where it stands when it is run
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "transfer.py"))
+sys.path.pop(0)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +158,46 @@ def test_what_is_no_fitting_adapter_is_refused(world: Path, tmp_path: Path) -> N
     save_file({name: tensor * torch.nan for name, tensor in tensors.items()}, folder / adapter.WEIGHTS)
     with pytest.raises(AdapterError, match="not finite"):
         transfer.start(recipe(f"init_from={folder}"), base)
+
+
+def curves(world: Path, out: Path, *more: str) -> dict[str, Any]:
+    words = ["films", "fit.cache=disk", "--init-from", "books", "--out", str(out), "--asked", "5", "--steps", "3"]
+    SCRIPT["main"]([*words, *more])
+    return json.loads((out / "transfer.json").read_text())
+
+
+def test_learning_curves_with_and_without_a_start(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = curves(world, tmp_path, "--shares", "0", "0.1", "--seeds", "0", "1")
+    assert few["available"] == 48 and few["metric"] == "macro_f1" and few["asked"] == 5
+    assert [(point["share"], point["seeds"]) for point in few["points"]] == [(0, [0]), (0.1, [0, 1])]
+    assert {one["examples"] for one in few["runs"]} == {0, 5}
+    assert all(one["steps"] >= 3 for one in few["runs"] if one["examples"])
+    for point in few["points"]:
+        gap = np.mean(point["with"]) - np.mean(point["without"])
+        assert point["difference"]["mean"] == pytest.approx(gap)
+        assert point["difference"]["low"] <= gap <= point["difference"]["high"]
+    rows = {one["curve"]: one for one in few["runs"] if one["share"] == 0}
+    assert rows["with"]["value"] != rows["without"]["value"]  # books have taught the same words
+    assert (tmp_path / "transfer.png").is_file()
+    assert "| 10% | 5 | 2 |" in (tmp_path / "transfer.md").read_text()
+
+    capsys.readouterr()
+    all_ = curves(world, tmp_path, "--shares", "1", "--seeds", "0")  # more of it in the same table
+    assert "0.1-0-with" not in capsys.readouterr().out
+    assert all_["runs"][:6] == few["runs"] and [point["share"] for point in all_["points"]] == [0, 0.1, 1]
+    shutil.rmtree(tmp_path / "activations")
+    assert curves(world, tmp_path, "--shares", "0.1", "--seeds", "1")["runs"] == all_["runs"]  # nothing is run again
+    with pytest.raises(SystemExit, match="made with other settings"):
+        curves(world, tmp_path, "--shares", "0.1", "--seeds", "1", "--asked", "6")
+
+
+def test_curves_say_what_they_need(world: Path, tmp_path: Path) -> None:
+    for more, reason in (
+        (["--task", "next_item"], "name one of its tasks"),
+        (["lora.rank=16"], "set lora.rank=8"),
+        (["fit.cache=memory"], "set fit.cache=disk"),
+    ):
+        with pytest.raises(SystemExit, match=reason):
+            SCRIPT["main"](["films", "fit.cache=disk", *more, "--init-from", "books", "--out", str(tmp_path)])

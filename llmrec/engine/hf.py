@@ -9,6 +9,7 @@ nothing is padded, what all prompts begin with is computed once, and only attent
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,16 @@ class HFEngine:
         ends = causal.generation_config.eos_token_id if causal.can_generate() else None
         self._ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         self._flight: _Flight | None = None
+        self._own: list[str] = []
+
+    def beside(self, own: str) -> HFEngine:
+        """An engine over the same model in which the adapter `own`, where there is one, is active beside whichever is
+        asked for."""
+        if own not in self.adapters:
+            return self
+        other = copy.copy(self)
+        other._own, other._flight = [own], None
+        return other
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -128,8 +139,9 @@ class HFEngine:
             with self.model.disable_adapter():
                 yield
         else:
-            if self.model.active_adapters != [adapter]:  # setting it again would stop or start its training
-                self.model.set_adapter(adapter, inference_mode=True)
+            names = [adapter, *self._own]
+            if self.model.active_adapters != names:  # setting it again would stop or start its training
+                self.model.base_model.set_adapter(names, inference_mode=True)
             yield
 
     def forget(self) -> None:

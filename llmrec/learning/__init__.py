@@ -66,4 +66,4 @@ def learners(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None = 
     for name in recipe.tasks:
         if name not in LEARNERS:
             raise RecipeError(f"tasks: nothing learns '{name}'{did_you_mean(name, LEARNERS)}")
-    return {name: LEARNERS[name](recipe, encoder, engine) for name in recipe.tasks}
+    return {name: LEARNERS[name](recipe, encoder, engine and engine.beside(name)) for name in recipe.tasks}

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from llmrec import config
@@ -23,6 +24,7 @@ from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
+from llmrec.tasks import TASKS
 
 CARD = "card.json"  # written last: a folder without it is not an adapter
 WEIGHTS = "adapter_model.safetensors"
@@ -82,20 +84,31 @@ def unservable(peft_config: dict[str, Any]) -> list[str]:
     return problems
 
 
-def save(model: PeftModel, folder: Path) -> str:
+def widen(model: PeftModel, name: str, rank: int) -> None:
+    """The adapter `name` of `model`, to be saved, with zeros up to `rank`, which change nothing; its alpha stays."""
+    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
+        for side, axis in ((layer.lora_A, 0), (layer.lora_B, 1)):
+            if name in side:
+                weight = side[name].weight
+                rest = rank - weight.shape[axis]
+                weight.data = torch.nn.functional.pad(weight.data, (0, 0, 0, rest) if axis == 0 else (0, rest))
+    model.peft_config[name].r = rank
+
+
+def save(model: PeftModel, folder: Path, name: str = "default") -> str:
     """Write adapter_config.json and the weights in float16 (half the size; the update is small against the base).
 
     Returns: the weights' digest, 12 hex digits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: tensor.to(torch.float16).cpu().contiguous()
-        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+        key: tensor.to(torch.float16).cpu().contiguous()
+        for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items()
     }
     temporary = folder / f"{WEIGHTS}.writing"
     save_file(tensors, temporary, metadata={"format": "pt"})
     os.replace(temporary, folder / WEIGHTS)
-    peft_config = model.peft_config["default"].to_dict() | {"inference_mode": True, "peft_version": None}
+    peft_config = model.peft_config[name].to_dict() | {"inference_mode": True, "peft_version": None}
     write_json(folder / "adapter_config.json", _plain(peft_config))
     return weights_digest(folder)
 
@@ -146,7 +159,9 @@ def merged(base: BaseModel, folder: Path) -> Path:
 def check(folder: Path) -> None:
     """Raises AdapterError unless `folder` is a complete adapter that an engine can take."""
     if not (folder / CARD).is_file():
-        raise AdapterError(f"{folder}: no trained adapter here ({CARD} is missing); run `llmrec train {folder.name}`")
+        parts = [name for task in TASKS if (folder.with_name(name := f"{folder.name}-{task}") / CARD).is_file()]
+        way_out = f"name one of its tasks' own: {', '.join(parts)}" if parts else f"run `llmrec train {folder.name}`"
+        raise AdapterError(f"{folder}: no trained adapter here ({CARD} is missing); {way_out}")
     for needed in ("adapter_config.json", WEIGHTS):
         if not (folder / needed).is_file():
             raise AdapterError(f"{folder}: {needed} is missing; restore it or train again")

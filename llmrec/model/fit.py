@@ -28,6 +28,7 @@ from llmrec.model.balance import Balance
 from llmrec.model.conflict import Separate
 from llmrec.model.loss import Expected, TrieLoss
 from llmrec.model.mixture import micro, steps
+from llmrec.model.own import use
 from llmrec.model.rows import Row
 
 METRIC = "ndcg@10"  # what validation maximises, if it says nothing else
@@ -214,6 +215,7 @@ def fit(
                 task = some[0].task
                 batch = collate(some, decisions[task], accelerator.device, inputs)
                 last = i == len(parts) - 1 and separate is None
+                use(model, task)
                 with trained_layers(decoder, first_layer, cached), _sync(accelerator, learner, last):
                     p, part_share = soft_targets(some, teachers, share)
                     expected = None if p is None else losses[task].expected(p.to(accelerator.device), batch.target)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 
 from llmrec.errors import AdapterError
 from llmrec.model import adapter, transfer
@@ -58,15 +57,10 @@ def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None
         model.add_weighted_adapter(
             names, [part.share for part in parts], "default", **({"combination_type": "cat"} | how)
         )
-    for layer in (module for module in model.modules() if isinstance(module, LoraLayer)):
-        for side, axis in ((layer.lora_A, 0), (layer.lora_B, 1)):
-            if "default" in side:  # a narrow layer has fewer singular values than the rank: zeros for the rest
-                weight = side["default"].weight
-                rest = wanted - weight.shape[axis]
-                weight.data = torch.nn.functional.pad(weight.data, (0, 0, 0, rest) if axis == 0 else (0, rest))
+    adapter.widen(model, "default", wanted)  # a narrow layer has fewer singular values than the rank
     model.peft_config["default"].base_model_name_or_path = base.name
     card["weights"] = adapter.save(model, out)
-    card["recipe"]["lora"] |= {"rank": wanted, "alpha": wanted}
+    card["recipe"]["lora"] |= {"rank": wanted, "alpha": wanted, "own": 0}
     (out / "prompts").mkdir(exist_ok=True)
     for part in reversed(parts):  # the first part's last; the same task has the same wording everywhere
         for task in part.card["prompts"]:

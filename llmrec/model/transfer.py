@@ -105,10 +105,13 @@ def put(start: Start, model: PeftModel) -> None:
 
 
 def sources(card: dict[str, Any]) -> Sources:
-    """How what an adapter learned from was split, with what it was started or merged from.  Raises: AdapterError."""
+    """How what an adapter learned from was split, with what it was started from, merged from or a part of.
+
+    Raises: AdapterError.
+    """
     found: Sources = {}
     merged = card.get("merged")
-    for before in [card.get("init_from"), *(merged if isinstance(merged, list) else ())]:
+    for before in [card.get("init_from"), card.get("part_of"), *(merged if isinstance(merged, list) else ())]:
         if isinstance(before, dict) and isinstance(before.get("sources"), dict):
             found |= before["sources"]
     read = recipe_of(card)
