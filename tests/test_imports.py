@@ -19,7 +19,16 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
-    {"prepare", "recommender", "jobs", "sentiment", "writing", "follow_up", "insight"},  # what the verbs share
+    {
+        "prepare",
+        "recommender",
+        "jobs",
+        "sentiment",
+        "writing",
+        "grounded",
+        "follow_up",
+        "insight",
+    },  # what the verbs share
     {"learning"},
     {
         "show",

@@ -30,6 +30,7 @@ from llmrec.data.records import (
     MAX_FILE_BYTES,
     MAX_ID_CHARS,
     MAX_INTERACTIONS,
+    PAIR_COLUMNS,
     REVIEW_COLUMNS,
     one_line,
     paragraphs,
@@ -98,6 +99,39 @@ def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) ->
     if not len(reviews):
         raise DataError(f"{path}: no row has both a review and a rating")
     return reviews
+
+
+def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> tuple[pd.DataFrame, bool]:
+    """What people wrote of items, in the file's order, and whether it has times: user_id, item_id, timestamp (UTC
+    seconds, 0 where the file has none), and as text, missing where there is none, review, title, about and person.
+
+    Raises: DataError naming file, row, column and value, and the way out.
+    """
+    for name in source.columns:
+        if name not in PAIR_COLUMNS:
+            raise DataError(f"data.columns: unknown name '{name}'{did_you_mean(name, PAIR_COLUMNS)}")
+    path = _only_table(_existing(resolve(source.path)))
+    table = Table(path, _rows(path))
+    timed = "timestamp" in source.columns or "timestamp" in table.rows
+    pairs = pd.DataFrame({name: _ids(table, name, source.columns) for name in ("user_id", "item_id")})
+    pairs["timestamp"] = _times(table, source.columns) if timed else 0
+    pairs["review"] = _text(_pick(table, "review", source.columns), paragraphs)
+    texts = {"title": one_line, "about": paragraphs, "person": paragraphs}
+    for name, clean in texts.items():
+        elsewhere = source.items and source.columns.get(name, name) not in table.rows
+        raw = None if elsewhere else _optional(table, name, source.columns)
+        pairs[name] = pd.Series(None, pairs.index, dtype="str") if raw is None else _text(raw, clean)
+    if source.items:
+        path = _only_table(_existing(resolve(source.items)))
+        table = Table(path, _rows(path))
+        items = pd.DataFrame({"item_id": _ids(table, "item_id", source.columns, own_name_too=True)})
+        for name in ("title", "about"):
+            raw = _optional(table, name, source.columns)
+            items[name] = pd.Series(None, items.index, dtype="str") if raw is None else _text(raw, texts[name])
+        items = items.drop_duplicates("item_id").set_index("item_id")
+        for name in ("title", "about"):
+            pairs[name] = pairs["item_id"].map(items[name]).fillna(pairs[name])
+    return pairs.reset_index(drop=True), timed
 
 
 def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:

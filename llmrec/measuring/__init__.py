@@ -18,7 +18,7 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
 from llmrec.evaluate import RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions, write_table, write_text
-from llmrec.measuring import interest, review_sentiment, texts
+from llmrec.measuring import grounded, interest, review_sentiment, texts
 from llmrec.metrics import report
 
 FORMAT = 1
@@ -45,6 +45,8 @@ MEASURES = {
     "interest": Measure(config.Predicted, "predictors", interest.measure, report.interest_markdown),
     "interest_summary": Measure(config.Written, "writers", texts.measure, report.written_markdown),
     "explanation": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "grounded_explanation": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
+    "grounded_summary": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
     "review_sentiment": Measure(config.Judged, "judges", review_sentiment.measure, report.judged_markdown),
 }
 RANKING = config.Suite.model_fields["task"].default
