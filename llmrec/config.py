@@ -58,7 +58,7 @@ class ReviewSource(Section):
     items: str | None = None
     """Grounded tasks only: the file with one row per item (item_id, title, about), where the texts' own lacks them."""
     history: DataSource | None = None
-    """Grounded tasks only: more of what people chose, without texts."""
+    """Grounded tasks only: a table of more that people chose, without texts; its path and columns count."""
     sentence: bool = False
     """Grounded tasks only: learn the one sentence of each text that explains best, not the whole text."""
     valid: float = Field(0.1, gt=0, lt=0.5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from llmrec.data.pairs import Example, Item, Pairs
 from llmrec.data.records import one_line, paragraphs
 from llmrec.engine import Engine, Prompt
 from llmrec.engine import start as engines
-from llmrec.errors import AdapterError, RecipeError
+from llmrec.errors import AdapterError, DataError, RecipeError
 from llmrec.metrics.text import words
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
@@ -126,7 +127,55 @@ def source(recipe: config.Recipe, name: str) -> Pairs:
     settings = recipe.tasks.get(name)
     if settings is None or settings.data is None:
         raise RecipeError(f"{recipe.domain}: tasks.{name}.data: say where the texts are")
-    return Pairs.read(settings.data, assets.resolve)
+    return _read(settings.data.model_dump_json())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a grounded task says of a person, and of an item where it is about one."""
+
+    domain: str
+    task: str
+    adapter: str | None
+    user: str
+    item_id: str
+    title: str
+    text: str
+    """Whole sentences; empty where the model wrote none."""
+    known: str
+    """All that it was told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: stable keys."""
+        return asdict(self)
+
+
+def told(
+    recipe: config.Recipe,
+    name: str,
+    user: str | None,
+    item: str = "",
+    *,
+    history: Sequence[str] = (),
+    adapter: str | None,
+    engine: str = "hf",
+) -> Told:
+    """What the task `name` says of a user whose texts the recipe's source holds, and an item by title or id.
+
+    Raises: RecipeError, DataError (unknown user or item, nobody named), AdapterError (task not learned).
+    """
+    if user is None or history:
+        raise DataError(
+            f"nobody to ask about: {recipe.domain} knows people by its texts; name one with --user, without --history"
+        )
+    one = source(recipe, name).about(user, item)
+    [text] = Writer.load(recipe, name, adapter, engine=engine).write([one])
+    return Told(recipe.domain, name, adapter, user, one.item_id, one.item.title, text, one.told)
+
+
+@lru_cache(maxsize=1)  # both tasks of a recipe read the same texts
+def _read(settings: str) -> Pairs:
+    return Pairs.read(config.ReviewSource.model_validate_json(settings), assets.resolve)
 
 
 def examples(pairs: Pairs, name: str) -> list[Example]:

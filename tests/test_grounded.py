@@ -11,8 +11,9 @@ import pytest
 import tiny
 import yaml
 from test_sentiment import HOSTILE
+from typer.testing import CliRunner
 
-from llmrec import config
+from llmrec import cli, config
 from llmrec.baselines.sentences import nearest
 from llmrec.data.pairs import Example, Item, sampled
 from llmrec.errors import AdapterError, PromptError, RecipeError
@@ -76,7 +77,7 @@ def test_a_prompt_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_the_reply_most_like_the_others() -> None:
     assert most_alike(["a b c", "a b d", "x y z"]) == "a b c"
-    assert most_alike(["x", "b a", "a b c d", "a b c"]) == "a b c d"
+    assert most_alike(["x", "b a", "a b c d", "a b c"]) == "a b c"  # F1: length is no merit
     assert most_alike(["", ""]) == "" and most_alike(["one"]) == "one"
 
 
@@ -154,6 +155,24 @@ def test_a_reply_does_not_depend_on_what_is_asked_together(here: Path) -> None:
     assert together == [writer.write([one])[0] for one in some]
     assert all(text == "" or text.endswith(".") for text in together)
     assert writer.consensus(some)[0] in {writer.write(some[:1], wording)[0] for wording in (0, 1, 2)}
+
+
+def test_people_of_the_texts_are_explained_to_and_summed_up(here: Path) -> None:
+    run = CliRunner().invoke
+    explained = run(cli.app, ["explain", "shop", "i7", "--user", "u1", "--json"])
+    assert explained.exit_code == 0, explained.output
+    found = json.loads(explained.output)
+    assert found["title"].endswith(" 7") and found["task"] == EXPLANATION and "Toy Fargo 1." in found["known"]
+    summed = run(cli.app, ["summarize", "shop", "--user", "u1"])
+    assert summed.exit_code == 0 and "Fargo" in summed.output, summed.output
+    for wrong, says in (
+        (["explain", "shop", "i7"], "name one with --user"),
+        (["explain", "shop", "i7", "--user", "u1", "--history", "Heat 3"], "without --history"),
+        (["explain", "shop", "Haet 3", "--user", "u1"], "no item 'Haet 3'"),
+        (["summarize", "shop", "--user", "nobody"], "no user 'nobody'"),
+    ):
+        refused = run(cli.app, wrong)
+        assert refused.exit_code == 2 and says in " ".join(refused.output.split()), refused.output
 
 
 def test_rows_are_seeded_and_end_their_reply(here: Path) -> None:

@@ -20,9 +20,10 @@ from llmrec import config
 from llmrec.data import sources
 from llmrec.data.sentences import Features, reason
 from llmrec.data.split import SPLITS
-from llmrec.errors import DataError
+from llmrec.errors import DataError, did_you_mean
 
 EARLIER = 6  # items of a history that an example knows, the latest
+NOW = 2**62  # after all that is known
 SAID = 2  # sentences of other people that stand for a text on the item, the latest
 
 
@@ -49,6 +50,12 @@ class Example:
     item: Item
     text: str
 
+    @property
+    def told(self) -> str:
+        """All that is known, as one text."""
+        items = [one for one in (*self.earlier, self.item) if one.title or one.about]
+        return "\n".join(filter(None, [self.person, *(f"{one.title}: {one.about}" for one in items)]))
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -58,7 +65,7 @@ class Pairs:
     """Columns of `sources.read_pairs` and split, by time within a person, rows without a text left out."""
     timed: bool
     history: dict[str, list[str]]
-    """Person → more items that were chosen, of unknown time."""
+    """Person → more items that were chosen, of unknown time; those that texts are on."""
     features: Features
     """What the training texts speak of."""
     sides: dict[str, str]
@@ -92,8 +99,9 @@ class Pairs:
                 raise DataError(f"{source.path}: no text is left for the split '{name}'; give more, or other shares")
         history: dict[str, list[str]] = defaultdict(list)
         if source.history:
-            more = sources.read(source.history, resolve).interactions
-            for user, item in zip(more["user_id"], more["item_id"], strict=True):
+            more = sources.read_chosen(source.history, resolve)
+            known = more["user_id"].isin(table["user_id"]) & more["item_id"].isin(table["item_id"])
+            for user, item in more[known].itertuples(index=False):
                 history[user].append(item)
         return cls(table, timed, dict(history), features, sides)
 
@@ -121,8 +129,10 @@ class Pairs:
         items, chosen, said = self.items, self._chosen(), self._said()
         return [
             Example(
-                row.user_id, row.item_id, row.split, _str(row.person), self._before(row, chosen, items),
-                _known(items.get(row.item_id), self._others(row, said)), row.review,
+                row.user_id, row.item_id, row.split, _str(row.person),
+                self._before(chosen[row.user_id], row.item_id, row.timestamp, items),
+                _known(items.get(row.item_id), self._others(said[row.item_id], row.user_id, row.timestamp, row.review)),
+                row.review,
             )
             for row in self.table.itertuples()
         ]  # fmt: skip
@@ -136,15 +146,38 @@ class Pairs:
         people = self.table[self.table["person"].notna()].drop_duplicates("user_id")
         if people.empty:
             raise DataError("no text on a person; map columns.person")
-        last = 2**62  # after all that a person chose
-        rows = people.assign(
-            review=people["person"], split=people["user_id"].map(self.sides), timestamp=last, item_id=""
-        )
-        examples = [
-            Example(row.user_id, "", row.split, "", self._before(row, chosen, items), Item("", ""), row.person)
-            for row in _apart(rows).itertuples()
-        ]
+        rows = people.assign(review=people["person"], split=people["user_id"].map(self.sides), item_id="")
+        examples = []
+        for row in _apart(rows).itertuples():
+            before = self._before(chosen[row.user_id], "", NOW, items)
+            examples.append(Example(row.user_id, "", row.split, "", before, Item("", ""), row.person))
         return [example for example in examples if example.earlier]
+
+    def about(self, user: str, item: str = "") -> Example:
+        """What is known by now of a person, and of an item by its id or title.
+
+        Raises: DataError for somebody or something that no text is on, or a title of several items.
+        """
+        mine = self.table[self.table["user_id"] == user]
+        if mine.empty:
+            raise DataError(f"no user '{user}' among those whose texts are known; name one of them")
+        found = self._named(item) if item else ""
+        person = mine["person"].dropna().tolist()
+        known = _known(self.items.get(found), self._others(self._said()[found], user, NOW, ""))
+        before = self._before(self._chosen()[user], found, NOW, self.items)
+        return Example(user, found, "", person[0] if person else "", before, known, "")
+
+    def _named(self, item: str) -> str:
+        """The id of an item that is given by id or title."""
+        items = self.items
+        if item in items:
+            return item
+        found = [one for one, known in items.items() if known.title.casefold() == item.strip().casefold()]
+        if not found:
+            raise DataError(f"no item '{item}'{did_you_mean(item, [known.title for known in items.values()])}")
+        if len(found) > 1:
+            raise DataError(f"{len(found)} items are called '{item}'; name one by its id: {', '.join(found[:5])}")
+        return found[0]
 
     def _chosen(self) -> dict[str, list[tuple[int, str]]]:
         """Person → (time, item), oldest first; what has no time first."""
@@ -156,15 +189,13 @@ class Pairs:
         return found
 
     def _before(
-        self, row: pd.Series, chosen: dict[str, list[tuple[int, str]]], items: dict[str, Item]
-    ) -> tuple[Item, ...]:
-        """Other items than the row's own; strictly earlier ones, where there are times."""
-        own = dict.fromkeys(
-            item
-            for time, item in chosen[row.user_id]
-            if item != row.item_id and item in items and (time < row.timestamp or not self.timed)
+        self, chosen: list[tuple[int, str]], item: str, time: int, items: dict[str, Item]
+    ) -> tuple[Item, ...]:  # fmt: skip
+        """Other items than `item` that somebody chose; strictly before `time`, where there are times."""
+        others = dict.fromkeys(
+            one for when, one in chosen if one != item and one in items and (when < time or not self.timed)
         )
-        return tuple(items[item] for item in own)[-EARLIER:]
+        return tuple(items[one] for one in others)[-EARLIER:]
 
     def _said(self) -> dict[str, list[tuple[int, str, str]]]:
         """Item → (time, person, text) of training texts, oldest first."""
@@ -173,13 +204,13 @@ class Pairs:
             found[row.item_id].append((row.timestamp, row.user_id, row.review))
         return found
 
-    def _others(self, row: pd.Series, said: dict[str, list[tuple[int, str, str]]]) -> str:
+    def _others(self, said: list[tuple[int, str, str]], user: str, time: int, text: str) -> str:
+        """The latest that other people wrote, in other words than `text`; strictly before `time`, where there are
+        times."""
         texts = [
-            text
-            for time, user, text in said[row.item_id]
-            if user != row.user_id
-            and text.casefold() != row.review.casefold()
-            and (time < row.timestamp or not self.timed)
+            one
+            for when, who, one in said
+            if who != user and one.casefold() != text.casefold() and (when < time or not self.timed)
         ]
         return " ".join(texts[-SAID:])
 

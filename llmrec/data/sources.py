@@ -134,6 +134,13 @@ def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> t
     return pairs.reset_index(drop=True), timed
 
 
+def read_chosen(source: config.DataSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
+    """Who chose what, in the order of a table, and nothing more: user_id, item_id.  Raises: DataError."""
+    path = _only_table(_existing(resolve(source.path)))
+    table = Table(path, _rows(path))
+    return pd.DataFrame({name: _ids(table, name, source.columns) for name in ("user_id", "item_id")})
+
+
 def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:
     """Size in bytes and time of change of the source's files, to notice edits; nothing for assets (pinned already)
     and for files out of reach."""

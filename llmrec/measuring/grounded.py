@@ -69,7 +69,7 @@ def measure(settings: config.Grounded) -> tuple[dict[str, Any], pd.DataFrame]:
 
     references = [example.text for example in asked]
     names = Names({item.title for item in pairs.items.values()}, cased=True)
-    known = [known_text(example) for example in asked]
+    known = [example.told for example in asked]
     wanted = [pairs.features.named(text) for text in references]
     backing = [{*pairs.features.named(text), *more} for text, more in zip(known, wanted, strict=True)]
     values: dict[str, dict[str, np.ndarray]] = {}
@@ -96,12 +96,6 @@ def measure(settings: config.Grounded) -> tuple[dict[str, Any], pd.DataFrame]:
         },
         "differences": differences,
     }, pd.DataFrame(records)
-
-
-def known_text(example: Example) -> str:
-    """All that a writer is told."""
-    items = [*example.earlier, example.item]
-    return "\n".join([example.person, *(f"{item.title}: {item.about}" for item in items)])
 
 
 def _split(pairs: Pairs, task: str) -> str:
@@ -143,5 +137,5 @@ def _copy(train: Sequence[Example], *, own: bool) -> Writing:
 
 
 def _nearest(train: Sequence[Example]) -> Writing:
-    known = [known_text(example) for example in train]
-    return lambda asked: [train[i].text for i in nearest(known, [known_text(example) for example in asked])]
+    known = [example.told for example in train]
+    return lambda asked: [train[i].text for i in nearest(known, [example.told for example in asked])]
