@@ -106,8 +106,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "domain": "shop", "noun": "things", "unit": "thing", "base_model": str(root / "base"),
         "tasks": {name: task for name in TASKS},
         "lora": {"rank": 8, "alpha": 16, "first_layer": 1},
-        "fit": {"batch_tokens": 1600, "micro_batch_tokens": 1600, "epochs": 6, "cache": "memory",
-                "learning_rate": 0.01, "valid_users": 8, "valid_every": 6, "precision": "float32"},
+        "fit": {"batch_tokens": 800, "micro_batch_tokens": 800, "epochs": 8, "cache": "memory",
+                "learning_rate": 0.01, "valid_users": 8, "valid_every": 8, "precision": "float32"},
     }  # fmt: skip
     (root / "adapters" / "shop").mkdir(parents=True)
     (root / "adapters" / "shop" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
