@@ -364,6 +364,7 @@ def summarize(
     Example: llmrec summarize movies --history "Fargo" "Heat" --json
     """
     from llmrec import summarize as verb
+    from llmrec.explain import print_explanation
 
     found = verb.summarize(
         domain, overrides=tuple(overrides or ()), user=user, history=history or (), adapter=adapter, base=base,
@@ -372,7 +373,7 @@ def summarize(
     if as_json:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, allow_nan=False, indent=2))
     else:
-        verb.print_summary(found)
+        verb.print_summary(found) if isinstance(found, verb.Summary) else print_explanation(found)
 
 
 @app.command(cls=ManyValues)

@@ -48,13 +48,20 @@ class DataSource(Section):
 
 
 class ReviewSource(Section):
-    """Where reviews come from; nobody has to be named with them."""
+    """Where people's texts come from: rated ones, where nobody has to be named, or texts of somebody on some item."""
 
     path: str
     """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    """Our column name (review, rating, headline, item_id, category) → the file's, where they differ.  A category may
-    stand in several, broad to narrow: `category: [Department, Class]`."""
+    """Our column name → the file's, where they differ: review, rating, headline, item_id, category (which may stand in
+    several, broad to narrow: `category: [Department, Class]`); of grounded tasks user_id, item_id, timestamp, review,
+    title, about (a text on the item) and person (a text on the person)."""
+    items: str | None = None
+    """Grounded tasks only: the file with one row per item (item_id, title, about), where the texts' own lacks them."""
+    history: DataSource | None = None
+    """Grounded tasks only: a table of more that people chose, without texts; its path and columns count."""
+    sentence: bool = False
+    """Grounded tasks only: learn the one sentence of each text that explains best, not the whole text."""
     valid: float = Field(0.1, gt=0, lt=0.5)
     """Share of the reviews for validation."""
     test: float = Field(0.1, gt=0, lt=0.5)
@@ -78,7 +85,8 @@ class Task(Section):
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None
-    """Its own source: `review_sentiment` and `item_class` learn from reviews; they may share one (a YAML anchor)."""
+    """Its own source: tasks of reviews and the grounded tasks learn from people's texts; they may share one (a YAML
+    anchor)."""
     labels: tuple[str, ...] = ()
     """Which labels (`item_class`: which categories) are told apart, e.g. two of three; by default all."""
     examples: int = Field(0, ge=0)
@@ -496,6 +504,36 @@ class Written(AfterList):
         if bool(self.judge_url) != bool(self.judge_model):
             raise ValueError("judge_url and judge_model belong together: name both, or neither")
         return self
+
+
+class Grounded(Section):
+    """What `llmrec evaluate` measures where a suite asks for `grounded_explanation` or `grounded_summary`."""
+
+    task: Literal["grounded_explanation", "grounded_summary"]
+    """What is asked."""
+    domain: str
+    """Domain, or path of a recipe, that says where the texts come from."""
+    adapter: str | None = None
+    """Folder name under `adapters/`, or `domain@version`, of the adapter; by default the domain's."""
+    split: Literal["valid", "test"] = "test"
+    """Which texts are asked for."""
+    writers: tuple[Literal["template", "typical", "copy", "nearest", "base", "llm", "llm+consensus"], ...] = Field(
+        ("template", "typical", "copy", "nearest", "base", "llm"), min_length=1
+    )
+    """`template`: a sentence filled in with what the input names; `typical`: the most typical sentence of all training
+    texts, for everybody; `copy`: the most typical of the item's own, else that one; `nearest`: the text of the training
+    example whose input reads most alike; `base`: the base model as it is; `llm`: the adapter; `llm+consensus`: of its
+    replies to every wording that it learned, the one most like the others."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs (a, b) of writers whose difference a - b is reported with its interval."""
+    examples: int = Field(200, ge=0)
+    """Texts asked for, a fixed random sample; 0 asks all."""
+    samples: int = Field(2000, ge=1)
+    """Bootstrap samples of examples."""
+    engine: str = "hf"
+    """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
+    seed: int = 0
+    """Seed of everything random."""
 
 
 class Wordings(Section):

@@ -11,8 +11,10 @@ from rich.text import Text
 from llmrec import config
 from llmrec.data.names import match_titles, readable
 from llmrec.recommend import somebody
+from llmrec.tasks.grounded import EXPLANATION
 
 if TYPE_CHECKING:  # it imports torch
+    from llmrec.grounded import Told
     from llmrec.insight import Explanation
 
 
@@ -26,12 +28,19 @@ def explain(
     adapter: str | None = None,
     base: bool = False,
     engine: str = "hf",
-) -> Explanation:
+) -> Explanation | Told:
     """Why the item of that title fits a user of the domain's data, or a history of titles, or both (titles last).
+
+    A domain of texts alone (`grounded_explanation`, no interactions) says it of the people of its texts.
 
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
+    if recipe.data is None and EXPLANATION in recipe.tasks:
+        from llmrec.grounded import told
+
+        name = None if base else adapter or recipe.domain
+        return told(recipe, EXPLANATION, user, item, history=history, adapter=name, engine=engine)
     asked, catalog = somebody(recipe, "nobody to explain it to", user=user, history=history)
     [wanted] = match_titles([item], catalog)
     from llmrec.insight import Insight
@@ -42,11 +51,15 @@ def explain(
     return found
 
 
-def print_explanation(found: Explanation, console: Console | None = None) -> None:
+def print_explanation(found: Explanation | Told, console: Console | None = None) -> None:
     """For people."""
     console = console or Console(highlight=False)
-    console.print(Text(readable(found.title), "bold"))
+    if found.title:
+        console.print(Text(readable(found.title), "bold"))
     console.print(Text(readable(found.text) if found.text else "(the model wrote no whole sentence)"))
+    if isinstance(known := getattr(found, "known", None), str):
+        console.print(Text("\n".join(map(readable, known.splitlines())), style="dim"))
+        return
     shared = ", ".join(map(readable, found.shared)) or "nothing"
     near = "; ".join(map(readable, found.near)) or "nothing in this history"
     console.print(Text(f"shared categories: {shared}. Chosen by the same people: {near}.", style="dim"))

@@ -11,7 +11,7 @@ import numpy as np
 from llmrec import config, writing
 from llmrec.choices.search import Choices, log_p_all
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.engine import Node, Prompt
+from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, DataError
 from llmrec.recommender import Recommender
 from llmrec.tasks.follow_up import message
@@ -123,14 +123,8 @@ class FollowUp:
     def log_p_of(
         self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]], vocabulary: int
     ) -> list[np.ndarray]:
-        """Per prompt the log p of each token of its reply, float32 nats, among the whole vocabulary."""
-        everything = np.arange(vocabulary, dtype=np.int32)
-        found = []
-        for prompt, reply in zip(prompts, replies, strict=True):  # one at a time: each token brings a whole vocabulary
-            nodes = [Node(prompt, tuple(reply[:end]), everything) for end in range(len(reply))]
-            log_p = self.recommender.engine.branch(nodes)
-            found.append(np.array([one[token] for one, token in zip(log_p, reply, strict=True)], np.float32))
-        return found
+        """See `llmrec.writing.log_p_of`."""
+        return writing.log_p_of(self.recommender.engine, prompts, replies, vocabulary)
 
     def write(
         self,

@@ -13,8 +13,10 @@ from rich.text import Text
 from llmrec import config
 from llmrec.data.names import readable
 from llmrec.recommend import somebody
+from llmrec.tasks.grounded import SUMMARY
 
 if TYPE_CHECKING:  # it imports torch
+    from llmrec.grounded import Told
     from llmrec.insight import Interest
 
 BAR = 24  # cells of the longest bar
@@ -48,12 +50,19 @@ def summarize(
     adapter: str | None = None,
     base: bool = False,
     engine: str = "hf",
-) -> Summary:
+) -> Summary | Told:
     """The interests of a user of the domain's data, of a history of titles, or of both (titles last).
+
+    A domain of texts alone (`grounded_summary`, no interactions) sums up the people of its texts, in sentences.
 
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
+    if recipe.data is None and SUMMARY in recipe.tasks:
+        from llmrec.grounded import told
+
+        name = None if base else adapter or recipe.domain
+        return told(recipe, SUMMARY, user, history=history, adapter=name, engine=engine)
     asked, _ = somebody(recipe, "nothing to sum up", user=user, history=history)
     from llmrec.insight import Insight
     from llmrec.recommender import Recommender

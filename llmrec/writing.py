@@ -14,7 +14,7 @@ import numpy as np
 
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import Choices, rank
-from llmrec.engine import Engine, Prompt
+from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
 from llmrec.tasks.template import Name
@@ -106,6 +106,19 @@ def write(
 
 def _names(parts: Sequence[str | Name]) -> int:
     return sum(isinstance(part, Name) for part in parts)
+
+
+def log_p_of(
+    engine: Engine, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]], vocabulary: int
+) -> list[np.ndarray]:
+    """Per prompt the log p of each token of its reply, float32 nats, among the whole vocabulary."""
+    everything = np.arange(vocabulary, dtype=np.int32)
+    found = []
+    for prompt, reply in zip(prompts, replies, strict=True):  # one at a time: each token brings a whole vocabulary
+        nodes = [Node(prompt, tuple(reply[:end]), everything) for end in range(len(reply))]
+        log_p = engine.branch(nodes)
+        found.append(np.array([one[token] for one, token in zip(log_p, reply, strict=True)], np.float32))
+    return found
 
 
 def whole(parts: Sequence[str | Name]) -> list[str | Name]:

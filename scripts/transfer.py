@@ -31,7 +31,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from joint import MEASURES, METRIC, Asked, Loaded, statistic
-from llmrec.learning.review_sentiment import ReviewSentiment
 from matplotlib import pyplot
 from study_mixture import digest, interval, share
 
@@ -42,6 +41,7 @@ from llmrec.errors import LlmrecError, RecipeError
 from llmrec.evaluate import write_table, write_text
 from llmrec.learning import learners
 from llmrec.learning.next_item import NextItem
+from llmrec.learning.reviews import ReviewSentiment
 from llmrec.model import adapter, transfer
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import Plan, check_split, fit

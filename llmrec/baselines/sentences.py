@@ -46,6 +46,13 @@ def typical(texts: Iterable[str], keys: Iterable[Key], count: int = 1) -> dict[K
     return result
 
 
+def nearest(known: Sequence[str], asked: Sequence[str]) -> np.ndarray:
+    """(asked,) which of `known` reads most like each of `asked`, by cosine of the same weights; the first of equals."""
+    weights = _tfidf([words(text) or [""] for text in [*known, *asked]])
+    alike = weights[len(known) :] @ weights[: len(known)].T
+    return np.array([row.toarray().argmax() for row in alike], np.int64)
+
+
 def copied(typical: dict[Key, tuple[str, ...]], keys: Sequence[Key], otherwise: str) -> list[str]:
     """A reply per key: its typical sentences, `otherwise` where it has none."""
     return [" ".join(typical[key]) if key in typical else otherwise for key in keys]

@@ -10,6 +10,7 @@ ITEM_COLUMNS = ("item_id", "title", "year", "categories")
 COLUMNS = (*INTERACTION_COLUMNS, *ITEM_COLUMNS[1:])  # what a recipe's `columns` may map
 REVIEW_COLUMNS = ("review", "rating", "headline", "item_id", "category")  # of a source of reviews
 LEVELS = " > "  # between the levels of a category, broad to narrow
+PAIR_COLUMNS = ("user_id", "item_id", "timestamp", "review", "title", "about", "person")  # of texts on pairs
 
 MAX_FILE_BYTES = 8 << 30
 MAX_INTERACTIONS = 50_000_000

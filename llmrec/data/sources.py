@@ -31,6 +31,7 @@ from llmrec.data.records import (
     MAX_FILE_BYTES,
     MAX_ID_CHARS,
     MAX_INTERACTIONS,
+    PAIR_COLUMNS,
     REVIEW_COLUMNS,
     one_line,
     paragraphs,
@@ -118,6 +119,50 @@ def _joined(parts: Sequence[pd.Series]) -> pd.Series:
         for row in zip(*parts, strict=True)
     ]
     return pd.Series(paths, parts[0].index, dtype="str")
+
+
+def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> tuple[pd.DataFrame, bool]:
+    """What people wrote of items, in the file's order, and whether it has times: user_id, item_id, timestamp (UTC
+    seconds, 0 where the file has none), and as text, missing where there is none, review, title, about and person.
+
+    Raises: DataError naming file, row, column and value, and the way out.
+    """
+    columns: dict[str, str] = {}
+    for name, wanted in source.columns.items():
+        if name not in PAIR_COLUMNS:
+            raise DataError(f"data.columns: unknown name '{name}'{did_you_mean(name, PAIR_COLUMNS)}")
+        if not isinstance(wanted, str):
+            raise DataError(f"data.columns.{name}: one column; only a review's category may stand in several")
+        columns[name] = wanted
+    path = _only_table(_existing(resolve(source.path)))
+    table = Table(path, _rows(path))
+    timed = "timestamp" in columns or "timestamp" in table.rows
+    pairs = pd.DataFrame({name: _ids(table, name, columns) for name in ("user_id", "item_id")})
+    pairs["timestamp"] = _times(table, columns) if timed else 0
+    pairs["review"] = _text(_pick(table, "review", columns), paragraphs)
+    texts = {"title": one_line, "about": paragraphs, "person": paragraphs}
+    for name, clean in texts.items():
+        elsewhere = source.items and columns.get(name, name) not in table.rows
+        raw = None if elsewhere else _optional(table, name, columns)
+        pairs[name] = pd.Series(None, pairs.index, dtype="str") if raw is None else _text(raw, clean)
+    if source.items:
+        path = _only_table(_existing(resolve(source.items)))
+        table = Table(path, _rows(path))
+        items = pd.DataFrame({"item_id": _ids(table, "item_id", columns, own_name_too=True)})
+        for name in ("title", "about"):
+            raw = _optional(table, name, columns)
+            items[name] = pd.Series(None, items.index, dtype="str") if raw is None else _text(raw, texts[name])
+        items = items.drop_duplicates("item_id").set_index("item_id")
+        for name in ("title", "about"):
+            pairs[name] = pairs["item_id"].map(items[name]).fillna(pairs[name])
+    return pairs.reset_index(drop=True), timed
+
+
+def read_chosen(source: config.DataSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
+    """Who chose what, in the order of a table, and nothing more: user_id, item_id.  Raises: DataError."""
+    path = _only_table(_existing(resolve(source.path)))
+    table = Table(path, _rows(path))
+    return pd.DataFrame({name: _ids(table, name, source.columns) for name in ("user_id", "item_id")})
 
 
 def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError, did_you_mean
+from llmrec.learning import grounded
 from llmrec.learning.explanation import Explanation
 from llmrec.learning.interest import Interest
 from llmrec.learning.interest_summary import InterestSummary
@@ -55,6 +56,8 @@ LEARNERS: dict[str, Callable[[config.Recipe, Encoder, HFEngine | None], Learner]
     "explanation": Explanation,
     "review_sentiment": ReviewSentiment,
     "item_class": ItemClass,
+    "grounded_explanation": grounded.Explanation,
+    "grounded_summary": grounded.Summary,
 }
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
 from llmrec.evaluate import PARTS, RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions
-from llmrec.measuring import interest, reviews, texts
+from llmrec.measuring import grounded, interest, reviews, texts
 from llmrec.metrics import report
 from llmrec.parts import Parts, write_table, write_text
 
@@ -47,6 +47,8 @@ MEASURES = {
     "interest": Measure(config.Predicted, "predictors", interest.measure, report.interest_markdown),
     "interest_summary": Measure(config.Written, "writers", texts.measure, report.written_markdown),
     "explanation": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "grounded_explanation": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
+    "grounded_summary": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
     "review_sentiment": Measure(config.Judged, "judges", reviews.measure, report.judged_markdown),
     "item_class": Measure(config.Judged, "judges", reviews.measure, report.judged_markdown),
 }

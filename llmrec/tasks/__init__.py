@@ -1,6 +1,6 @@
 """What can be asked.  A task is a prompt file, a module here, and a line in `TASKS`."""
 
-from llmrec.tasks import explanation, interest, interest_summary, item_class, next_item, review_sentiment
+from llmrec.tasks import explanation, grounded, interest, interest_summary, item_class, next_item, review_sentiment
 
 OF_REVIEWS = {
     "review_sentiment": review_sentiment,
@@ -13,4 +13,6 @@ TASKS = {
     "interest_summary": interest_summary,
     "explanation": explanation,
     **OF_REVIEWS,
+    "grounded_explanation": grounded,
+    "grounded_summary": grounded,
 }

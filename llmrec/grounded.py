@@ -1,0 +1,183 @@
+"""Texts like those that people wrote, ready to be asked for: examples as prompts, an engine, and what replies name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmrec import assets, config
+from llmrec.data.pairs import Example, Item, Pairs
+from llmrec.data.records import one_line, paragraphs
+from llmrec.engine import Engine, Prompt
+from llmrec.engine import start as engines
+from llmrec.errors import AdapterError, DataError, RecipeError
+from llmrec.metrics.text import words
+from llmrec.model import adapter as adapters
+from llmrec.model.encode import Encoder
+from llmrec.model.load import base_model, load_tokenizer
+from llmrec.tasks import grounded as task
+from llmrec.tasks.saved import saved_prompts
+from llmrec.tasks.template import Template
+from llmrec.writing import plain, whole
+
+TITLE_TOKENS = 16  # longer titles are clipped
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One of the two tasks under one recipe."""
+
+    recipe: config.Recipe
+    template: Template
+    encoder: Encoder
+
+    @property
+    def settings(self) -> config.Task:
+        return self.recipe.tasks[self.template.task]
+
+    def header(self, example: Example, wording: int = 0) -> tuple[int, ...]:
+        """Tokens before the reply; texts beyond the recipe's `max_tokens` and long titles are clipped at their end."""
+
+        def item(one: Item) -> tuple[str, str]:
+            return self.encoder.clip(one_line(one.title), TITLE_TOKENS), self._clipped(one.about)
+
+        return self.encoder.header(
+            task.messages(
+                self.template, self.recipe, person=self._clipped(example.person), item=item(example.item),
+                earlier=[item(one) for one in example.earlier], wording=wording,
+            )
+        )  # fmt: skip
+
+    def reply(self, text: str) -> list[int]:
+        """Tokens of the reply that is right, its end included."""
+        return [*self.encoder.text(self._clipped(text)), self.encoder.end]
+
+    def _clipped(self, text: str) -> str:
+        return self.encoder.clip(one_line(paragraphs(text), limit=10_000), self.settings.max_tokens)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A task, and an engine that answers."""
+
+    asking: Asking
+    engine: Engine
+    adapter: str | None
+    card: dict[str, Any]
+
+    @classmethod
+    def load(cls, recipe: config.Recipe, name: str, adapter: str | None, *, engine: str = "hf") -> Writer:
+        """With a trained adapter (`None`: the base model as it is).
+
+        Raises: RecipeError where the recipe does not list the task; EngineError; AdapterError where the adapter is
+        missing, of another base, or not trained on it.
+        """
+        if name not in recipe.tasks:
+            raise RecipeError(f"{recipe.domain}: its recipe does not list {name} among its tasks")
+        folder = config.adapter_folder(adapter) if adapter else None
+        if folder:
+            adapters.check(folder)  # before anything heavy is loaded
+        card = adapters.read_json(folder / adapters.CARD) if folder else {}
+        base = base_model(recipe.base_model)
+        template = Template.load(config.project() / "prompts" / f"{name}.yaml")
+        if folder:
+            adapters.check_base(card, folder, base.digest, base.name)
+            saved = saved_prompts(folder, card)
+            if name not in saved:
+                raise AdapterError(f"{folder}: not trained on {name} (only {', '.join(saved)})")
+            template = saved[name]
+        asking = Asking(recipe, template, Encoder(load_tokenizer(base.folder)))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folders = {adapter: folder} if adapter and folder else {}
+        started = engines.start(engine, base, asking.encoder.tokenizer, folders, recipe, device=device)
+        return cls(asking, started, adapter, card)
+
+    def write(self, examples: Sequence[Example], wording: int = 0) -> list[str]:
+        """A reply of whole sentences on one line for each; empty where none ends."""
+        prompts = [Prompt(self.asking.header(example, wording), self.adapter) for example in examples]
+        said = self.engine.generate(prompts, max_tokens=self.asking.settings.max_tokens, stop=("\n",))
+        return [plain(whole([one_line(text, limit=10_000)])) for text in said]
+
+    def consensus(self, examples: Sequence[Example]) -> list[str]:
+        """Of the replies to every wording that was learned, the one with the most pairs of words in common with the
+        others: the least risk among them (minimum Bayes risk; Kumar and Byrne 2004).  The first of equals."""
+        wordings = self.asking.template.wordings(held_out=False)
+        replies = zip(*(self.write(examples, wording) for wording in wordings), strict=True)
+        return [most_alike(texts) for texts in replies]
+
+
+def most_alike(texts: Sequence[str]) -> str:
+    """The text that shares most with the others: the mean F1 of words and of neighbouring words."""
+    runs = [Counter([*(said := words(text)), *zip(said, said[1:], strict=False)]) for text in texts]
+
+    def alike(a: Counter[Any], b: Counter[Any]) -> float:
+        return 2 * (a & b).total() / max(a.total() + b.total(), 1)
+
+    return texts[int(np.argmax([sum(alike(one, other) for other in runs) for one in runs]))]
+
+
+def source(recipe: config.Recipe, name: str) -> Pairs:
+    """The texts that the recipe's task names.  Raises: RecipeError, DataError, AssetError."""
+    settings = recipe.tasks.get(name)
+    if settings is None or settings.data is None:
+        raise RecipeError(f"{recipe.domain}: tasks.{name}.data: say where the texts are")
+    return _read(settings.data.model_dump_json())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a grounded task says of a person, and of an item where it is about one."""
+
+    domain: str
+    task: str
+    adapter: str | None
+    user: str
+    item_id: str
+    title: str
+    text: str
+    """Whole sentences; empty where the model wrote none."""
+    known: str
+    """All that it was told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: stable keys."""
+        return asdict(self)
+
+
+def told(
+    recipe: config.Recipe,
+    name: str,
+    user: str | None,
+    item: str = "",
+    *,
+    history: Sequence[str] = (),
+    adapter: str | None,
+    engine: str = "hf",
+) -> Told:
+    """What the task `name` says of a user whose texts the recipe's source holds, and an item by title or id.
+
+    Raises: RecipeError, DataError (unknown user or item, nobody named), AdapterError (task not learned).
+    """
+    if user is None or history:
+        raise DataError(
+            f"nobody to ask about: {recipe.domain} knows people by its texts; name one with --user, without --history"
+        )
+    one = source(recipe, name).about(user, item)
+    [text] = Writer.load(recipe, name, adapter, engine=engine).write([one])
+    return Told(recipe.domain, name, adapter, user, one.item_id, one.item.title, text, one.told)
+
+
+@lru_cache(maxsize=1)  # both tasks of a recipe read the same texts
+def _read(settings: str) -> Pairs:
+    return Pairs.read(config.ReviewSource.model_validate_json(settings), assets.resolve)
+
+
+def examples(pairs: Pairs, name: str) -> list[Example]:
+    """What a task is about: every text on an item, or on a person.  Raises: DataError."""
+    return pairs.of_items() if name == task.EXPLANATION else pairs.of_people()

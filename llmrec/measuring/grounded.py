@@ -1,0 +1,155 @@
+"""Suites of the grounded tasks: what several writers say to the same people, beside what somebody wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from llmrec import config
+from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
+from llmrec.data.pairs import Example, Pairs, sampled
+from llmrec.errors import AdapterError
+from llmrec.evaluate import read_card
+from llmrec.measuring.after_list import in_blocks
+from llmrec.metrics.significance import compared
+from llmrec.metrics.text import Names, faithfulness, measured
+from llmrec.parts import Parts, Seconds, timed
+from llmrec.tasks.grounded import EXPLANATION
+from llmrec.tasks.template import Template
+
+FORMAT = 1  # of the parts; goes up where the same settings give other replies
+MODELS = ("base", "llm", "llm+consensus")  # writers that are the language model
+FEW = 3  # features or items that a template names
+NOTES = (
+    "A fact is an item's title (capitals count) or a number; it is true where the input says it. backed is the share "
+    "of the features that a reply names which stand in the input or in the reference: what else a reply says may be "
+    "so, but nothing here shows it. match is the share of the reference's features that a reply names."
+)
+
+Writing = Callable[[Sequence[Example]], list[str]]
+
+
+def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
+    from llmrec.grounded import examples, source
+
+    recipe = config.load_recipe(settings.domain)
+    pairs = source(recipe, settings.task)
+    found = examples(pairs, settings.task)
+    train = sampled(found, "train", 0, settings.seed)
+    asked = sampled(found, settings.split, settings.examples, settings.seed)
+    adapter = settings.adapter or recipe.domain
+    card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
+
+    def model(name: str | None, *, consensus: bool = False) -> Writing:
+        from llmrec.grounded import Writer
+
+        writer = Writer.load(recipe, settings.task, name, engine=settings.engine)
+        write = writer.consensus if consensus else writer.write
+        return lambda some: in_blocks(write, some, settings.task)
+
+    makers: dict[str, Callable[[], Writing]] = {
+        "template": lambda: _template(settings.task, pairs),
+        "typical": lambda: _copy(train, own=False),
+        "copy": lambda: _copy(train, own=True),
+        "nearest": lambda: _nearest(train),
+        "base": lambda: model(None),
+        "llm": lambda: model(adapter),
+        "llm+consensus": lambda: model(adapter, consensus=True),
+    }
+    replies: dict[str, list[str]] = {}
+    seconds: dict[str, Seconds] = {}
+    wording = Template.load(config.project() / "prompts" / f"{settings.task}.yaml").digest
+    for name in settings.writers:
+
+        def make(name: str = name) -> tuple[pa.Table, Seconds]:
+            texts, took = timed(makers[name], asked, "write")
+            return pa.table({"reply": pa.array(texts, pa.string())}), took
+
+        made_from = {
+            "format": FORMAT, "writer": name, "task": settings.task, "texts": pairs.digest, "split": settings.split,
+            "asked": settings.examples, "seed": settings.seed,
+        }  # fmt: skip
+        if name in MODELS:
+            mine = {"prompts": {settings.task: wording}} if name == "base" else card
+            made_from |= {key: mine.get(key) for key in ("weights", "prompts")}
+            made_from |= {"engine": settings.engine, "base_model": recipe.base_model}
+        replies[name], seconds[name] = parts.get(name, made_from, make, lambda part: part["reply"].to_pylist())
+
+    references = [example.text for example in asked]
+    names = Names({item.title for item in pairs.items.values()}, cased=True)
+    known = [example.told for example in asked]
+    wanted = [pairs.features.named(text) for text in references]
+    backing = [{*pairs.features.named(text), *more} for text, more in zip(known, wanted, strict=True)]
+    values: dict[str, dict[str, np.ndarray]] = {}
+    corpus: dict[str, dict[str, float | None]] = {}
+    for name, texts in replies.items():
+        values[name], corpus[name] = measured(
+            texts, references=references, named=[names.facts(text) for text in texts],
+            true=[names.facts(text) for text in known], features=list(pairs.features.idf), wanted=wanted,
+        )  # fmt: skip
+        values[name]["backed"] = faithfulness([pairs.features.named(text) for text in texts], backing).per_reply
+    metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
+    records = [
+        {"writer": name, "user_id": example.user_id, "item_id": example.item_id, "reply": texts[i],
+         "reference": references[i], **{metric: value[i] for metric, value in values[name].items()}}
+        for name, texts in replies.items()
+        for i, example in enumerate(asked)
+    ]  # fmt: skip
+    return {
+        "data": {"digest": pairs.digest, "train": len(train), "asked": len(asked)},
+        "adapter": {"name": adapter, "weights": card.get("weights"), **card[settings.task]} if card else None,
+        "notes": [_split(pairs, settings.task), NOTES],
+        "writers": {
+            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in replies
+        },
+        "differences": differences,
+    }, pd.DataFrame(records)
+
+
+def _split(pairs: Pairs, task: str) -> str:
+    """How the texts are split, for the table."""
+    if pairs.timed and task == EXPLANATION:
+        return "A person's last text is asked for; known is what is older, and no text of test stands in training."
+    return "Whole people are asked: nobody of them, and no text of test, stands in training."
+
+
+def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs: Pairs) -> dict[str, Any]:
+    card = read_card(config.adapter_folder(adapter))
+    learned = card.get(settings.task)
+    if not (isinstance(learned, dict) and learned.get("texts") == pairs.digest):
+        raise AdapterError(
+            f"{adapter}: no adapter that learned {settings.task} from this split of the texts (it may have seen the "
+            f"answers); run `llmrec train {recipe.domain}`, or leave out the writer llm"
+        )
+    return card
+
+
+def _template(task: str, pairs: Pairs) -> Writing:
+    """What the input itself names, filled in."""
+
+    def said(example: Example) -> str:
+        if task == EXPLANATION:
+            return explanation(example.item.title, features=pairs.features.named(example.item.about)[:FEW])
+        counts = Counter(name for item in example.earlier for name in pairs.features.named(item.about))
+        return summary([name for name, _ in counts.most_common(FEW)], [item.title for item in example.earlier[-FEW:]])
+
+    return lambda asked: [said(example) for example in asked]
+
+
+def _copy(train: Sequence[Example], *, own: bool) -> Writing:
+    """The most typical sentence of the item's training texts, where `own` and there are some; else of all."""
+    texts = [example.text for example in train]
+    [everyones] = typical(texts, [None] * len(texts)).values()
+    by_item = typical(texts, [example.item_id for example in train]) if own else {}
+    return lambda asked: copied(by_item, [example.item_id for example in asked], " ".join(everyones))
+
+
+def _nearest(train: Sequence[Example]) -> Writing:
+    known = [example.told for example in train]
+    return lambda asked: [train[i].text for i in nearest(known, [example.told for example in asked])]
