@@ -178,7 +178,9 @@ def _card(
     """What must match where the adapter is used, what was measured while training, and all settings."""
     validations = [entry for entry in state.log if metric in entry]
     best = max(validations, key=lambda entry: entry[metric]) if validations else {}
-    last = next((entry for entry in reversed(state.log) if "loss" in entry), {})
+    last: dict[str, float] = {}
+    for entry in state.log:  # a task may have no row in the last steps
+        last |= entry
     return {
         "format": 1,
         "domain": recipe.domain,

@@ -288,6 +288,17 @@ def test_what_cannot_be_trained_or_served_is_refused_before_the_first_step(tmp_p
         adapter.check(tmp_path)
 
 
+def test_validations_leave_room_before_the_last() -> None:
+    def at(epochs: float, every: float) -> list[float]:
+        plan = Plan([ROWS], SETTINGS.model_copy(update={"epochs": epochs, "valid_every": every, "valid_users": 1}))
+        assert max(plan.validations()) == plan.steps
+        return [plan.epoch_of(step) for step in sorted(plan.validations())]
+
+    assert at(3, 1) == [1, 2, 3] and at(1, 5) == [1]
+    assert len(at(1.5, 1.5)) == 1  # rounded, the first would come a step or two before the last
+    assert len(at(1.25, 1)) == 1 and len(at(1.8, 1)) == 2
+
+
 def test_layers_that_cannot_run_apart_are_noticed() -> None:
     decoder = tiny.model(100).get_decoder()
     check_split(decoder, 1, [5, 6, 7])

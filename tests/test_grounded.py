@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import yaml
-from test_sentiment import HOSTILE
+from test_judge import HOSTILE
 from typer.testing import CliRunner
 
 from llmrec import cli, config

@@ -62,7 +62,7 @@ class Grounded:
         self.engine.forget()
         return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, out: Path) -> dict[str, Any]:
         return {self.task: {"texts": self.digest, "learned_from": len(self.train)}}
 
 

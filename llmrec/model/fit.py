@@ -311,7 +311,8 @@ class Plan:
     def validations(self) -> set[int]:
         """Steps after which to validate; the last step always."""
         every = self.steps_in(self.settings.valid_every)
-        return {*range(every, self.steps + 1, every), self.steps} if self.settings.valid_users else set()
+        before = range(every, self.steps - every // 2, every)  # one just before the last would say what the last says
+        return {*before, self.steps} if self.settings.valid_users else set()
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if epoch not in self._epochs:
