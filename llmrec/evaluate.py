@@ -421,8 +421,8 @@ def _settings(name: str, world: World) -> Any:
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
         today = {} if name in LLM else {TASK: Template.load(config.project() / "prompts" / f"{TASK}.yaml").digest}
-        return {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher"),
-                "prompts": card.get("prompts", today),
+        added = {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher")}
+        return {**(added if name in ("prior", "llm+prior") else {}), "prompts": card.get("prompts", today),
                 "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
                 "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
     return prior if name == "transitions" else None

@@ -31,6 +31,7 @@ from llmrec.tasks.template import Template
 
 METRIC = "ndcg@10"
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
+SHARPNESS = np.geomspace(0.05, 1.5, 36)  # factors of a score
 
 
 class NextItem:
@@ -164,30 +165,35 @@ def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, fl
 
 
 def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[float, list[dict[str, float]]]:
-    """The weight of the transition prior under which what happened is most probable on `asked`, and nats an item and
-    NDCG@10 of every weight tried.
+    """The weight of the prior under which what happened is most probable on `asked`, and nats an item, the sharpness
+    that they are measured at, and NDCG@10 of every weight tried.
 
-    By likelihood, because NDCG@10 of a few hundred users cannot tell one weight from another.  The whole distribution
-    of each query is computed once, then every weight is exact arithmetic.
+    By likelihood, because NDCG@10 of a few hundred users cannot tell one weight from another; and at the sharpness
+    that suits each weight best, because two models that know the same are too sure of themselves when they are added
+    up, which says nothing of the order.  The whole distribution of each query is computed once, then every weight is
+    exact arithmetic.
     """
+    if not asked:
+        return 0.0, []
     recommender.engine.forget()
     prompts = recommender.prompts([query.history for query in asked])
-    nats: dict[float, list[float]] = {weight: [] for weight in PRIOR_WEIGHTS}
-    gains: dict[float, list[float]] = {weight: [] for weight in PRIOR_WEIGHTS}
-    whole = log_p_all(recommender.engine, prompts, recommender.listing.choices) if prompts else ()
+    nats = np.zeros((len(PRIOR_WEIGHTS), len(SHARPNESS)))
+    gains = np.zeros(len(PRIOR_WEIGHTS))
+    whole = log_p_all(recommender.engine, prompts, recommender.listing.choices)
     for query, log_p in zip(asked, whole, strict=True):
         p = recommender.prior.p(query.history)
         seen = query.history if recommender.recipe.split.repeats == "exclude" else ()
-        for weight in PRIOR_WEIGHTS:
+        hidden = terms.mask(len(log_p), seen)
+        for i, weight in enumerate(PRIOR_WEIGHTS):
             prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)
-            score = log_p + prior + terms.mask(len(log_p), seen)
+            score = (log_p + prior + hidden).astype(np.float64)
             better = int((score > score[query.target]).sum())
-            nats[weight].append(float(logsumexp(score) - score[query.target]))
-            gains[weight].append(float(ndcg(np.array([better + 1]), 10)[0]))
-    if not asked:
-        return 0.0, []
+            gains[i] += float(ndcg(np.array([better + 1]), 10)[0])
+            nats[i] += logsumexp(SHARPNESS[:, None] * score, axis=1) - SHARPNESS * score[query.target]
+    best = nats.argmin(axis=1)
     table = [
-        {"weight": weight, "nats": float(np.mean(nats[weight])), METRIC: float(np.mean(gains[weight]))}
-        for weight in PRIOR_WEIGHTS
-    ]
+        {"weight": weight, "nats": float(nats[i, best[i]]) / len(asked), "sharpness": float(SHARPNESS[best[i]]),
+         METRIC: float(gains[i]) / len(asked)}
+        for i, weight in enumerate(PRIOR_WEIGHTS)
+    ]  # fmt: skip
     return min(table, key=lambda row: row["nats"])["weight"], table
