@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from test_balance import BOTH, REVIEWS
-from test_fit import LORA, ROWS, SETTINGS, same
+from test_fit import LORA, ROWS, SETTINGS, killed, same
 from test_train import finished
 
 from llmrec import config
@@ -111,30 +108,10 @@ def test_parts_of_a_step_and_cached_activations_change_nothing(tmp_path: Path) -
     assert same(whole, trained(tmp_path / "again", gradient_checkpointing=True), atol=2e-4)
 
 
-KILLED = """
-import sys, os, signal
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-import test_own
-from llmrec.model import fit as module
-save = module.save_checkpoint
-def killing(run, state, *rest):
-    save(run, state, *rest)
-    if state.step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-module.save_checkpoint = killing
-test_own.trained(Path({run!r}), {{"review": test_own.Task(start=1)}}, checkpoint_minutes=1e-9)
-"""
-
-
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     """With moments that one part has and another has not yet."""
     whole = trained(tmp_path / "whole", {"review": Task(start=1)})
-    code = KILLED.format(tests=str(Path(__file__).parent), run=str(tmp_path / "killed"))
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, timeout=300)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    killed(tmp_path / "killed", 5, "test_own", "tasks={'review': test_own.Task(start=1)}")
     assert same(whole, trained(tmp_path / "killed", {"review": Task(start=1)}))
 
 
