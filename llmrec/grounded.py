@@ -9,20 +9,16 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from llmrec import assets, config
 from llmrec.data.pairs import Example, Item, Pairs
 from llmrec.data.records import one_line, paragraphs
 from llmrec.engine import Engine, Prompt
-from llmrec.engine import start as engines
-from llmrec.errors import AdapterError, DataError, RecipeError
+from llmrec.errors import DataError, RecipeError
 from llmrec.metrics.text import words
-from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.load import base_model, load_tokenizer
+from llmrec.opened import Opened
 from llmrec.tasks import grounded as task
-from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Template
 from llmrec.writing import plain, whole
 
@@ -80,23 +76,9 @@ class Writer:
         """
         if name not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {name} among its tasks")
-        folder = config.adapter_folder(adapter) if adapter else None
-        if folder:
-            adapters.check(folder)  # before anything heavy is loaded
-        card = adapters.read_json(folder / adapters.CARD) if folder else {}
-        base = base_model(recipe.base_model)
-        template = Template.load(config.project() / "prompts" / f"{name}.yaml")
-        if folder:
-            adapters.check_base(card, folder, base.digest, base.name)
-            saved = saved_prompts(folder, card)
-            if name not in saved:
-                raise AdapterError(f"{folder}: not trained on {name} (only {', '.join(saved)})")
-            template = saved[name]
-        asking = Asking(recipe, template, Encoder(load_tokenizer(base.folder)))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        folders = {adapter: folder} if adapter and folder else {}
-        started = engines.start(engine, base, asking.encoder.tokenizer, folders, recipe, device=device)
-        return cls(asking, started, adapter, card)
+        opened = Opened.of(recipe, adapter, engine)
+        asking = Asking(recipe, opened.wording(name), opened.encoder)
+        return cls(asking, opened.start(), adapter, opened.card)
 
     def write(self, examples: Sequence[Example], wording: int = 0) -> list[str]:
         """A reply of whole sentences on one line for each; empty where none ends."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from llmrec import assets, config
 from llmrec.choices.search import Choices, log_p_all
@@ -15,15 +14,12 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.records import one_line, paragraphs
 from llmrec.data.reviews import Reviews
 from llmrec.engine import Engine, Prompt
-from llmrec.engine import start as engines
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.metrics.classification import tempered
-from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.load import base_model, load_tokenizer
+from llmrec.opened import Opened
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.reviews import messages
-from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Message, Template
 
 SENTIMENT = "review_sentiment"  # what is asked unless another task is named
@@ -125,33 +121,22 @@ class Judge:
         """
         if task not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {task} among its tasks")
-        folder = config.adapter_folder(adapter) if adapter else None
-        if folder:
-            adapters.check(folder)  # before anything heavy is loaded
-        card = adapters.read_json(folder / adapters.CARD) if folder else {}
-        base = base_model(recipe.base_model)
-        template = Template.load(config.project() / "prompts" / f"{task}.yaml")
+        opened = Opened.of(recipe, adapter, engine)
+        folder, card = opened.folder, opened.card
+        template = opened.wording(task)
         learned: Any = card.get(task)
-        if folder:
-            adapters.check_base(card, folder, base.digest, base.name)
-            saved = saved_prompts(folder, card)
-            if task not in saved or not isinstance(learned, dict):
-                raise AdapterError(f"{folder}: not trained on {task} (only {', '.join(saved)})")
-            template = saved[task]
-        encoder = Encoder(load_tokenizer(base.folder))
+        if folder and not isinstance(learned, dict):
+            raise AdapterError(f"{folder}: not trained on {task} (only {', '.join(opened.saved)})")
         known = _texts(learned.get("labels")) if folder else ()
         if not folder and not template.labels:
             known = source(recipe, task).categories
-        asked = ReviewTask.build(recipe, template, encoder, known)
+        asked = ReviewTask.build(recipe, template, opened.encoder, known)
         if folder and asked.labels != known:
             raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        folders = {adapter: folder} if adapter and folder else {}
-        started = engines.start(engine, base, encoder.tokenizer, folders, recipe, device=device)
         temperature = learned.get("temperature") if folder else 1.0
         if not (isinstance(temperature, int | float) and 0 < temperature < 1000):
             raise AdapterError(f"{folder}: the card names no temperature for {task}; restore it or train again")
-        return cls(asked, started, adapter, float(temperature), card)
+        return cls(asked, opened.start(), adapter, float(temperature), card)
 
     def p(self, reviews: Sequence[Said], wording: int = 0) -> np.ndarray:
         """(reviews, labels) calibrated probabilities."""

@@ -6,11 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from llmrec import config, prepare
 from llmrec.baselines import Prior
@@ -24,13 +22,12 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.engine import Engine, Prompt
-from llmrec.engine import start as engines
-from llmrec.errors import AdapterError, EngineError
+from llmrec.errors import AdapterError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.load import base_model, load_tokenizer
+from llmrec.opened import Opened
 from llmrec.tasks import next_item
-from llmrec.tasks.saved import outdated, saved_prompts
+from llmrec.tasks.saved import outdated
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
@@ -107,31 +104,17 @@ class Recommender:
             engine: `hf`, `vllm`, or the address of a vLLM server.
         Raises: AdapterError where the adapter is missing or belongs to another base, catalog or wording; EngineError.
         """
-        if not engines.is_engine(engine):
-            raise EngineError(f"engine '{engine}': use {engines.HELP}")
         dataset = prepare.load(recipe)
         catalog = Catalog.of(dataset)
-        folder = config.adapter_folder(adapter) if adapter else None
-        if folder:
-            adapters.check(folder)  # before anything heavy is loaded
-        card = adapters.read_json(folder / adapters.CARD) if folder else {}
-        base = base_model(recipe.base_model)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = Encoder(load_tokenizer(base.folder))
-        prompts = config.project() / "prompts"
-        if folder:
-            adapters.check_base(card, folder, base.digest, base.name)
-            template = _trained_wording(folder, card, prompts)
-        else:
-            template = Template.load(prompts / "next_item.yaml")
+        opened = Opened.of(recipe, adapter, engine)
+        template = _wording(opened)
+        card, encoder = opened.card, opened.encoder
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
         )
-        folders = {adapter: folder} if adapter and folder else {}
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
-            engine=engines.start(engine, base, encoder.tokenizer, folders, recipe, device=device),
-            adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
+            engine=opened.start(device), adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
         )  # fmt: skip
 
     @cached_property
@@ -228,17 +211,17 @@ class Recommender:
         return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
 
 
-def _trained_wording(folder: Path, card: dict[str, Any], prompts: Path) -> Template:
-    """The list's wording as it was trained, and a line to the user where the folder `prompts` says something else."""
-    saved = saved_prompts(folder, card)
-    if "next_item" not in saved:
+def _wording(opened: Opened) -> Template:
+    """The list's wording, and a line to the user where `prompts/` says something else than the adapter learned."""
+    folder, prompts = opened.folder, config.project() / "prompts"
+    if folder and "next_item" not in opened.saved:
         raise AdapterError(
-            f"{folder}: not trained on next_item, and without its wording (only {', '.join(saved)}); it cannot read a "
-            "history: name an adapter that can, or train it again with a task of histories"
+            f"{folder}: not trained on next_item, and without its wording (only {', '.join(opened.saved)}); it cannot "
+            "read a history: name an adapter that can, or train it again with a task of histories"
         )
-    if changed := outdated(saved, prompts):
+    if folder and (changed := outdated(opened.saved, prompts)):
         LOG.warning(
             "%s answers with the wording it was trained on, not with today's prompts/ (%s); see what changed with "
             "`llmrec prompts diff %s`", folder.name, ", ".join(changed), folder.name,
         )  # fmt: skip
-    return saved["next_item"]
+    return opened.wording("next_item")

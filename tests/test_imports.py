@@ -19,6 +19,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"assets", "waist"},
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
+    {"opened"},
     {"prepare", "recommender", "jobs", "judge", "writing", "grounded", "follow_up", "insight"},  # what the verbs share
     {"learning"},
     {
