@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,15 @@ def source(recipe: config.Recipe, task: str) -> Reviews:
 
 @dataclass(frozen=True)
 class Judge:
-    """A domain's task of reviews, an engine, and the temperature of the card."""
+    """A domain's task of reviews, an engine, and the card's calibration."""
 
     task: ReviewTask
     engine: Engine
     adapter: str | None
     temperature: float
     card: dict[str, Any] = field(default_factory=dict)
+    shift: tuple[float, ...] = ()
+    """Nats that each label is given beside its log p, for what the balance of the training examples took from it."""
 
     @property
     def template(self) -> Template:
@@ -136,11 +139,18 @@ class Judge:
         temperature = learned.get("temperature") if folder else 1.0
         if not (isinstance(temperature, int | float) and 0 < temperature < 1000):
             raise AdapterError(f"{folder}: the card names no temperature for {task}; restore it or train again")
-        return cls(asked, opened.start(), adapter, float(temperature), card)
+        shift = learned.get("shift", []) if folder else []
+        finite = isinstance(shift, list) and all(isinstance(nats, int | float) and isfinite(nats) for nats in shift)
+        if not finite or len(shift) not in (0, len(known)):
+            raise AdapterError(
+                f"{folder}: the card's shift of {task} does not fit its labels; restore it or train again"
+            )
+        return cls(asked, opened.start(), adapter, float(temperature), card, tuple(shift))
 
     def p(self, reviews: Sequence[Said], wording: int = 0) -> np.ndarray:
         """(reviews, labels) calibrated probabilities."""
-        return tempered(self.task.log_p(self.engine, reviews, self.adapter, wording), self.temperature)
+        log_p = self.task.log_p(self.engine, reviews, self.adapter, wording)
+        return tempered(log_p + np.array(self.shift) if self.shift else log_p, self.temperature)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -321,7 +321,8 @@ def _list_from(asked: Job, model: Recommender) -> dict[str, Any]:
 def _label_from(asked: Job, model: Judge) -> dict[str, Any]:
     """What only labels depend on."""
     clipped = asked.recipe.tasks[model.template.task].max_tokens
-    return {"labels": list(model.labels), "temperature": model.temperature, "max_tokens": clipped}
+    calibration = {"temperature": model.temperature, "shift": list(model.shift)}
+    return {"labels": list(model.labels), **calibration, "max_tokens": clipped}
 
 
 def print_estimate(found: Estimate, asked: Job, console: Console | None = None) -> None:

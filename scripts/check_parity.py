@@ -1,10 +1,13 @@
 """vLLM against the reference engine on the real model: the same top 20 and the same greedy text, user by user.
 
     python scripts/check_parity.py movies --users 200 --kept parity.jsonl
+    python scripts/check_parity.py movies --users 200 --kept bf16.jsonl --bf16 --tokens 0
 
 Both engines compute in float32.  A place of a list may differ only where scores lie within 1e-3 nats; greedy replies
-must be equal to the last byte.  With `--kept` each user's outcome is written as soon as it is known, and the same
-command goes on from there.  Ends with status 1 on any difference.
+must be equal to the last byte.  With `--bf16` vLLM computes in bf16, and what is asked is whether its lists are as
+good: the difference of NDCG@10, paired by user.  With `--kept` each user's outcome is written as soon as it is known,
+and the same command goes on from there.  Ends with status 1 on any difference, in bf16 on one whose interval leaves
+out 0.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ import numpy as np
 import torch
 
 from llmrec import config
-from llmrec.choices.search import Ranking
+from llmrec.choices.search import Ranking, listed
 from llmrec.data.split import queries
+from llmrec.metrics.ranking import ndcg, ranks
+from llmrec.metrics.significance import paired
 from llmrec.recommender import Recommender
 
 N = 20
@@ -45,22 +50,29 @@ def main() -> None:
     parser.add_argument("domain")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--tokens", type=int, default=32, help="of each greedy reply")
+    parser.add_argument("--tokens", type=int, default=32, help="of each greedy reply; 0 leaves replies out")
+    parser.add_argument("--bf16", action="store_true", help="vLLM computes in bf16: are its lists as good?")
     parser.add_argument("--batch", type=int, default=4, help="users asked together")
     parser.add_argument("--kept", type=Path, help="file of outcomes, one JSON line a user; goes on after them")
     args = parser.parse_intermixed_args()
-    recipe = config.load_recipe(args.domain, (*args.overrides, "fit.precision=float32"))
-    models = {name: Recommender.load(recipe, args.domain, engine=name, device="cpu") for name in ("hf", "vllm")}
-    mine = models["vllm"]
-    assert mine.engine.exact and models["hf"].engine.exact
+    precisions = {"hf": "float32", "vllm": "bf16" if args.bf16 else "float32"}
+    models = {
+        name: Recommender.load(
+            config.load_recipe(args.domain, (*args.overrides, f"fit.precision={precision}")),
+            args.domain, engine=name, device="cpu",
+        )
+        for name, precision in precisions.items()
+    }  # fmt: skip
+    mine, recipe = models["vllm"], models["hf"].recipe
+    assert mine.engine.exact != args.bf16 and models["hf"].engine.exact
     asked = queries(mine.dataset, mine.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
     asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
-    of = {"weights": mine.card.get("weights"), "tokens": args.tokens}
+    of = {"weights": mine.card.get("weights"), "tokens": args.tokens, "vllm": precisions["vllm"]}
     done: list[dict[str, Any]] = []
     if args.kept and args.kept.exists():
         done = [json.loads(line) for line in args.kept.read_text().splitlines()][: len(asked)]
         for query, kept in zip(asked, done, strict=False):
-            if kept["user"] != query.user_id or {key: kept[key] for key in of} != of:
+            if kept["user"] != query.user_id or {key: kept.get(key) for key in of} != of:
                 sys.exit(f"{args.kept}: of other users, weights or settings; name another file")
     began = time.monotonic()
     for start in range(len(done), len(asked), args.batch):
@@ -69,11 +81,16 @@ def main() -> None:
         for name, model in models.items():
             histories = [query.history for query in part]
             lists[name] = model.rank(histories, N)
-            texts[name] = model.engine.generate(model.prompts(histories), max_tokens=args.tokens)
+            texts[name] = [""] * len(part)
+            if args.tokens:
+                texts[name] = model.engine.generate(model.prompts(histories), max_tokens=args.tokens)
+        targets = [query.target for query in part]
+        gains = {name: ndcg(ranks(listed(lists[name], N), targets), 10) for name in models}
         for i, query in enumerate(part):
             worst, wrong = compared(lists["vllm"][i], lists["hf"][i])
             outcome = {"user": query.user_id, **of, "nats": worst, "places": wrong}
             outcome["texts"] = [texts["vllm"][i], texts["hf"][i]]
+            outcome["ndcg@10"] = [float(gains["vllm"][i]), float(gains["hf"][i])]
             done.append(outcome)
             if args.kept:
                 with args.kept.open("a") as file:
@@ -91,7 +108,13 @@ def main() -> None:
         f"{max((one['nats'] for one in done), default=0):.1e} nats), {len(done) - len(texts_differ)} with the same "
         f"greedy {args.tokens} tokens; {torch.get_num_threads()} threads"
     )
-    sys.exit(bool(lists_differ or texts_differ))
+    gained = np.array([one["ndcg@10"] for one in done])
+    difference = paired(gained[:, 0], gained[:, 1])
+    print(
+        f"NDCG@10, {precisions['vllm']} in vLLM against float32 in hf: {gained[:, 0].mean():.4f} and "
+        f"{gained[:, 1].mean():.4f}, {difference.mean:+.4f} [{difference.low:.4f}, {difference.high:.4f}]"
+    )
+    sys.exit(difference.excludes_zero if args.bf16 else bool(lists_differ or texts_differ))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from llmrec.learning import reviews
 from llmrec.learning.next_item import recommender
 from llmrec.measuring.after_list import Person, World, in_blocks, people, sampled
 from llmrec.measuring.texts import KINDS, Explanations
-from llmrec.metrics.classification import macro_f1
+from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
@@ -153,10 +153,15 @@ def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
 
 def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
     task = ReviewTask.build(model.recipe, _template(SENTIMENT), model.encoder)
-    part = reviews.labelled(source(model.recipe, SENTIMENT).part(asked.split), task.template, task.labels)
+    train, part = (
+        reviews.labelled(source(model.recipe, SENTIMENT).part(split), task.template, task.labels)
+        for split in ("train", asked.split)
+    )
     part = reviews.sampled(part, asked.users, asked.seed)
-    log_p = in_blocks(lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), SENTIMENT)
-    columns = {f"p{i}": column for i, column in enumerate(np.exp(np.stack(log_p)).T)}
+    shift = reviews.shift(train["label"].to_numpy(), len(task.labels), model.recipe.tasks[SENTIMENT].balance)
+    found = in_blocks(lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), SENTIMENT)
+    log_p = np.stack(found) + shift
+    columns = {f"p{i}": column for i, column in enumerate(tempered(log_p, 1.0).T)}
     return pd.DataFrame({"unit": [str(i) for i in part.index], "true": part["label"], **columns})
 
 

@@ -21,10 +21,11 @@ from llmrec import cli, config, prepare, prompts
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import Judge, ReviewTask
-from llmrec.learning.reviews import balanced
+from llmrec.learning.reviews import balanced, shift
 from llmrec.measuring import measure
 from llmrec.measuring import reviews as measured
 from llmrec.measuring.reviews import compared, few
+from llmrec.metrics.classification import tempered
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
 from llmrec.tasks import item_class
@@ -254,6 +255,29 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(shop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LLMREC_PROJECT", str(shop))
     return shop
+
+
+def test_what_the_balance_shifted_is_put_back_exactly() -> None:
+    count, balance = np.array([700, 250, 50]), 0.7
+    likelihood = np.random.default_rng(0).dirichlet(np.ones(3), size=20)  # of a text, under each label
+    learned = likelihood * count ** (1 - balance)  # what the best model of the balanced examples says
+    asked = likelihood * count
+    found = tempered(np.log(learned) + shift(np.repeat(np.arange(3), count), 3, balance), 1.0)
+    np.testing.assert_allclose(found, asked / asked.sum(1, keepdims=True))
+    common, nobody_has = shift(np.array([0, 0]), 2, 0.5)
+    assert nobody_has < common < 0
+
+
+@pytest.mark.parametrize("wrong", ["much", [0.0], [0.0, float("nan"), 0.0], [0.0, "1", 0.0]])
+def test_a_card_with_a_wrong_shift_is_refused(here: Path, wrong: object) -> None:
+    folder = here / "adapters" / "wrong"
+    shutil.copytree(here / "adapters" / "shop", folder, dirs_exist_ok=True)
+    card = json.loads((folder / "card.json").read_text())
+    assert len(card["review_sentiment"]["shift"]) == 3
+    card["review_sentiment"]["shift"] = wrong
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(AdapterError, match="shift of review_sentiment"):
+        Judge.load(config.load_recipe("shop"), "wrong")
 
 
 def test_the_card_says_what_was_learned_and_how_sure_to_be(here: Path) -> None:

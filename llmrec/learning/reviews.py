@@ -65,7 +65,8 @@ class ReviewLearner:
         return {self.metric: measured(self._log_p(self._asked), self._asked["label"].to_numpy())}
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """The temperature fitted on validation reviews, and the calibration error there before and after."""
+        """What the balance of the examples has shifted, the temperature fitted on validation reviews, and the
+        calibration error there before and after it."""
         true = self._asked["label"].to_numpy()
         log_p = self._log_p(self._asked)
         temperature = fit_temperature(log_p, true)
@@ -73,6 +74,7 @@ class ReviewLearner:
             self.name: {
                 "reviews": self.digest,
                 "labels": list(self.asking.labels),
+                "shift": self._shift().tolist(),
                 "temperature": temperature,
                 "valid": len(true),
                 "ece_before": ece(tempered(log_p, 1.0), true),
@@ -84,7 +86,12 @@ class ReviewLearner:
         self.engine.forget()
         found = self.asking.log_p(self.engine, pairs(reviews), "default")
         self.engine.forget()
-        return found
+        return found + self._shift()
+
+    def _shift(self) -> np.ndarray:
+        return shift(
+            self.train["label"].to_numpy(), len(self.asking.labels), self.recipe.tasks[self.name].balance
+        )  # fmt: skip
 
 
 class ReviewSentiment(ReviewLearner):
@@ -128,6 +135,16 @@ def balanced(true: np.ndarray, labels: int, settings: config.Task, seed: int) ->
     chosen = [order[true[order] == label][: int(take[label])] for label in range(labels)]
     weights = np.divide(wanted * take.sum(), take, out=np.zeros(labels), where=take > 0)
     return np.sort(np.concatenate(chosen)), weights
+
+
+def shift(true: np.ndarray, labels: int, balance: float) -> np.ndarray:
+    """(labels,) nats to add to the log p of a model that learned from `balanced` examples.
+
+    There a label counts for count^(1 - balance); where it is asked, for its count: the correction for a prior that is
+    known on both sides (Elkan 2001; Saerens, Latinne and Decaestecker 2002).  Labels without an example count as one.
+    """
+    count = np.maximum(np.bincount(true, minlength=labels), 1)
+    return balance * np.log(count / count.sum())
 
 
 def sampled(reviews: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
