@@ -30,7 +30,7 @@ from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed
 from llmrec.data import sample
 from llmrec.data.catalog import Catalog
-from llmrec.data.dataset import Dataset, read_manifest
+from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, queries
 from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
 from llmrec.metrics import ranking
@@ -136,11 +136,14 @@ def _prior(world: World) -> Ranker:
 
 def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
     def make(world: World) -> Ranker:
+        from llmrec.engine import start as engines
         from llmrec.recommender import Recommender
 
         name = adapter(world)
         if name not in world.loaded:
-            world.loaded.clear()  # one model in memory at a time
+            for other in world.loaded.values():  # one model in memory at a time
+                engines.close(other.engine)
+            world.loaded.clear()
             world.loaded[name] = Recommender.load(world.recipe, name, engine=world.suite.engine)
         return LanguageModel(world.loaded[name], prior)
 
@@ -156,6 +159,9 @@ RANKERS: dict[str, Factory] = {
     "llm": _llm(lambda world: world.trained, prior=False),
     "llm+prior": _llm(lambda world: world.trained, prior=True),
 }
+ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
+           "new_share": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
+"""What a recipe says that a model's answers depend on, beside its tasks."""
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 
 
@@ -266,11 +272,14 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
     cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
     wanted = under(recipe, asked).split.model_dump(mode="json")
     trained = card.get("recipe", {}).get("split", {})
-    for key in cut:
-        if trained.get(key) != wanted[key]:
+    wanted, trained = ({f"split.{key}": split.get(key) for key in cut} for split in (wanted, trained))
+    wanted["data.min_rating"] = recipe.interactions.min_rating  # it moves the cut
+    trained["data.min_rating"] = (card.get("recipe", {}).get("data") or {}).get("min_rating")
+    for key, value in wanted.items():
+        if trained[key] != value:
             raise AdapterError(
-                f"{folder}: trained with split.{key}={trained.get(key)}, so it may have seen the answers of "
-                f"'{asked.label}' (split.{key}={wanted[key]}); name an adapter trained under that split"
+                f"{folder}: trained with {key}={trained[key]}, so it may have seen the answers of "
+                f"'{asked.label}' ({key}={value}); name an adapter trained under that split"
             )
     return folder
 
@@ -334,7 +343,8 @@ def _measure(
         made_from = {
             "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
             "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
-            "interactions": data_digest(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
+            "interactions": prepare.digests(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
+            "repeats": recipe.split.repeats,
         }  # fmt: skip
 
         def make(name: str = name, world: World = world) -> tuple[pa.Table, Seconds]:
@@ -364,7 +374,12 @@ def _measure(
         for difference in [paired(per_user[a][metric], per_user[b][metric], seed=suite.seed, samples=suite.samples)]
     ]
     return {
-        "data": {"digests": data_digest(recipe), "catalog": catalog.digest, "questions": digest, **dataset.counts()},
+        "data": {
+            "digests": prepare.digests(recipe),
+            "catalog": catalog.digest,
+            "questions": digest,
+            **dataset.counts(),
+        },
         "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
@@ -423,8 +438,7 @@ def _settings(name: str, world: World) -> Any:
         today = {} if name in LLM else {TASK: Template.load(config.project() / "prompts" / f"{TASK}.yaml").digest}
         added = {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher")}
         return {**(added if name in ("prior", "llm+prior") else {}), "prompts": card.get("prompts", today),
-                "base_model": world.recipe.base_model, "identifier": world.recipe.identifier.model_dump(mode="json"),
-                "window_tokens": world.recipe.fit.window_tokens}  # fmt: skip
+                **world.recipe.model_dump(mode="json", include=ANSWERS)}  # fmt: skip
     return prior if name == "transitions" else None
 
 
@@ -465,10 +479,6 @@ def read_card(folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}
-
-
-def data_digest(recipe: config.Recipe) -> dict[str, str]:
-    return (read_manifest(prepare.data_folder(recipe)) or {}).get("files", {})
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

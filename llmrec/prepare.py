@@ -49,6 +49,11 @@ def data_folder(recipe: config.Recipe) -> Path:
     return config.home() / "data" / config.checked_name(recipe.domain, "domain")
 
 
+def digests(recipe: config.Recipe) -> dict[str, str]:
+    """Of the domain's prepared files, by name; empty before it is prepared."""
+    return dict((read_manifest(data_folder(recipe)) or {}).get("files", {}))
+
+
 def rated(dataset: Dataset, min_rating: float | None) -> Dataset:
     """Without the interactions rated below `min_rating`; those without a rating stay.
 

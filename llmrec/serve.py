@@ -44,6 +44,8 @@ def command(
         adapter.check(folder)
         adapter.check_base(adapter.read_json(folder / adapter.CARD), folder, base.digest, base.name)
     settings = recipes[0].serve
+    if settings.merge:
+        raise EngineError("serve.merge=true is for one domain in one process; a server takes adapters by name")
     dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
     chosen = arguments(settings, on_cpu=on_cpu, max_rank=rank_for(folders, settings))
     names = [base_name(base), *([f"{base_name(base)}-float32"] if dtype == torch.float32 else [])]

@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,9 +22,11 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from llmrec import config
 from llmrec.engine.hf import HFEngine
+from llmrec.errors import RecipeError
 from llmrec.learning import Learner, learners
+from llmrec.locks import locked
 from llmrec.model import adapter as adapters
-from llmrec.model import own, transfer
+from llmrec.model import own, store, transfer
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, Progressed, check_split, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
@@ -56,45 +59,55 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     if start:
         transfer.put(start, model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
-    run = run_folder(recipe, base, *learned.values())
-    if not resume and accelerator.is_main_process:
-        shutil.rmtree(run, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
-        adapters.copy_prompts(config.project() / "prompts", wordings(recipe), run)
-    prompts = {name: template.digest for name, template in wordings(recipe).items()}
-    variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
-    if recipe.fit.cache != "none":
-        check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
-    with accelerator.main_process_first():
-        teachers = {name: found for name, one in learned.items() if (found := one.teacher(run))}
-    validated = {name: one for name, one in learned.items() if one.validates and recipe.fit.valid_users}
-    metric = main_metric(validated)
-    state = fit(
-        model, variants, {name: one.trie for name, one in learned.items()}, recipe.fit, run,
-        tasks=recipe.tasks, mixture=recipe.mixture, first_layer=recipe.lora.first_layer,
-        validate=(lambda: validation(validated)) if validated else None, metric=metric,
-        teachers=teachers, share=recipe.teacher.share, accelerator=accelerator,
+    run = run_folder(recipe, base, *learned.values(), dtype=dtype)
+    alone = locked(
+        run.with_name(f".{run.name}.lock"), RecipeError, doing="trains the same recipe on the same data"
     )  # fmt: skip
-    if accelerator.is_main_process:
-        known = {"init_from": start.note} if start else {}
-        known |= {"licence": transfer.licence(recipe.licence, start), "tokenizer": tokenizer_digest(encoder.tokenizer)}
-        for task, made in (apart or {"": recipe}).items():
-            folder = out / made.domain if apart else out
-            folder.mkdir(parents=True, exist_ok=True)
-            fitted = {key: value for name in made.tasks for key, value in learned[name].finish(folder).items()} | known
-            fitted |= {"prompts": {name: prompts[name] for name in wordings(made)}}
-            digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)
-            adapters.copy_prompts(run / "prompts", fitted["prompts"], folder)
-            curve(state, metric, folder / "curve.png", title=f"{made.domain}: {base.name}")
-            shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
-            card = _card(made, base, state, metric, digest, fitted, accelerator)
-            if apart:
-                shown = {"users", learned[task].metric}  # the rest was measured with the parts of other tasks
-                card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
-                card["part_of"] = own.note(recipe)
-                own.write_recipe(made, recipe, folder)
-            adapters.write_json(folder / adapters.CARD, card)
+    with alone if accelerator.is_main_process else nullcontext():
+        if not resume and accelerator.is_main_process:
+            shutil.rmtree(run, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
+            adapters.copy_prompts(config.project() / "prompts", wordings(recipe), run)
+        prompts = {name: template.digest for name, template in wordings(recipe).items()}
+        variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
+        if recipe.fit.cache != "none":
+            check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
+        with accelerator.main_process_first():
+            teachers = {name: found for name, one in learned.items() if (found := one.teacher(run))}
+        validated = {name: one for name, one in learned.items() if one.validates and recipe.fit.valid_users}
+        metric = main_metric(validated)
+        state = fit(
+            model, variants, {name: one.trie for name, one in learned.items()}, recipe.fit, run,
+            tasks=recipe.tasks, mixture=recipe.mixture, first_layer=recipe.lora.first_layer,
+            validate=(lambda: validation(validated)) if validated else None, metric=metric,
+            teachers=teachers, share=recipe.teacher.share, accelerator=accelerator,
+        )  # fmt: skip
+        if accelerator.is_main_process:
+            known = {"init_from": start.note} if start else {}
+            known["licence"] = transfer.licence(recipe.licence, start)
+            known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
+
+            def write(folder: Path, task: str, made: config.Recipe) -> None:
+                fitted: dict[str, Any] = {}
+                for name in made.tasks:
+                    fitted |= learned[name].finish(folder)
+                fitted |= known | {"prompts": {name: prompts[name] for name in wordings(made)}}
+                digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)
+                adapters.copy_prompts(run / "prompts", fitted["prompts"], folder)
+                curve(state, metric, folder / "curve.png", title=f"{made.domain}: {base.name}")
+                shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
+                card = _card(made, base, state, metric, digest, fitted, accelerator)
+                if apart:
+                    shown = {"users", learned[task].metric}  # the rest was measured with the parts of other tasks
+                    card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
+                    card["part_of"] = own.note(recipe)
+                    own.write_recipe(made, recipe, folder)
+                adapters.write_json(folder / adapters.CARD, card)
+
+            for task, made in (apart or {"": recipe}).items():
+                with store.rewritten(out / made.domain if apart else out) as folder:
+                    write(folder, task, made)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process
         accelerator.end_training()
@@ -125,11 +138,16 @@ def wordings(recipe: config.Recipe) -> dict[str, Template]:
     return own | {name: Template.load(folder / f"{name}.yaml") for name in sorted(before)}
 
 
-def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner) -> Path:
-    """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed."""
+def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype: torch.dtype = torch.float32) -> Path:
+    """Where checkpoints lie: the name holds everything that the weights depend on, so that nothing else is resumed.
+
+    Args:
+        dtype: what is computed in; `fit.precision: auto` means another on another machine.
+    """
     settings = recipe.model_dump(
-        mode="json", exclude={"fit": {"checkpoint_minutes"}, "prior": {"kind"}, "licence": True}
+        mode="json", exclude={"fit": {"checkpoint_minutes", "precision"}, "prior": {"kind"}, "licence": True}
     )
+    settings["fit"]["precision"] = str(dtype)
     if not recipe.lora.own:  # runs from before there were parts go on
         del settings["lora"]["own"]
     meanings = [template.meaning for template in wordings(recipe).values()]

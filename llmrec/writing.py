@@ -22,7 +22,7 @@ from llmrec.tasks.template import Name
 OPENS = {"item": "[", "category": "<"}  # the last character before a name, by kind
 KINDS = {mark: kind for kind, mark in OPENS.items()}
 MAX_TEXT = 48  # tokens between two names
-MAX_REPLY = 128  # tokens of a reply
+MAX_REPLY = 128  # tokens; a reply that has as many names nothing more
 MAX_NAMES = 8  # in a reply
 _SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
@@ -77,8 +77,7 @@ def write(
     open_ = list(range(len(prompts)))
     while open_:
         asked = [Prompt(tokens[i], prompts[i].adapter) for i in open_]
-        room = MAX_REPLY - max(len(tokens[i]) - len(prompts[i].tokens) for i in open_)
-        texts = engine.generate(asked, max_tokens=min(MAX_TEXT, room), stop=tuple(KINDS), keep_stop=True)
+        texts = engine.generate(asked, max_tokens=MAX_TEXT, stop=tuple(KINDS), keep_stop=True)
         wanting: dict[str, dict[int, list[int]]] = {}
         for i, text in zip(open_, texts, strict=True):
             kind = KINDS.get(text[-1:], "")

@@ -106,7 +106,7 @@ def main(words: Sequence[str] | None = None) -> None:
             "fit.precision=float32",
             f"fit.valid_users={args.users}",
         )
-        recipe = config.load_recipe(args.domain, (*args.overrides, *fixed))
+        recipe = config.load_recipe(args.domain, ("init_from=null", *args.overrides, *fixed))
         curves[supervision], read = curve(recipe, args.tokens, args.points)
         print(f"\n{supervision}: {read}\n\n| seconds of training | nats an item |\n| --- | --- |")
         print("\n".join(f"| {seconds:.1f} | {nats:.3f} |" for seconds, nats in curves[supervision]))

@@ -159,8 +159,12 @@ def main() -> None:
     model = Recommender.load(recipe, None if args.base else args.domain, device="cpu")
     base = base_model(recipe.base_model)
     folder = None if args.base else config.adapter_folder(args.domain)
-    code = [Path(__file__), *(sorted(path for part in ("choices", "engine") for path in (PACKAGE / part).glob("*.py")))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:12]
+    parts = ("choices", "engine", "model", "baselines", "tasks", "data")
+    code = [Path(__file__), PACKAGE / "recommender.py", *(f for part in parts for f in (PACKAGE / part).glob("*.py"))]
+    state = {key: model.card.get(key) for key in ("teacher", "prior_weight", "prompts")}
+    state |= {"catalog": model.catalog.digest, "recipe": recipe.model_dump(mode="json")}
+    of = b"".join(path.read_bytes() for path in sorted(code)) + json.dumps(state, sort_keys=True).encode()
+    digest = hashlib.sha256(of).hexdigest()[:12]
     weights = f"{base.digest}-{model.card.get('weights', 'base')}"
     kept = args.kept or config.home() / "checks" / f"exact-{args.domain}-{weights}-{digest}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -31,12 +31,12 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec.choices.search import listed
 from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import data_digest, read_card
+from llmrec.evaluate import read_card
 from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
 from llmrec.judge import SENTIMENT, ReviewTask, source
@@ -300,7 +300,7 @@ def _people(task: FollowUp, asked: Asked) -> list[Person]:
 
 
 def _digest(recipe: config.Recipe, task: str) -> Any:
-    return source(recipe, SENTIMENT).digest if task == SENTIMENT else data_digest(recipe)
+    return source(recipe, SENTIMENT).digest if task == SENTIMENT else prepare.digests(recipe)
 
 
 def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:

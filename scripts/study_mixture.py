@@ -110,11 +110,9 @@ def recipe(option: str, seed: int, overrides: Sequence[str]) -> config.Recipe:
 def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     """One training, or what it came to: metrics after the last step, mean losses and weights at the end, seconds."""
     settings = asked.model_dump(mode="json")
+    begin(folder, settings)
     if (folder / "result.json").is_file():
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if result["recipe"] != settings:
-            raise RecipeError(f"{folder}: made with other settings; name another --out, or delete it")
-        return result
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     print(f"{folder.name} …", flush=True)
     base = base_model(asked.base_model)
     set_seed(asked.fit.seed)
@@ -153,12 +151,21 @@ def digest(rows: Sequence[Row], base: str, first_layer: int) -> str:
     return found.hexdigest()[:12]
 
 
+def begin(folder: Path, settings: Any) -> None:
+    """Notes what a run in `folder` is made with, so that it goes on with nothing else.  Raises: RecipeError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "made-with.json"
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+        raise RecipeError(f"{folder}: made with other settings; name another --out, or delete it")
+    adapter.write_json(note, settings)
+
+
 def share(source: Path, target: Path) -> None:
-    """Activations that are complete in `source` under the same names in `target`, without a copy."""
+    """The activations in `source` under the same names in `target`, without a copy; which rows are there is kept with
+    them, so that one run computes what another left out."""
     target.mkdir(parents=True, exist_ok=True)
-    if any(source.glob("activations-*.done")) and not any(target.glob("activations-*.done")):
-        for file in sorted(source.glob("activations-*.*")):  # .bin before .done
-            (target / file.name).unlink(missing_ok=True)
+    if not any(target.glob("activations-*")):
+        for file in source.glob("activations-*"):
             os.link(file, target / file.name)
 
 

@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from joint import MEASURES, METRIC, Asked, Loaded, statistic
 from matplotlib import pyplot
-from study_mixture import digest, interval, share
+from study_mixture import begin, digest, interval, share
 
 from llmrec import config
 from llmrec.data.split import histories
@@ -112,6 +112,7 @@ class Study:
         if (folder / "result.json").is_file():
             self.result(folder)
             return
+        begin(folder, self.made_from)
         examples = math.ceil(part * self.all)
         print(f"{folder.name}: {examples:,} of {self.all:,} examples …", flush=True)
         asked = self.recipe.model_copy(update={

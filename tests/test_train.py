@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,11 +23,12 @@ from safetensors.torch import load_file, save_file
 
 from llmrec import config
 from llmrec.baselines.teacher import Teacher
+from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
 from llmrec.learning import Learner, learners
-from llmrec.learning.next_item import training_rows
+from llmrec.learning.next_item import NextItem, fit_prior_weight, training_rows
 from llmrec.model import adapter, verify
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import Plan
@@ -137,6 +139,9 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
     assert isinstance(model.prior, Teacher)
     p = model.prior.p([0, 2])
     assert p.sum() == pytest.approx(1, abs=1e-5) and p[[0, 2]].tolist() == [0, 0] and (p > 0).sum() == 13
+    others = config.load_recipe("films", ("teacher.transitions=0.9", "sasrec.heads=4"))  # what was fitted stays
+    again = Teacher.load(folder / adapter.TEACHER, others, model.dataset, model.catalog)
+    assert (again.share, again.shape) == (model.prior.share, model.prior.shape) == (0.3, recipe.sasrec)
     kept = model.prior.expects([[0, 2], []])
     known = model.prior.members[0].items
     for member in model.prior.members:  # as if the last film had come after training
@@ -149,7 +154,7 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
         damage(folder / adapter.TEACHER)
         with pytest.raises(AdapterError, match="teacher.safetensors"):
             Recommender.load(config.load_recipe("films"), "walks")
-    with pytest.raises(AdapterError, match="not the teacher of these settings"):
+    with pytest.raises(AdapterError, match="not a teacher that training saved"):
         (folder / adapter.TEACHER).write_bytes(b"no tensors")
         Teacher.load(folder / adapter.TEACHER, model.recipe, model.dataset, model.catalog)
     shutil.rmtree(folder)
@@ -297,6 +302,14 @@ def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tm
         Recommender.load(config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}",)), "films")
 
 
+def test_what_cannot_be_asked_does_not_decide_the_prior(world: Path, trained: Path) -> None:
+    model = Recommender.load(config.load_recipe("films"), "films")
+    asked = queries(model.dataset, model.catalog, "valid", baskets=True, max_targets=1)
+    again = replace(asked[0], history=(*asked[0].history, asked[0].target))  # repeats: exclude hides its target
+    assert fit_prior_weight(model, [*asked, again]) == fit_prior_weight(model, asked)
+    assert fit_prior_weight(model, [again]) == (0.0, [])
+
+
 def test_an_edited_wording_is_told_and_not_used(
     trained: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -326,6 +339,21 @@ def test_another_recipe_is_another_run(world: Path) -> None:
     same = config.load_recipe("films", ("fit.checkpoint_minutes=1",))
     other = config.load_recipe("films", ("lora.rank=16",))
     assert run_folder(recipe, base, catalog) == run_folder(same, base, catalog) != run_folder(other, base, catalog)
+    half = run_folder(recipe, base, catalog, dtype=torch.bfloat16)  # `precision: auto` on another machine
+    assert half != run_folder(recipe, base, catalog)
+
+
+def test_events_that_are_new_are_another_run(world: Path) -> None:
+    recipe = config.load_recipe("films")
+    source = Path(recipe.interactions.path)
+    encoder = Encoder(load_tokenizer(world / "base"))
+    before, first = source.read_text(), NextItem(recipe, encoder, None)
+    source.write_text(f"{before}u0,i7,999999\n")
+    try:
+        second = NextItem(recipe, encoder, None)
+        assert second.recommender.catalog.digest == first.recommender.catalog.digest and second.digest != first.digest
+    finally:
+        source.write_text(before)
 
 
 def test_bases_that_cannot_be_loaded_say_what_to_do(tmp_path: Path) -> None:

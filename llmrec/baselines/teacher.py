@@ -7,12 +7,13 @@ prior of the scores (`prior.kind`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,14 +23,19 @@ from llmrec.baselines.transitions import Transitions
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories
-from llmrec.errors import AdapterError
+from llmrec.errors import AdapterError, RecipeError
+
+SETTINGS = "settings"  # of the file's metadata
 
 
 class Teacher:
     """(1 - transitions) · the members' mean probability + transitions · that of the item-item transitions."""
 
-    def __init__(self, members: Sequence[SASRec], transitions: Transitions, share: float, repeats: str) -> None:
+    def __init__(
+        self, members: Sequence[SASRec], transitions: Transitions, share: float, repeats: str, shape: config.SASRec
+    ) -> None:
         self.members, self.transitions, self.share, self.repeats = members, transitions, share, repeats
+        self.shape = shape  # of the members
 
     @classmethod
     def fit(
@@ -52,43 +58,49 @@ class Teacher:
                 file.with_suffix(".writing").rename(file)
             members.append(member.eval())
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
-        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
+        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats, recipe.sasrec)
 
     @classmethod
     def load(cls, file: Path, recipe: config.Recipe, dataset: Dataset, catalog: Catalog) -> Teacher:
-        """The members that `save` wrote; `catalog` holds the items that they know, in their order, before all others.
+        """What `save` wrote; `catalog` holds the items that it knows, in their order, before all others.
 
         Raises: AdapterError.
         """
         try:
+            with safe_open(file, "pt") as stored:
+                settings = json.loads((stored.metadata() or {}).get(SETTINGS, "null"))
+            shape = config.SASRec.model_validate(settings["sasrec"])
+            share = config.Teacher.model_validate({"transitions": settings["transitions"]}).transitions
             tensors = load_file(file)
             members = []
             for number in range(len({name.partition(".")[0] for name in tensors})):
                 mine = {
                     name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")
                 }
-                member = SASRec(len(mine["bias"]), recipe.sasrec)
+                member = SASRec(len(mine["bias"]), shape)
                 member.load_state_dict(mine)
                 members.append(member.eval())
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            why = str(error).splitlines()[0]
+        except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError, RecipeError) as error:
+            why = str(error).partition("\n")[0]
             raise AdapterError(
-                f"{file}: not the teacher of these settings ({why}); restore it or train again"
+                f"{file}: not a teacher that training saved ({why}); restore it or train again"
             ) from None
         if not members or any(member.items > len(catalog) for member in members):
             raise AdapterError(f"{file}: knows more items than the catalog has; restore the catalog or train again")
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
-        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
+        return cls(members, transitions, share, recipe.split.repeats, shape)
 
     def save(self, file: Path) -> None:
-        """The members' weights, as safetensors."""
+        """The members' weights and how they are mixed, as safetensors: a recipe may change, the weight of a prior was
+        fitted for this one."""
         tensors = {
             f"{number}.{name}": tensor.contiguous()
             for number, member in enumerate(self.members)
             for name, tensor in member.state_dict().items()
         }
+        settings = {"transitions": self.share, "sasrec": self.shape.model_dump(mode="json")}
         temporary = file.with_suffix(".writing")
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, {SETTINGS: json.dumps(settings)})
         temporary.rename(file)
 
     @property

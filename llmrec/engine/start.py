@@ -23,6 +23,12 @@ def is_engine(name: str) -> bool:
     return name in ("hf", "vllm", "fake") or name.startswith(("http://", "https://"))
 
 
+def close(engine: Engine) -> None:
+    """Gives back what outlives an engine that nobody holds any more: a device's memory, connections."""
+    if callable(end := getattr(engine, "close", None)):
+        end()
+
+
 def start(
     name: str,
     base: BaseModel,

@@ -17,7 +17,7 @@ from llmrec.data.split import histories, people, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
-from llmrec.learning.next_item import known_items, recommender
+from llmrec.learning.next_item import known_items, learned_from, recommender
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.template import Name, Template
@@ -96,7 +96,7 @@ class TextLearner:
         self.engine = engine
         self.vocabulary = len(encoder.tokenizer)
         self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
-        self.digest = self.follow_up.recommender.catalog.digest
+        self.digest = learned_from(recipe)
         self.metric = f"{self.task}_p"
         self._asked = list(self._examples(self.moments.valid, np.random.default_rng(self.moments.seed)))
         self.validates = bool(self._asked)

@@ -13,6 +13,7 @@ from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine.hf import HFEngine
 from llmrec.learning.follow_up import Moment, Moments
+from llmrec.learning.next_item import learned_from
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, choice_row
 from llmrec.tasks.interest import HORIZON, expected
@@ -28,7 +29,7 @@ class Interest:
         self.follow_up = self.moments.follow_up
         self.engine = engine
         self.trie: ChoiceTrie = self.follow_up.names["category"].choices.trie
-        self.digest = self.follow_up.recommender.catalog.digest
+        self.digest = learned_from(recipe)
         self._asked = [(moment, p) for moment in self.moments.valid if (p := self._expected(moment)).any()]
         self.validates = bool(self._asked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -42,7 +43,7 @@ class NextItem:
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recommender = recommender(recipe, encoder, engine)
         self.trie = self.recommender.listing.choices.trie
-        self.digest = self.recommender.catalog.digest
+        self.digest = learned_from(recipe)
         asked = queries(
             self.recommender.dataset, self.recommender.catalog, "valid", baskets=recipe.split.baskets, max_targets=1
         )
@@ -73,6 +74,11 @@ class NextItem:
             self.fitted.save(out / adapters.TEACHER)
             card["teacher"] = adapters.digest(out / adapters.TEACHER)
         return card
+
+
+def learned_from(recipe: config.Recipe) -> str:
+    """Digest of everything that was prepared of a domain: items, interactions, users and how they are split."""
+    return hashlib.sha256(json.dumps(prepare.digests(recipe), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def known_items(recommender: Recommender) -> dict[str, Any]:
@@ -173,6 +179,8 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     up, which says nothing of the order.  The whole distribution of each query is computed once, then every weight is
     exact arithmetic.
     """
+    once = recommender.recipe.split.repeats == "exclude"
+    asked = [query for query in asked if not once or query.target not in query.history]  # else no weight can help
     if not asked:
         return 0.0, []
     recommender.engine.forget()
@@ -182,8 +190,7 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     whole = log_p_all(recommender.engine, prompts, recommender.listing.choices)
     for query, log_p in zip(asked, whole, strict=True):
         p = recommender.prior.p(query.history)
-        seen = query.history if recommender.recipe.split.repeats == "exclude" else ()
-        hidden = terms.mask(len(log_p), seen)
+        hidden = terms.mask(len(log_p), query.history if once else ())
         for i, weight in enumerate(PRIOR_WEIGHTS):
             prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)
             score = (log_p + prior + hidden).astype(np.float64)

@@ -16,7 +16,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.evaluate import adapter_of, data_digest, read_card, under
+from llmrec.evaluate import ANSWERS, adapter_of, read_card, under
 from llmrec.parts import digest
 from llmrec.tasks.template import Template
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # it imports torch
 
 FORMAT = 1  # of the parts; goes up where the same settings give other answers
 # Settings of a recipe that answers depend on, beside the data and the weights.
-ANSWERS = {"noun": True, "unit": True, "split": True, "base_model": True, "identifier": True, "new_share": True,
-           "fit": {"window_tokens", "precision"}}  # fmt: skip
 BLOCK = 16  # people asked between two looks at the clock
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,11 +85,14 @@ class World:
 
     def model(self, trained: bool) -> Recommender:
         """With the adapter, or the base model as it is; the one asked for last stays loaded."""
+        from llmrec.engine import start as engines
         from llmrec.recommender import Recommender
 
         name = config.adapter_name(self.adapter) if trained and self.adapter else None
         if name not in self._loaded:
-            self._loaded.clear()  # one model in memory at a time
+            for other in self._loaded.values():  # one model in memory at a time
+                engines.close(other.engine)
+            self._loaded.clear()
             self._loaded[name] = Recommender.load(self.recipe, name, engine=self.settings.engine)
         return self._loaded[name]
 
@@ -101,7 +102,7 @@ class World:
         found: dict[str, Any] = {
             "format": FORMAT, "task": task, "name": name, "seed": settings.seed,
             "asked": digest([[person.user_id, person.history, person.after] for person in asked]),
-            "catalog": self.catalog.digest, "interactions": data_digest(recipe),
+            "catalog": self.catalog.digest, "interactions": prepare.digests(recipe),
             "recipe": recipe.model_dump(mode="json", include=ANSWERS),
         }  # fmt: skip
         if name in ("llm", "base"):
@@ -114,7 +115,7 @@ class World:
     def about(self, **data: Any) -> dict[str, Any]:
         """What results say of the data and the adapter."""
         known = {
-            "digests": data_digest(self.recipe),
+            "digests": prepare.digests(self.recipe),
             "catalog": self.catalog.digest,
             "counts": self.dataset.counts(),
         }

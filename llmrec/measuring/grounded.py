@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,16 @@ from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, sampled
 from llmrec.errors import AdapterError
-from llmrec.evaluate import read_card
+from llmrec.evaluate import ANSWERS, read_card
 from llmrec.measuring.after_list import in_blocks
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import Names, faithfulness, measured
 from llmrec.parts import Parts, Seconds, timed
 from llmrec.tasks.grounded import EXPLANATION
 from llmrec.tasks.template import Template
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.grounded import Writer
 
 FORMAT = 1  # of the parts; goes up where the same settings give other replies
 MODELS = ("base", "llm", "llm+consensus")  # writers that are the language model
@@ -46,10 +49,18 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     adapter = settings.adapter or recipe.domain
     card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
 
+    loaded: dict[str | None, Writer] = {}
+
     def model(name: str | None, *, consensus: bool = False) -> Writing:
+        from llmrec.engine import start as engines
         from llmrec.grounded import Writer
 
-        writer = Writer.load(recipe, settings.task, name, engine=settings.engine)
+        if name not in loaded:
+            for other in loaded.values():  # one model in memory at a time
+                engines.close(other.engine)
+            loaded.clear()
+            loaded[name] = Writer.load(recipe, settings.task, name, engine=settings.engine)
+        writer = loaded[name]
         write = writer.consensus if consensus else writer.write
         return lambda some: in_blocks(write, some, settings.task)
 
@@ -78,7 +89,8 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         if name in MODELS:
             mine = {"prompts": {settings.task: wording}} if name == "base" else card
             made_from |= {key: mine.get(key) for key in ("weights", "prompts")}
-            made_from |= {"engine": settings.engine, "base_model": recipe.base_model}
+            made_from |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
+            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
         replies[name], seconds[name] = parts.get(name, made_from, make, lambda part: part["reply"].to_pylist())
 
     references = [example.text for example in asked]

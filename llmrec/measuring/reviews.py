@@ -13,8 +13,8 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.data.reviews import Reviews, broader
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import read_card
-from llmrec.metrics.classification import metrics
+from llmrec.evaluate import ANSWERS, read_card
+from llmrec.metrics.classification import METRICS, fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, plain, resampled
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
 from llmrec.tasks import OF_REVIEWS
@@ -24,9 +24,7 @@ if TYPE_CHECKING:  # it imports torch
     from llmrec.judge import Said
 
 MODELS = ("base", "base-few", "llm")  # judges that are the language model
-FORMAT = 1  # of the parts; goes up where the same settings give other answers
-# Settings of a recipe that a model's answers depend on, beside the task's own.
-ANSWERS = {"noun": True, "unit": True, "base_model": True, "fit": {"precision"}}
+FORMAT = 2  # of the parts; goes up where the same settings give other answers
 
 Judging = Callable[[pd.DataFrame], np.ndarray]
 """Labelled reviews → (reviews, labels) probabilities."""
@@ -42,7 +40,9 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     task = recipe.tasks[settings.task]
     template = Template.load(config.project() / "prompts" / f"{settings.task}.yaml")
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
-    train, asked = (labelled(reviews.part(part), template, labels) for part in ("train", settings.split))
+    train, valid, asked = (
+        labelled(reviews.part(part), template, labels) for part in ("train", "valid", settings.split)
+    )
     asked = sampled(asked, settings.reviews, settings.seed)
     card = read_card(config.adapter_folder(recipe.domain)) if "llm" in settings.judges else {}
     if "llm" in settings.judges:
@@ -52,7 +52,8 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     examples = pairs(train.iloc[shots]), train["label"].iloc[shots].tolist()
 
     groups, group = broader(labels, settings.level)
-    train, asked = (part.assign(label=group[part["label"]]) for part in (train, asked))
+    train, valid, asked = (part.assign(label=group[part["label"]]) for part in (train, valid, asked))
+    aim = "macro_f1" if settings.task == "review_sentiment" else "accuracy"  # as training chooses a checkpoint
     true = asked["label"].to_numpy()
     if "tfidf" in settings.judges and train["label"].nunique() < 2:
         raise DataError(f"{recipe.domain}: all training reviews have one label; nothing can be told apart")
@@ -62,8 +63,8 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
 
     makers: dict[str, Callable[[], Judging]] = {
         "majority": lambda: _majority(train["label"].to_numpy(), len(groups)),
-        "tfidf": lambda: _tfidf(train, len(groups), settings.seed),
-        "tfidf-same": lambda: _tfidf(train.iloc[same], len(groups), settings.seed),
+        "tfidf": lambda: _tfidf(train, valid, len(groups), aim, settings.seed),
+        "tfidf-same": lambda: _tfidf(train.iloc[same], valid, len(groups), aim, settings.seed),
         "base": lambda: model(None),
         "base-few": lambda: model(None, examples),
         "llm": lambda: model(recipe.domain),
@@ -161,25 +162,31 @@ def _majority(true: np.ndarray, labels: int) -> Judging:
     return lambda asked: np.tile(share, (len(asked), 1))
 
 
-def _tfidf(train: pd.DataFrame, labels: int, seed: int) -> Judging:
-    """Words and pairs of words, weighted, under a logistic regression that counts all labels alike."""
+def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: str, seed: int) -> Judging:
+    """Words and pairs of words, weighted, under a logistic regression.  Whether it counts all labels alike or all
+    reviews is chosen by `aim` on validation, and one temperature fitted there, as a trained model's is."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
     except ImportError:
         raise LlmrecError("the judge tfidf needs scikit-learn: pip install 'llmrec[baselines]'") from None
-    fitted = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode"),
-        LogisticRegression(C=3.0, class_weight="balanced", max_iter=2000, random_state=seed),
-    ).fit(_texts(train), train["label"])
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
+    seen = words.fit_transform(_texts(train))
 
-    def p(asked: pd.DataFrame) -> np.ndarray:
-        result = np.zeros((len(asked), labels))
-        result[:, fitted.classes_] = fitted.predict_proba(_texts(asked))
-        return result
+    def log_p(fitted: LogisticRegression, asked: pd.DataFrame) -> np.ndarray:
+        result = np.full((len(asked), labels), 1e-12)
+        if len(asked):
+            result[:, fitted.classes_] = np.maximum(fitted.predict_proba(words.transform(_texts(asked))), 1e-12)
+        return np.log(result)
 
-    return p
+    weighings = [
+        LogisticRegression(C=3.0, class_weight=weight, max_iter=2000, random_state=seed).fit(seen, train["label"])
+        for weight in ("balanced", None)
+    ]
+    true = valid["label"].to_numpy()
+    best = max(weighings, key=lambda one: METRICS[aim](log_p(one, valid), true) if len(true) else 0.0)
+    temperature = fit_temperature(log_p(best, valid), true)
+    return lambda asked: tempered(log_p(best, asked), temperature)
 
 
 def _texts(reviews: pd.DataFrame) -> list[str]:

@@ -20,6 +20,8 @@ from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
 from llmrec.locks import locked
 
+LOOKS_BACK = 4096  # tokens; no prompt here is as long
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -57,7 +59,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The frozen decoder, in evaluation mode.
 
-    Raises: RecipeError where 4-bit weights cannot be had.
+    Raises: RecipeError where 4-bit weights cannot be had, or the model does with its scores what is not known here.
     """
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True}
     if quantize == "4bit":
@@ -65,8 +67,22 @@ def load_model(
     model = _quiet(AutoModelForCausalLM.from_pretrained, base.folder, **options)
     if quantize == "none":
         model = model.to(device)
+    _check_plain(model.config)
     model.config.use_cache = True
     return model.eval().requires_grad_(False)
+
+
+def _check_plain(settings: Any) -> None:
+    """Training and the reference engine take scores straight from the head and look at the whole prompt: a model that
+    scales or caps its scores, or looks back only so far, would be trained as one thing and served as another."""
+    usual = {"final_logit_softcapping": 0, "attn_logit_softcapping": 0, "logits_scaling": 1, "logit_scale": 1}
+    given = {name: getattr(settings, name, None) or plain for name, plain in usual.items()}
+    found = [f"{name}={value}" for name, value in given.items() if value != usual[name]]
+    window = getattr(settings, "sliding_window", None) if getattr(settings, "use_sliding_window", True) else None
+    if window and window < LOOKS_BACK:
+        found.append(f"sliding_window={window}")
+    if found:
+        raise RecipeError(f"base_model: {settings.model_type} with {', '.join(found)} is not supported; name another")
 
 
 def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:

@@ -100,6 +100,28 @@ def back(domain: str) -> str:
     return past[-1]
 
 
+@contextmanager
+def rewritten(folder: Path) -> Iterator[Path]:
+    """A copy of `folder` to write into, empty where there is none yet; in the end it takes the place of `folder` in
+    one step, so that a reader finds what was there or what is new, whole.  After an error nothing has changed."""
+    folder = folder.resolve()  # a link stays one
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    above = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        copy = above / folder.name
+        if folder.is_dir():
+            shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("*.writing"))
+        else:
+            copy.mkdir()
+        yield copy
+        if folder.is_dir():
+            exchange(copy, folder)
+        else:
+            copy.rename(folder)
+    finally:
+        shutil.rmtree(above, ignore_errors=True)
+
+
 def remove(domain: str, version: str) -> None:
     """Deletes a kept version.  Raises: AdapterError for the one that is served."""
     folder = folder_of(domain, version)

@@ -49,6 +49,11 @@ def start(recipe: Recipe, base: BaseModel) -> Start | None:
     if recipe.init_from is None:
         return None
     folder = find(recipe.init_from)
+    if not (folder / adapter.CARD).is_file():
+        raise AdapterError(
+            f"{folder}: not trained yet, and init_from={recipe.init_from} starts from it; run `llmrec train "
+            f"{recipe.init_from}` first, or start from the base model with init_from=null"
+        )
     card = checked(folder, base)
     agree(sources(card), sources({"recipe": recipe.model_dump(mode="json")}), folder)
     return Start(folder, card)
@@ -117,7 +122,8 @@ def sources(card: dict[str, Any]) -> Sources:
     read = recipe_of(card)
     if read.data is not None:
         cut = ("method",) if read.split.method == "leave_one_out" else ("method", "valid", "test")
-        found[f"interactions of {read.data.path}"] = {key: getattr(read.split, key) for key in cut}
+        rated = {} if read.data.min_rating is None else {"min_rating": read.data.min_rating}  # it moves the cut
+        found[f"interactions of {read.data.path}"] = {key: getattr(read.split, key) for key in cut} | rated
     for task in read.tasks.values():
         if task.data is not None:
             found[f"reviews of {task.data.path}"] = task.data.model_dump(include={"valid", "test", "seed"})
