@@ -249,10 +249,11 @@ def load(source: str, url: str) -> str:
     domain, _, version = source.partition("@")
     folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
     _demand(inspect(folder, domain), folder)
+    _ask(url, "models")  # before anything is kept
     with store.lock(domain):
         digest = store.keep(domain, folder)
     name = f"{domain}-{digest}"
-    _post(url, "load_lora_adapter", {"lora_name": name, "lora_path": str((store.kept(domain) / digest).resolve())})
+    _ask(url, "load_lora_adapter", {"lora_name": name, "lora_path": str((store.kept(domain) / digest).resolve())})
     return name
 
 
@@ -261,7 +262,7 @@ def unload(source: str, url: str) -> str:
     domain, _, version = source.partition("@")
     digest = store.folder_of(domain, version).name if version else store.served(domain)
     name = f"{config.checked_name(domain, 'domain')}-{digest}"
-    _post(url, "unload_lora_adapter", {"lora_name": name})
+    _ask(url, "unload_lora_adapter", {"lora_name": name})
     return name
 
 
@@ -320,14 +321,15 @@ def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str]
     return found
 
 
-def _post(url: str, act: str, body: dict[str, str]) -> None:
-    """Raises: AdapterError with the server's reason."""
+def _ask(url: str, act: str, body: dict[str, str] | None = None) -> None:
+    """Asks a server for something, with `body` to do something.  Raises: AdapterError with the server's reason."""
     if not url.startswith(("http://", "https://")):
         raise AdapterError(f"{url}: a server's address begins with http:// or https://")
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("VLLM_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(f"{url.rstrip('/')}/v1/{act}", json.dumps(body).encode(), headers)
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url.rstrip('/')}/v1/{act}", data, headers)
     try:
         with urllib.request.urlopen(request, timeout=120):
             return

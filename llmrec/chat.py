@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,8 @@ def as_dict(chat: Chat, turns: Sequence[tuple[str, Reply]]) -> dict[str, Any]:
 
 def _messages(console: Console) -> Iterator[str]:
     if not sys.stdin.isatty():
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         for line in sys.stdin:
             if line.strip():
                 print_message(line, console)

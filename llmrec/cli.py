@@ -20,7 +20,8 @@ from llmrec.errors import LlmrecError, RecipeError
 
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
-DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR}
+DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+        errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
 
 
 class Verbs(TyperGroup):
@@ -728,13 +729,15 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
     from rich.console import Console
     from rich.table import Table
 
+    from llmrec.data.names import readable
+
     table = Table(box=box.SIMPLE)
     for name in ("domain", "version", "served", "MB", "base", "trained", "validation"):
         table.add_column(name, no_wrap=name in ("domain", "version"))
     for row in rows:
         metrics = ", ".join(f"{k} {v:.4f}" for k, v in row["metrics"].items() if isinstance(v, float))
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
-        table.add_row(*cells, Path(row["base_model"]).name, row["trained"][:10], metrics)
+        table.add_row(*map(readable, (*cells, Path(row["base_model"]).name, row["trained"][:10], metrics)))
     Console(markup=False).print(table)
 
 
@@ -753,6 +756,7 @@ def adapters_verify(
     Example: llmrec adapters verify movies
     """
     from llmrec import adapters as verb
+    from llmrec.data.names import readable
 
     found = verb.checked(source, domain)
     if as_json:
@@ -760,7 +764,7 @@ def adapters_verify(
         typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
     else:
         for line in [*found.problems, *(f"note: {note}" for note in found.notes)]:
-            typer.echo(" ".join(line.split()))
+            typer.echo(readable(" ".join(line.split())))
         if not found.problems:
             typer.echo(f"{found.folder}: fits and can be served")
     if found.problems:
@@ -902,7 +906,9 @@ def _recipe(domain: str, overrides: list[str] | None) -> config.Recipe:
 
 
 def _line(error: LlmrecError | OSError) -> str:
+    from llmrec.data.names import readable
+
     if isinstance(error, LlmrecError):
-        return " ".join(str(error).split())
+        return readable(" ".join(str(error).split()))
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror}; free space, or choose a folder that can be written (--out, LLMREC_HOME)"
+    return readable(f"{place}{error.strerror}; free space, or choose a folder that can be written (--out, LLMREC_HOME)")

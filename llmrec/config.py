@@ -597,8 +597,15 @@ def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises: RecipeError naming the file, the key and the nearest known key.
     """
-    path = Path(domain) if domain.endswith((".yaml", ".yml")) else adapter_folder(domain) / "recipe.yaml"
-    return load_section(Recipe, path, overrides)
+    if domain.endswith((".yaml", ".yml")):
+        return load_section(Recipe, Path(domain), overrides)
+    path = adapter_folder(domain) / "recipe.yaml"
+    recipe = load_section(Recipe, path, overrides)
+    if recipe.domain != domain.partition("@")[0]:
+        raise RecipeError(
+            f"{path}: says domain: {recipe.domain}, so it would change what belongs to that one; write domain: {domain}"
+        )
+    return recipe
 
 
 def load_section(kind: type[S], path: Path, overrides: tuple[str, ...] = ()) -> S:
@@ -618,7 +625,10 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise RecipeError(f"{override}: '{parent}' is a value, not a section")
-        place[leaf] = yaml.safe_load(text)
+        try:
+            place[leaf] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{override}: not a YAML value: {' '.join(str(error).split())}") from None
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -635,7 +645,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a mapping of settings is expected, not {type(values).__name__}")
@@ -649,8 +659,13 @@ def _explain(source: Path | str, kind: type[Section], problem: Any) -> str:
     *parents, leaf = place
     section: Any = kind
     for parent in parents:
-        mapping = get_origin(section) is dict  # its keys are names, its values sections
-        section = get_args(section)[1] if mapping else section.model_fields[parent].annotation
-        if get_origin(section) is not dict:  # of `Section | None` the section
+        origin = get_origin(section)
+        if origin is dict:  # its keys are names, its values sections
+            section = get_args(section)[1]
+        elif origin is tuple:  # of sections, by number
+            section = get_args(section)[0]
+        else:
+            section = section.model_fields[parent].annotation
+        if get_origin(section) not in (dict, tuple):  # of `Section | None` the section
             section = next((part for part in get_args(section) if part is not type(None)), section)
     return f"{source}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"

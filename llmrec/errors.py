@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from rapidfuzz import process
 
+MAX_OPTIONS = 40  # more are not listed in an error, …
+NEAREST = 10  # … only those most like what was written
+
 
 class LlmrecError(Exception):
     """Base of every error that is shown to the user as one line."""
@@ -48,8 +51,13 @@ class EngineError(LlmrecError):
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list."""
+    """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list.  Of
+    many options those most like it."""
     options = sorted(options)
     near = process.extractOne(name, options, score_cutoff=60)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
-    return f"{hint} ({', '.join(options)})" if options else ""
+    shown = options
+    if len(options) > MAX_OPTIONS:
+        shown = [*(found[0] for found in process.extract(name, options, limit=NEAREST)),
+                 f"and {len(options) - NEAREST:,} more"]  # fmt: skip
+    return f"{hint} ({', '.join(shown)})" if options else ""

@@ -23,7 +23,7 @@ from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.evaluate import read_card
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
-from llmrec.tasks import OF_REVIEWS, TASKS
+from llmrec.tasks import OF_REVIEWS, TASKS, grounded
 from llmrec.tasks.lint import Finding, Length, lengths, lint
 from llmrec.tasks.saved import Change, changes, saved_prompts
 from llmrec.tasks.template import Template
@@ -181,8 +181,9 @@ def attempt_task(
     Raises: PromptError, DataError (what a task needs is missing or unknown), AdapterError (task not learned).
     """
     names = _two(wordings)
-    if task not in TASKS or task == TASK:
-        raise PromptError(f"--task {task}: no such task{did_you_mean(task, [name for name in TASKS if name != TASK])}")
+    known = [name for name in TASKS if name not in (TASK, *grounded.TASKS)]  # those have a verb and a suite
+    if task not in known:
+        raise PromptError(f"--task {task}: nothing to try{did_you_mean(task, known)}")
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names, task)
     if task in OF_REVIEWS:

@@ -78,7 +78,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; split it")
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; convert it, e.g. `iconv -f latin1 -t utf-8`") from None
     except OSError as error:

@@ -58,10 +58,11 @@ def show(
     for number, row in enumerate(rows[:n], 1):
         kinds = row_kinds(row, trie)
         count = Counter(kinds)
-        console.rule(
-            f"{of}, row {number} of {len(rows):,}: {len(row.choices)} targets; "
+        head = (
+            f"{readable(of)}, row {number} of {len(rows):,}: {len(row.choices)} targets; "
             f"{count['learned']} tokens learned, {count['forced']} forced, {count['context']} context"
         )
+        console.rule(Text(head))
         texts = [encoder.tokenizer.decode([token]) for token in row.tokens.tolist()]
         shown = row.tokens.tolist() if ids else None
         console.print(render_row(texts, kinds, ids=shown, marked=not console.is_terminal), soft_wrap=True)

@@ -45,8 +45,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     domain of its own, `<domain>-<task>`.
     """
     apart = {task: own.folded(recipe, task) for task in recipe.tasks} if recipe.lora.own else {}
-    beside = config.adapter_folder(recipe.domain)
-    out = out or (beside.parent if apart else beside)
+    if out is None:
+        beside = config.adapter_folder(recipe.domain)
+        out = beside.parent if apart else beside
     base = base_model(recipe.base_model)
     accelerator = _accelerator(recipe)
     set_seed(recipe.fit.seed)

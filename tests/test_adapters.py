@@ -351,6 +351,10 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
     asked: list[tuple[str, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.startswith("/v1/") else 404)
+            self.end_headers()
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             known = any(path.endswith("/load_lora_adapter") and old == body for path, old in asked)
@@ -383,3 +387,54 @@ def test_a_running_server_is_told(project: Path, server: tuple[str, list[tuple[s
         adapters.unload("films", f"{url}/wrong")
     with pytest.raises(AdapterError, match="no answer"):
         adapters.unload("films", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://127.0.0.1:1"])
+def test_nothing_is_kept_for_a_server_that_is_not_there(project: Path, url: str) -> None:
+    with pytest.raises(AdapterError, match="http"):
+        adapters.load("films", url)
+    assert store.versions("films") == []
+
+
+def test_a_new_training_takes_the_place_of_a_whole_one_that_is_kept(project: Path, tmp_path: Path) -> None:
+    folder, old = project / "adapters" / "films", str(store.served("films"))
+    with pytest.raises(KeyError), store.rewritten(folder) as copy:
+        (copy / "card.json").unlink()
+        raise KeyError
+    assert store.served("films") == old and store.versions("films") == []
+    with store.rewritten(folder) as copy:
+        for file in other(project, 1.03).iterdir():
+            if file.is_file():
+                (copy / file.name).write_bytes(file.read_bytes())
+    assert store.served("films") != old and store.versions("films") == [old] and (folder / "recipe.yaml").is_file()
+    assert store.back("films") == old == store.served("films")
+    with store.rewritten(tmp_path / "elsewhere") as copy:
+        (copy / "card.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["card.json"]
+    assert not list(folder.parent.glob(".new-*"))
+
+
+def test_what_a_foreign_adapter_says_does_not_steer_the_terminal(project: Path) -> None:
+    card = project / "adapters" / "films" / "card.json"
+    values = json.loads(card.read_text())
+    values["base_model"], values["validation"] = "\x1b]0;owned\x07base", {"\x1b[2Jndcg": 0.5}
+    card.write_text(json.dumps(values))
+    assert "\x1b" in run("list", "--json").stdout.encode().decode("unicode_escape")
+    shown = run("list").output + run("verify", "films").output
+    assert "owned" in shown and "\x1b" not in shown and "\x07" not in shown
+
+
+def test_headers_and_nesting_have_limits(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "card.json").write_text("[" * 200_000)
+    with pytest.raises(AdapterError, match="card.json"):
+        adapter.read_json(tmp_path / "nested" / "card.json")
+    for name, headers, size in (("long", 1, 1_000_000), ("chained", 3000, 10)):
+        file = tmp_path / f"{name}.tar.gz"
+        with gzip.open(file, "wb") as out:
+            for _ in range(headers):
+                header = tarfile.TarInfo("././@LongLink")
+                header.type, header.size = tarfile.GNUTYPE_LONGNAME, size
+                out.write(header.tobuf(tarfile.GNU_FORMAT) + b"a" * size + b"\0" * (-size % 512))
+        with pytest.raises(AdapterError, match="a header of 1,000,000 bytes|not a whole"), pack.unpacked(file):
+            pass

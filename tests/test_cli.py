@@ -140,6 +140,10 @@ def test_verbose_shows_where(monkeypatch: pytest.MonkeyPatch):
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["show", "movies", "lora.rnak=3"], "did you mean 'rank'?"),
         (["evaluate", "smoek"], "smoek"),
+        (["show", "movies", "fit.epochs=[1"], "fit.epochs=[1: not a YAML value"),
+        (["show", "movies", "licence=2024-13-01"], "licence=2024-13-01: not a YAML value"),
+        (["evaluate", "smoke", "splits=[{metod: time}]"], "unknown key 'metod'; did you mean 'method'?"),
+        (["adapters", "verify", "x" * 300], "x" * 300),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

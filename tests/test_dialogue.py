@@ -452,6 +452,26 @@ def test_limits():
     assert say("quit")[0].ends
 
 
+def test_a_list_has_an_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmrec.dialogue.reply.MAX_SHOWN", 5)
+    reply, session = say("I liked Fargo, -n 3", "more")
+    assert len(reply.items) == 2 and len(session.state.shown) == 5
+    end, after = say("more", session=session)
+    assert end.items == () and "a list ends after 5" in end.text[-1] and after == session
+
+
+def test_a_session_that_was_saved_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _, session = say("comedy " * 150)
+    assert len(session.state.only) == 1
+    monkeypatch.setattr("llmrec.dialogue.state.MAX_BYTES", 2000)
+    for n in range(1, 15):
+        _, session = say(f"I liked Fargo, -n {n}", session=session)
+    save_session(session, tmp_path / "me.json")
+    opened = load_session(tmp_path / "me.json", "films", CATALOG)
+    assert opened.state == session.state and 0 < len(opened.past) < len(session.past)
+    assert opened.past[-1] == session.past[-1]  # the oldest are forgotten
+
+
 def test_help_speaks_of_the_catalog():
     text = "\n".join(say("help")[0].text)
     assert "I liked Fargo and Heat" in text and "Sci-Fi, War and Western." in text

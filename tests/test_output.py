@@ -119,6 +119,16 @@ def test_other_settings_are_refused(tmp_path):
     assert (tmp_path / "out" / REJECTS).read_bytes() == b""
 
 
+@pytest.mark.parametrize("damaged", ["", '{"format": 2}'])
+def test_a_restart_mends_a_manifest_that_cannot_be_read(tmp_path, damaged: str):
+    go_on(tmp_path / "out", 5)
+    (tmp_path / "out" / MANIFEST).write_text(damaged)
+    with pytest.raises(JobError, match="give --restart"), begun(tmp_path / "out"):
+        pass
+    with begun(tmp_path / "out", restart=True) as again:
+        assert again.rows == 0
+
+
 def test_a_restart_that_is_killed_does_not_mix_two_jobs(tmp_path, monkeypatch):
     go_on(tmp_path / "out", 9)
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 
 import fsspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llmrec.errors import JobError
@@ -106,8 +109,19 @@ def test_what_cannot_be_found_or_read(tmp_path):
         with pytest.raises(JobError, match=message.replace("?", r"\?")):
             Table.find(place).require(["user_id"])
     (tmp_path / "i.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": 1}\n' * 1000)[:-20])
-    with pytest.raises(JobError, match="cannot be read"):
-        rows(str(tmp_path / "i.jsonl.gz"))
+    (tmp_path / "j.csv.gz").write_bytes(gzip.compress(b"user_id\n" * 1000)[:20] + b"\xff" * 20)
+    (tmp_path / "k.csv.xz").write_bytes(lzma.compress(b"user_id\n" * 1000)[:40] + b"\xff" * 20)
+    for name in ("i.jsonl.gz", "j.csv.gz", "k.csv.xz"):
+        with pytest.raises(JobError, match="cannot be read"):
+            rows(str(tmp_path / name))
+
+
+def test_a_text_of_parquet_that_is_none_costs_its_row(tmp_path):
+    texts = pa.array([b"a", b"\xff\xfe", b"c"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"user_id": texts}), tmp_path / "a.parquet")
+    found = rows(str(tmp_path / "a.parquet"))
+    assert [row.values.get("user_id") for row in found] == ["a", None, "c"]
+    assert found[1].problem.startswith("not UTF-8")
 
 
 def test_the_digest_is_of_the_content(tmp_path):

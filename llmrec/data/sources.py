@@ -10,7 +10,9 @@ import contextlib
 import csv
 import gzip
 import json
+import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -598,7 +600,7 @@ def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[s
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         what = f"row {found[2]}: {found[3]} fields, the header has {found[1]}" if found else _one(error)
         raise DataError(f"{path}: {what}; quote text that holds the separator") from None
-    except (pd.errors.EmptyDataError, ValueError, OSError, EOFError) as error:
+    except (pd.errors.EmptyDataError, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     if not isinstance(rows.index, pd.RangeIndex):
         raise DataError(f"{path}: row 2 has more fields than the header; quote text that holds the separator")
@@ -630,7 +632,7 @@ def _json_lines(path: Path) -> pd.DataFrame:
                 numbers.append(number)
                 if len(records) > MAX_INTERACTIONS:
                     raise DataError(f"{path}: more than {MAX_INTERACTIONS:,} rows; sample it first")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     return _named(path, pd.DataFrame(records, index=numbers, dtype=object))
 

@@ -11,7 +11,7 @@ import numpy as np
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import label, readable
 from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, parse
-from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_SHOWN, Doubt, Session, State
+from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_NAMES, MAX_SHOWN, Doubt, Session, State
 
 WEIGHED = 10  # latest items of a history whose part in a place is weighed
 SAYS = 0.05  # nats from which an item of the history counts as speaking for another
@@ -146,9 +146,12 @@ class _Turn:
     def _list(self, state: State, notes: Sequence[str], after: Sequence[str] = ()) -> tuple[Reply, Session]:
         """The next `state.n` after what was shown of the same list."""
         taken = self._positions((*state.excluded, *after))
-        [found] = self.ranker.rank([self._positions(state.liked)], state.n, taken, state.allowed(self.catalog))
+        if not (n := min(state.n, MAX_SHOWN - len(after))):
+            end = f"That was all: a list ends after {MAX_SHOWN:,} {self.noun}.  Name what you like, or a filter."
+            return Reply((*notes, end)), self.session
+        [found] = self.ranker.rank([self._positions(state.liked)], n, taken, state.allowed(self.catalog))
         entries = tuple(self._entry(place, ranked) for place, ranked in enumerate(found, len(after) + 1))
-        shown = (*after, *(entry.item_id for entry in entries))[-MAX_SHOWN:]
+        shown = (*after, *(entry.item_id for entry in entries))
         if entries:
             intro = "Next:" if after else f"{_sentence(self._because(state))}:"
         elif after:
@@ -236,11 +239,12 @@ class _Turn:
         if "year" in query.lift:
             changes |= {"years": None}
         if query.only:
-            wanted = {name for group in query.only for name in group}
-            changes |= {"only": query.only, "without": tuple(name for name in state.without if name not in wanted)}
+            asked = tuple(dict.fromkeys(query.only))[:MAX_NAMES]
+            wanted = {name for group in asked for name in group}
+            changes |= {"only": asked, "without": tuple(name for name in state.without if name not in wanted)}
         if query.without:
             kept = tuple(group for group in changes.get("only", state.only) if not set(group) & set(query.without))
-            changes |= {"only": kept, "without": tuple(dict.fromkeys((*state.without, *query.without)))}
+            changes |= {"only": kept, "without": tuple(dict.fromkeys((*state.without, *query.without)))[:MAX_NAMES]}
         if query.years:
             changes |= {"years": query.years}
         if query.n is not None:

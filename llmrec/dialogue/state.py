@@ -19,10 +19,11 @@ MAX_ITEMS = 500  # liked or left out; the oldest are forgotten
 MAX_LIST = 100  # items of one list
 MAX_SHOWN = 1000  # items of one list and all its continuations
 MAX_UNDO = 20
+MAX_NAMES = 100  # of categories in one filter
 
 Item = Annotated[str, Field(max_length=1000)]
 Items = Annotated[tuple[Item, ...], Field(max_length=MAX_SHOWN)]
-Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=100)]
+Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=MAX_NAMES)]
 Year = Annotated[int, Field(ge=0, le=9999)]
 
 
@@ -44,7 +45,7 @@ class State(Section):
     """The history, oldest first."""
     excluded: Items = ()
     """Never offered."""
-    only: Annotated[tuple[Names, ...], Field(max_length=100)] = ()
+    only: Annotated[tuple[Names, ...], Field(max_length=MAX_NAMES)] = ()
     """Categories: one of every group must hold."""
     without: Names = ()
     """Categories that are left out."""
@@ -125,10 +126,13 @@ def load_session(path: Path, domain: str, catalog: Catalog) -> Session:
 
 
 def save_session(session: Session, path: Path) -> None:
-    """Whole or not at all.  Raises: DataError where the disk refuses."""
+    """Whole or not at all; what is too long for a file forgets its oldest past.  Raises: DataError where the disk
+    refuses."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(session.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        while len(text := f"{session.model_dump_json(indent=1)}\n".encode()) > MAX_BYTES and session.past:
+            session = session.model_copy(update={"past": session.past[1:]})
+        partial.write_bytes(text)
         partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}; name another --session file") from None

@@ -105,9 +105,9 @@ class Output:
             facts: said in the manifest and not compared.
         Raises: JobError naming what differs, and the way out; or where files are missing or changed.
         """
-        found = read_manifest(self.folder)
+        found = None if restart else read_manifest(self.folder)
         made = json.loads(json.dumps(made_from))
-        if found is None or restart:
+        if found is None:
             # The new job's id comes first: whatever a kill leaves of the old one then counts for nothing.
             self.manifest = {"format": FORMAT, "job": secrets.token_hex(8), "made_from": made, **facts,
                              "started": _now(), "finished": None}  # fmt: skip
@@ -212,7 +212,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise JobError(f"{folder / MANIFEST}: cannot be read: {error}") from None
+        raise JobError(f"{folder / MANIFEST}: cannot be read: {error}; give --restart to begin anew") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise JobError(f"{folder / MANIFEST}: not of format {FORMAT}, which this version reads; give --restart")
     return values

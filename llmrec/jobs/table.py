@@ -9,6 +9,8 @@ import csv
 import hashlib
 import io
 import json
+import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +151,7 @@ class Table:
             opened = self.fs.open(file, mode)
             with opened if compression is None else _decompressed(opened, file) as raw:
                 yield raw if self.reader == "parquet" else io.BufferedReader(raw, 1 << 20)
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
             raise JobError(f"{file}: cannot be read: {error}") from None
 
 
@@ -264,5 +266,15 @@ def _parquet_rows(parquet: pq.ParquetFile, columns: Sequence[str], skip: int) ->
     while groups and skip >= parquet.metadata.row_group(groups[0]).num_rows:
         skip -= parquet.metadata.row_group(groups.pop(0)).num_rows
     batches = parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=there)
-    rows = (row for batch in batches for row in batch.to_pylist())
-    yield from islice(rows, skip, None)
+    yield from islice((row for batch in batches for row in _plain_rows(batch)), skip, None)
+
+
+def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:  # one text is none: its row is the reject, not the file
+        for number in range(batch.num_rows):
+            try:
+                yield from batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield f"not UTF-8: {error.reason}"

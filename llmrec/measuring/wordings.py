@@ -13,7 +13,7 @@ from rich.progress import Progress
 from llmrec import config
 from llmrec.choices.search import listed
 from llmrec.data.split import queries
-from llmrec.errors import DataError, PromptError
+from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.evaluate import sampled as sampled_users
 from llmrec.measuring import interest as interests
 from llmrec.measuring.after_list import Person, World, in_blocks, sampled
@@ -54,6 +54,8 @@ def trial(task: str, recipe: config.Recipe, edited: Template, settings: config.W
     Raises: AdapterError where it has not learned the task; PromptError where `edited` asks for other choices; DataError
         where there is nothing to validate on.
     """
+    if task not in TRIALS:
+        raise PromptError(f"{task}: its wordings cannot be measured{did_you_mean(task, TRIALS)}")
     return TRIALS[task](recipe, edited, settings, prior)
 
 

@@ -220,7 +220,7 @@ def read_json(file: Path) -> dict[str, Any]:
         if file.stat().st_size > MAX_CARD_BYTES:
             raise AdapterError(f"{file}: larger than {MAX_CARD_BYTES} bytes")
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{file}: cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise AdapterError(f"{file}: a JSON object is expected")

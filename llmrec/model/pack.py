@@ -21,6 +21,7 @@ from llmrec.model import adapter, verify
 
 MAX_ENTRIES = 128
 MAX_BYTES = 2_200_000_000  # unpacked, headers included
+MAX_HEADER = 65_536  # of an extended header
 _BLOCK = 1 << 20
 MADE = ("README.md", "recipe.yaml")  # written from the card, whatever the folder holds
 
@@ -124,12 +125,23 @@ class _Limited(io.RawIOBase):
         return data
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry whose extended headers (long names, times) are short: they are read into memory whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        entry = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        if entry.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and entry.size > MAX_HEADER:
+            raise AdapterError(f"a header of {entry.size:,} bytes, at most {MAX_HEADER:,}")
+        return entry
+
+
 def _read_tar(archive: Path, folder: Path) -> None:
     """Only what an adapter may hold, written by us under known names: links, devices and paths have no way in."""
     try:
         with (
             gzip.open(archive, "rb") as stream,
-            tarfile.open(fileobj=_Limited(stream, MAX_BYTES), mode="r|") as tar,  # type: ignore[call-overload]
+            tarfile.open(fileobj=_Limited(stream, MAX_BYTES), mode="r|", tarinfo=_Entry) as tar,  # type: ignore[call-overload]
         ):
             tops: set[str] = set()
             for count, member in enumerate(tar, 1):
@@ -156,7 +168,7 @@ def _read_tar(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(content, out, _BLOCK)
     except AdapterError as error:
         raise AdapterError(f"{archive}: {error}; nothing was imported") from None
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, ValueError, RecursionError) as error:
         raise AdapterError(f"{archive}: not a whole .tar.gz ({error}); fetch or export it again") from None
 
 

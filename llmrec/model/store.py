@@ -79,10 +79,7 @@ def serve(domain: str, version: str) -> str | None:
             if (current / "recipe.yaml").is_file():
                 shutil.copyfile(current / "recipe.yaml", copy / "recipe.yaml")
             exchange(copy, current)
-        past = [name for name in history(domain) if name in versions(domain)]
-        if before and past[-1:] != [before]:
-            past.append(before)
-        adapter.write_json(kept(domain) / "history.json", {"served": [*past, version]})
+        _note(domain, before, version)
     return before
 
 
@@ -103,7 +100,8 @@ def back(domain: str) -> str:
 @contextmanager
 def rewritten(folder: Path) -> Iterator[Path]:
     """A copy of `folder` to write into, empty where there is none yet; in the end it takes the place of `folder` in
-    one step, so that a reader finds what was there or what is new, whole.  After an error nothing has changed."""
+    one step, so that a reader finds what was there or what is new, whole.  After an error nothing has changed.  A
+    domain's adapter that is replaced is kept as a version, to roll back to."""
     folder = folder.resolve()  # a link stays one
     folder.parent.mkdir(parents=True, exist_ok=True)
     above = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
@@ -114,10 +112,16 @@ def rewritten(folder: Path) -> Iterator[Path]:
         else:
             copy.mkdir()
         yield copy
-        if folder.is_dir():
-            exchange(copy, folder)
-        else:
+        if not folder.is_dir():
             copy.rename(folder)
+        elif folder.parent == (config.project() / "adapters").resolve():
+            with lock(folder.name):
+                before = _keep_served(folder.name)
+                exchange(copy, folder)
+                if before:
+                    _note(folder.name, before, str(served(folder.name)))
+        else:
+            exchange(copy, folder)
     finally:
         shutil.rmtree(above, ignore_errors=True)
 
@@ -168,6 +172,25 @@ def exchange(a: Path, b: Path) -> None:
         between.rename(b)
         raise
     between.rename(a)
+
+
+def _keep_served(domain: str) -> str | None:
+    """Keeps what is served; None where that is nothing, or nothing whole.  Returns: its digest."""
+    try:
+        before = served(domain)
+        if before:
+            adapter.check(config.adapter_folder(domain))
+    except AdapterError:
+        return None
+    return keep(domain, config.adapter_folder(domain)) if before else None
+
+
+def _note(domain: str, before: str | None, now: str) -> None:
+    """Writes down that `now` is served after `before`."""
+    past = [name for name in history(domain) if name in versions(domain)]
+    if before and past[-1:] != [before]:
+        past.append(before)
+    adapter.write_json(kept(domain) / "history.json", {"served": [*past, now]})
 
 
 @contextmanager

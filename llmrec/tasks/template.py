@@ -147,7 +147,7 @@ class Template(Section):
         content = _read(path)
         try:
             values = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise PromptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise PromptError(f"{path}: a mapping is expected, not {type(values).__name__}")
