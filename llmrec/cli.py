@@ -179,7 +179,7 @@ def train(
 
     An interrupted run goes on from its last checkpoint.
 
-    Example: llmrec train movies fit.epochs=1 lora.rank=32 --out /tmp/movies
+    Example: llmrec train movies-lists fit.epochs=1 lora.rank=32 --out /tmp/lists
     """
     recipe = _recipe(domain, overrides)
     from llmrec.train import train as run
