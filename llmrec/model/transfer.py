@@ -49,7 +49,7 @@ def start(recipe: Recipe, base: BaseModel) -> Start | None:
     if recipe.init_from is None:
         return None
     folder = find(recipe.init_from)
-    if not (folder / adapter.CARD).is_file():
+    if (folder / "recipe.yaml").is_file() and not (folder / adapter.CARD).is_file():
         raise AdapterError(
             f"{folder}: not trained yet, and init_from={recipe.init_from} starts from it; run `llmrec train "
             f"{recipe.init_from}` first, or start from the base model with init_from=null"
