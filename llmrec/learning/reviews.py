@@ -41,7 +41,8 @@ class ReviewLearner:
             labelled(reviews.part(part), template, self.asking.labels) for part in ("train", "valid")
         )
         self.validates = len(self.valid) > 0
-        self._asked = sampled(self.valid, recipe.fit.valid_users, recipe.fit.seed)
+        asked = recipe.fit.valid_users
+        self._asked = sampled(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
 
     def rows(self, variant: int) -> list[Row]:
         settings = self.recipe.tasks[self.name]
@@ -77,8 +78,8 @@ class ReviewLearner:
                 "shift": self._shift().tolist(),
                 "temperature": temperature,
                 "valid": len(true),
-                "ece_before": ece(tempered(log_p, 1.0), true),
-                "ece_after": ece(tempered(log_p, temperature), true),
+                "ece_before": ece(tempered(log_p, 1.0), true) if len(true) else None,
+                "ece_after": ece(tempered(log_p, temperature), true) if len(true) else None,
             }
         }
 
