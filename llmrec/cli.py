@@ -421,7 +421,7 @@ def review(
 
     Example: llmrec review fashion "Too tight, and it itches."
 
-    Example: llmrec review fashion-classes "The hem drags on the floor." --task item_class
+    Example: llmrec review fashion "The hem drags on the floor." --task item_class
     """
     from llmrec import review as verb
 

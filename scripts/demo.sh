@@ -20,4 +20,5 @@ run explain movies "Heat" --user 42
 run chat movies --say "something like Fargo, but a comedy from the 90s, -n 3" --say "why the first?" --say "what do I like?"
 run review movies "Far too long, and nobody to care for." "The best evening in years."
 run review fashion "Too tight, and it itches." "The softest dress I own, I wear it every week."
+run review fashion "The hem drags on the floor." "Warm, but the sleeves pill." --task item_class
 run evaluate smoke

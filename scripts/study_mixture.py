@@ -96,7 +96,9 @@ def study(out: Path, seeds: Sequence[int], options: Sequence[str], overrides: Se
 
 def recipe(option: str, seed: int, overrides: Sequence[str]) -> config.Recipe:
     """The movies' recipe with the fashion's task, the budget, the overrides and the option on top."""
-    films, clothes = (config.read_yaml(ROOT / "adapters" / name / "recipe.yaml") for name in ("movies", "fashion"))
+    films, clothes = (
+        config.read_yaml(ROOT / "adapters" / name / "recipe.yaml") for name in ("movies", "fashion-sentiment")
+    )
     values = {**films, "domain": "study", "tasks": {"next_item": {}, **clothes["tasks"]}, "licence": ""}
     epochs = config.section(config.Recipe, json.loads(json.dumps(values)), (*BUDGET, *overrides)).fit.epochs
     own = tuple(text.replace("HALF", str(epochs / 2)) for text in OPTIONS[option])
