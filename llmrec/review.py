@@ -94,9 +94,12 @@ def print_table(found: Sequence[Judgement], console: Console | None = None) -> N
     table = Table(box=None, pad_edge=False)
     names = list(found[0].p)
     few = len(names) <= FEW
-    if found[0].broad:
-        table.add_column("about", no_wrap=True)
-    table.add_column("label", no_wrap=True, min_width=max(map(len, names)) if few else None)
+    shown = names if few else [one.label for one in found]
+    if found[0].broad:  # what is narrow is never cut: the text and what else it may be give way
+        table.add_column(
+            "about", no_wrap=True, min_width=max(len(name) for one in found for name in one.broad or ()) + 5
+        )
+    table.add_column("label", no_wrap=True, min_width=max(map(len, shown)))
     for name in names if few else ["p"]:
         table.add_column(name, no_wrap=True, min_width=max(len(name), 6), justify="right")
     if not few:

@@ -1,6 +1,6 @@
 """Each task alone, jointly, and the balance between them: adapters trained on different tasks, on the same examples.
 
-    llmrec train movies init_from=null 'tasks=[interest]' --out /data/joint/interest  # one for each task, of equal budgets
+    llmrec train movies init_from=null 'tasks=[interest]' --out /data/joint/interest   # one for each, of equal budgets
     python scripts/joint.py movies joint=adapters/movies interest=/data/joint/interest --out /data/joint/table
 
 Every adapter is measured on every task of the recipe, also on those that it did not learn (marked *), so that the table
