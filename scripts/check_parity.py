@@ -103,10 +103,11 @@ def main() -> None:
         print(f"user {one['user']}: {one['places']} of {N} places differ, {one['nats']:.1e} nats")
     for one in texts_differ[:SHOWN]:
         print(f"user {one['user']}: vllm wrote {one['texts'][0]!r}, hf {one['texts'][1]!r}")
+    worst = max((one["nats"] for one in done), default=0)
+    told = f", {len(done) - len(texts_differ)} with the same greedy {args.tokens} tokens" if args.tokens else ""
     print(
         f"{len(done)} users: {len(done) - len(lists_differ)} with the same top {N} (largest difference of a score "
-        f"{max((one['nats'] for one in done), default=0):.1e} nats), {len(done) - len(texts_differ)} with the same "
-        f"greedy {args.tokens} tokens; {torch.get_num_threads()} threads"
+        f"{worst:.1e} nats){told}; {torch.get_num_threads()} threads"
     )
     gained = np.array([one["ndcg@10"] for one in done])
     difference = paired(gained[:, 0], gained[:, 1])
