@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from llmrec.errors import RecipeError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
 MAX_RECIPE_BYTES = 1_000_000
 VERSIONS = ".versions"  # in adapters/: versions of adapters that are kept
 
@@ -627,7 +628,7 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
                 raise RecipeError(f"{override}: '{parent}' is a value, not a section")
         try:
             place[leaf] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except NOT_YAML as error:
             raise RecipeError(f"{override}: not a YAML value: {' '.join(str(error).split())}") from None
     try:
         return kind.model_validate(values)
@@ -645,7 +646,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except NOT_YAML as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a mapping of settings is expected, not {type(values).__name__}")

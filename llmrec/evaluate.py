@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,12 +141,8 @@ def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
         from llmrec.recommender import Recommender
 
         name = adapter(world)
-        if name not in world.loaded:
-            for other in world.loaded.values():  # one model in memory at a time
-                engines.close(other.engine)
-            world.loaded.clear()
-            world.loaded[name] = Recommender.load(world.recipe, name, engine=world.suite.engine)
-        return LanguageModel(world.loaded[name], prior)
+        load = partial(Recommender.load, world.recipe, name, engine=world.suite.engine)
+        return LanguageModel(engines.alone(world.loaded, name, load), prior)
 
     return make
 

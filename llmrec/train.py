@@ -149,8 +149,6 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype:
         mode="json", exclude={"fit": {"checkpoint_minutes", "precision"}, "prior": {"kind"}, "licence": True}
     )
     settings["fit"]["precision"] = str(dtype)
-    if not recipe.lora.own:  # runs from before there were parts go on
-        del settings["lora"]["own"]
     meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
     text = json.dumps([settings, meanings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)

@@ -153,10 +153,8 @@ def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
 
 def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
     task = ReviewTask.build(model.recipe, _template(SENTIMENT), model.encoder)
-    train, part = (
-        reviews.labelled(source(model.recipe, SENTIMENT).part(split), task.template, task.labels)
-        for split in ("train", asked.split)
-    )
+    read = source(model.recipe, SENTIMENT)
+    train, part = (reviews.labelled(read.part(split), task.template, task.labels) for split in ("train", asked.split))
     part = reviews.sampled(part, asked.users, asked.seed)
     shift = reviews.shift(train["label"].to_numpy(), len(task.labels), model.recipe.tasks[SENTIMENT].balance)
     found = in_blocks(lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), SENTIMENT)

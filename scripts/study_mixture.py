@@ -112,9 +112,11 @@ def recipe(option: str, seed: int, overrides: Sequence[str]) -> config.Recipe:
 def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     """One training, or what it came to: metrics after the last step, mean losses and weights at the end, seconds."""
     settings = asked.model_dump(mode="json")
-    begin(folder, settings)
     if (folder / "result.json").is_file():
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        same(folder, result["recipe"], settings)
+        return result
+    begin(folder, settings)
     print(f"{folder.name} …", flush=True)
     base = base_model(asked.base_model)
     set_seed(asked.fit.seed)
@@ -155,11 +157,17 @@ def digest(rows: Sequence[Row], base: str, first_layer: int) -> str:
 
 def begin(folder: Path, settings: Any) -> None:
     """Notes what a run in `folder` is made with, so that it goes on with nothing else.  Raises: RecipeError."""
-    folder.mkdir(parents=True, exist_ok=True)
     note = folder / "made-with.json"
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise RecipeError(f"{folder}: made with other settings; name another --out, or delete it")
+    if note.is_file():
+        return same(folder, json.loads(note.read_text(encoding="utf-8")), settings)
+    folder.mkdir(parents=True, exist_ok=True)
     adapter.write_json(note, settings)
+
+
+def same(folder: Path, theirs: Any, ours: Any) -> None:
+    """Raises RecipeError where what lies in `folder` was made with other settings than `ours`."""
+    if theirs != ours:
+        raise RecipeError(f"{folder}: made with other settings; name another --out, or delete it")
 
 
 def share(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from joint import MEASURES, METRIC, Asked, Loaded, statistic
 from matplotlib import pyplot
-from study_mixture import begin, digest, interval, share
+from study_mixture import begin, digest, interval, same, share
 
 from llmrec import config
 from llmrec.data.split import histories
@@ -166,8 +166,7 @@ class Study:
     def result(self, folder: Path) -> dict[str, Any]:
         """What a finished run found.  Raises: RecipeError where it was made otherwise."""
         found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if found.pop("made_from") != self.made_from:
-            raise RecipeError(f"{folder}: made with other settings; name another --out, or delete it")
+        same(folder, found.pop("made_from"), self.made_from)
         return found
 
     def report(self) -> None:

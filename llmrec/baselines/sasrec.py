@@ -34,7 +34,7 @@ class SASRec(nn.Module):
         size = settings.dimension
         if size % settings.heads:
             raise RecipeError(f"sasrec.dimension={size} is not a multiple of sasrec.heads={settings.heads}")
-        self.items, self.length = items, settings.length
+        self.items, self.length, self.settings = items, settings.length, settings
         self.item = nn.Embedding(items + 1, size)  # the last is the start of a history
         self.place = nn.Embedding(settings.length, size)
         self.bias = nn.Parameter(torch.zeros(items))

@@ -31,11 +31,8 @@ SETTINGS = "settings"  # of the file's metadata
 class Teacher:
     """(1 - transitions) · the members' mean probability + transitions · that of the item-item transitions."""
 
-    def __init__(
-        self, members: Sequence[SASRec], transitions: Transitions, share: float, repeats: str, shape: config.SASRec
-    ) -> None:
+    def __init__(self, members: Sequence[SASRec], transitions: Transitions, share: float, repeats: str) -> None:
         self.members, self.transitions, self.share, self.repeats = members, transitions, share, repeats
-        self.shape = shape  # of the members
 
     @classmethod
     def fit(
@@ -58,7 +55,7 @@ class Teacher:
                 file.with_suffix(".writing").rename(file)
             members.append(member.eval())
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
-        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats, recipe.sasrec)
+        return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
 
     @classmethod
     def load(cls, file: Path, recipe: config.Recipe, dataset: Dataset, catalog: Catalog) -> Teacher:
@@ -88,7 +85,7 @@ class Teacher:
         if not members or any(member.items > len(catalog) for member in members):
             raise AdapterError(f"{file}: knows more items than the catalog has; restore the catalog or train again")
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
-        return cls(members, transitions, share, recipe.split.repeats, shape)
+        return cls(members, transitions, share, recipe.split.repeats)
 
     def save(self, file: Path) -> None:
         """The members' weights and how they are mixed, as safetensors: a recipe may change, the weight of a prior was
@@ -102,6 +99,11 @@ class Teacher:
         temporary = file.with_suffix(".writing")
         save_file(tensors, temporary, {SETTINGS: json.dumps(settings)})
         temporary.rename(file)
+
+    @property
+    def shape(self) -> config.SASRec:
+        """Of all members."""
+        return self.members[0].settings
 
     @property
     def popularity(self) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -23,10 +23,26 @@ def is_engine(name: str) -> bool:
     return name in ("hf", "vllm", "fake") or name.startswith(("http://", "https://"))
 
 
-def close(engine: Engine) -> None:
-    """Gives back what outlives an engine that nobody holds any more: a device's memory, connections."""
-    if callable(end := getattr(engine, "close", None)):
-        end()
+class Holder(Protocol):
+    """Whoever answers through an engine."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+H = TypeVar("H", bound=Holder)
+
+
+def alone(loaded: dict[str | None, H], name: str | None, load: Callable[[], H]) -> H:
+    """The one called `name` in `loaded`; where it is not there, what is gives back first what outlives it (a device's
+    memory, connections): one model in memory at a time."""
+    if name not in loaded:
+        for other in loaded.values():
+            if callable(close := getattr(other.engine, "close", None)):
+                close()
+        loaded.clear()
+        loaded[name] = load()
+    return loaded[name]
 
 
 def start(

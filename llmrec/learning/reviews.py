@@ -107,6 +107,10 @@ class ItemClass(ReviewLearner):
     name, metric, measured = "item_class", "class_accuracy", accuracy
 
 
+MEASURED = {one.name: one.measured for one in (ReviewSentiment, ItemClass)}
+"""What validation maximises, by task."""
+
+
 def labelled(reviews: pd.DataFrame, template: Template, labels: Sequence[str]) -> pd.DataFrame:
     """The reviews that have one of `labels`, with its number as `label`.  Raises: DataError where none has."""
     label = OF_REVIEWS[template.task].true(template, reviews, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # it imports torch
     from llmrec.recommender import Recommender
 
 FORMAT = 1  # of the parts; goes up where the same settings give other answers
-# Settings of a recipe that answers depend on, beside the data and the weights.
 BLOCK = 16  # people asked between two looks at the clock
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,12 +89,8 @@ class World:
         from llmrec.recommender import Recommender
 
         name = config.adapter_name(self.adapter) if trained and self.adapter else None
-        if name not in self._loaded:
-            for other in self._loaded.values():  # one model in memory at a time
-                engines.close(other.engine)
-            self._loaded.clear()
-            self._loaded[name] = Recommender.load(self.recipe, name, engine=self.settings.engine)
-        return self._loaded[name]
+        load = partial(Recommender.load, self.recipe, name, engine=self.settings.engine)
+        return engines.alone(self._loaded, name, load)
 
     def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
         """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,12 +56,8 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         from llmrec.engine import start as engines
         from llmrec.grounded import Writer
 
-        if name not in loaded:
-            for other in loaded.values():  # one model in memory at a time
-                engines.close(other.engine)
-            loaded.clear()
-            loaded[name] = Writer.load(recipe, settings.task, name, engine=settings.engine)
-        writer = loaded[name]
+        load = partial(Writer.load, recipe, settings.task, name, engine=settings.engine)
+        writer = engines.alone(loaded, name, load)
         write = writer.consensus if consensus else writer.write
         return lambda some: in_blocks(write, some, settings.task)
 

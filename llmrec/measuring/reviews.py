@@ -14,7 +14,7 @@ from llmrec import config
 from llmrec.data.reviews import Reviews, broader
 from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import ANSWERS, read_card
-from llmrec.metrics.classification import METRICS, fit_temperature, metrics, tempered
+from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, plain, resampled
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
 from llmrec.tasks import OF_REVIEWS
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # it imports torch
 MODELS = ("base", "base-few", "llm")  # judges that are the language model
 FORMAT = 2  # of the parts; goes up where the same settings give other answers
 
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""(examples, labels) log p or p, and true labels (examples,) → a number, more is better."""
 Judging = Callable[[pd.DataFrame], np.ndarray]
 """Labelled reviews → (reviews, labels) probabilities."""
 
@@ -33,7 +35,7 @@ Judging = Callable[[pd.DataFrame], np.ndarray]
 def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.judge import source
-    from llmrec.learning.reviews import balanced, labelled, pairs, sampled
+    from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled
 
     recipe = config.load_recipe(settings.domain)
     reviews = source(recipe, settings.task)
@@ -53,7 +55,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
 
     groups, group = broader(labels, settings.level)
     train, valid, asked = (part.assign(label=group[part["label"]]) for part in (train, valid, asked))
-    aim = "macro_f1" if settings.task == "review_sentiment" else "accuracy"  # as training chooses a checkpoint
+    aim = MEASURED[settings.task]
     true = asked["label"].to_numpy()
     if "tfidf" in settings.judges and train["label"].nunique() < 2:
         raise DataError(f"{recipe.domain}: all training reviews have one label; nothing can be told apart")
@@ -162,7 +164,7 @@ def _majority(true: np.ndarray, labels: int) -> Judging:
     return lambda asked: np.tile(share, (len(asked), 1))
 
 
-def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: str, seed: int) -> Judging:
+def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: Metric, seed: int) -> Judging:
     """Words and pairs of words, weighted, under a logistic regression.  Whether it counts all labels alike or all
     reviews is chosen by `aim` on validation, and one temperature fitted there, as a trained model's is."""
     try:
@@ -184,7 +186,7 @@ def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: str, seed
         for weight in ("balanced", None)
     ]
     true = valid["label"].to_numpy()
-    best = max(weighings, key=lambda one: METRICS[aim](log_p(one, valid), true) if len(true) else 0.0)
+    best = max(weighings, key=lambda one: aim(log_p(one, valid), true) if len(true) else 0.0)
     temperature = fit_temperature(log_p(best, valid), true)
     return lambda asked: tempered(log_p(best, asked), temperature)
 

@@ -21,7 +21,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from llmrec.config import Section
+from llmrec.config import NOT_YAML, Section
 from llmrec.errors import PromptError, did_you_mean
 
 MAX_FILE_BYTES = 100_000
@@ -147,7 +147,7 @@ class Template(Section):
         content = _read(path)
         try:
             values = yaml.safe_load(content)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except NOT_YAML as error:
             raise PromptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise PromptError(f"{path}: a mapping is expected, not {type(values).__name__}")
