@@ -13,9 +13,10 @@ import numpy as np
 from llmrec import assets, config
 from llmrec.data.pairs import Example, Item, Pairs
 from llmrec.data.records import one_line, paragraphs
+from llmrec.data.sentences import sentences
 from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, RecipeError
-from llmrec.metrics.text import words
+from llmrec.metrics.text import Names, words
 from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
 from llmrec.tasks import grounded as task
@@ -66,6 +67,8 @@ class Writer:
     engine: Engine
     adapter: str | None
     card: dict[str, Any]
+    facts: Names
+    """What counts as a fact in a text."""
 
     @classmethod
     def load(cls, recipe: config.Recipe, name: str, adapter: str | None, *, engine: str = "hf") -> Writer:
@@ -78,10 +81,33 @@ class Writer:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {name} among its tasks")
         opened = Opened.of(recipe, adapter, engine)
         asking = Asking(recipe, opened.wording(name), opened.encoder)
-        return cls(asking, opened.start(), adapter, opened.card)
+        return cls(asking, opened.start(), adapter, opened.card, facts(source(recipe, name)))
 
     def write(self, examples: Sequence[Example], wording: int = 0) -> list[str]:
-        """A reply of whole sentences on one line for each; empty where none ends."""
+        """A reply for each, on one line: whole sentences that name no item and no number but those it was told.
+
+        Where none is left the other wordings that were learned are tried, in order; it is empty where none is left of
+        any.
+        """
+        others = [one for one in self.asking.template.wordings(held_out=False) if one != wording]
+        replies = [""] * len(examples)
+        for asked in (wording, *others):
+            left = [i for i, reply in enumerate(replies) if not reply]
+            for i, text in zip(left, self._said([examples[i] for i in left], asked), strict=True):
+                replies[i] = self.held(text, examples[i].told)
+        return replies
+
+    def held(self, text: str, told: str) -> str:
+        """`text` without the sentences that name an item or number which `told` does not."""
+        known = {*self.facts.facts(told)}
+        if known.issuperset(self.facts.facts(text)):
+            return text
+        return " ".join(one for one in sentences(text) if known.issuperset(self.facts.facts(one)))
+
+    def _said(self, examples: Sequence[Example], wording: int) -> list[str]:
+        """What the model writes, up to the end of its last sentence."""
+        if not examples:
+            return []
         prompts = [Prompt(self.asking.header(example, wording), self.adapter) for example in examples]
         said = self.engine.generate(prompts, max_tokens=self.asking.settings.max_tokens, stop=("\n",))
         return [plain(whole([one_line(text, limit=10_000)])) for text in said]
@@ -110,6 +136,11 @@ def source(recipe: config.Recipe, name: str) -> Pairs:
     if settings is None or settings.data is None:
         raise RecipeError(f"{recipe.domain}: tasks.{name}.data: say where the texts are")
     return _read(settings.data.model_dump_json())
+
+
+def facts(pairs: Pairs) -> Names:
+    """Finds facts in texts: titles of items, whose capitals count, and numbers (`Names.facts`)."""
+    return Names({item.title for item in pairs.items.values()}, cased=True)
 
 
 @dataclass(frozen=True)

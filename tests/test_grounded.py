@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from typer.testing import CliRunner
 from llmrec import cli, config
 from llmrec.baselines.sentences import nearest
 from llmrec.data.pairs import Example, Item, sampled
+from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, PromptError, RecipeError
-from llmrec.grounded import Asking, Writer, examples, most_alike, source
+from llmrec.grounded import Asking, Writer, examples, facts, most_alike, source
 from llmrec.learning import learners
 from llmrec.measuring import measure
 from llmrec.model.encode import Encoder
@@ -85,6 +88,11 @@ def test_the_nearest_text() -> None:
     assert nearest(["thai food", "live music", "music"], ["some live music", "food", "…"]).tolist() == [1, 0, 0]
 
 
+def letters(number: int) -> str:
+    """Of a number: what no rule takes for a fact."""
+    return chr(ord("a") + number % 26) * (1 + number // 26)
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose texts say the colour of an item, and of what a person chose."""
@@ -96,7 +104,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["Heat", "Fargo", "Seven"]
     rows = [
         {"user_id": f"u{u}", "item_id": f"i{(7 * u + 3 * k) % 30}", "title": f"{words[u % 3]} {(7 * u + 3 * k) % 30}",
-         "about": words[u % 3], "person": f"Toy {words[u % 3]} {u}.", "review": f"{words[u % 3]} Story {u} {k}."}
+         "about": words[u % 3], "person": f"Toy {words[u % 3]} {letters(u)}.",
+         "review": f"{words[u % 3]} Story {letters(u)} {letters(k)}."}
         for u in range(90)
         for k in range(2)
     ]  # fmt: skip
@@ -157,12 +166,32 @@ def test_a_reply_does_not_depend_on_what_is_asked_together(here: Path) -> None:
     assert writer.consensus(some)[0] in {writer.write(some[:1], wording)[0] for wording in (0, 1, 2)}
 
 
+def test_no_reply_names_what_it_was_not_told(here: Path) -> None:
+    recipe = config.load_recipe("shop")
+    pairs = source(recipe, EXPLANATION)
+    some = sampled(examples(pairs, EXPLANATION), "test", 3, seed=0)
+    mine = some[0].item.title
+    other = next(one.title for one in pairs.items.values() if one.title not in facts(pairs).facts(some[0].told))
+    rounds = [[f"Fine. {other} is next.", f"It is {other}.", "It is for you."], ["All 77 like it."], ["Others do."]]
+
+    class Fixed:
+        def generate(self, prompts: Sequence[Prompt], **_: object) -> list[str]:
+            texts = rounds.pop(0)
+            assert len(prompts) == len(texts)
+            return texts
+
+    writer = dataclasses.replace(Writer.load(recipe, EXPLANATION, "shop"), engine=Fixed())
+    assert writer.write(some) == ["Fine.", "Others do.", "It is for you."] and not rounds
+    assert writer.held(f"Like {mine}. Unlike {other}!  So be it.", some[0].told) == f"Like {mine}. So be it."
+    assert writer.held(f"As {mine} did, in  its way", some[0].told) == f"As {mine} did, in  its way"
+
+
 def test_people_of_the_texts_are_explained_to_and_summed_up(here: Path) -> None:
     run = CliRunner().invoke
     explained = run(cli.app, ["explain", "shop", "i7", "--user", "u1", "--json"])
     assert explained.exit_code == 0, explained.output
     found = json.loads(explained.output)
-    assert found["title"].endswith(" 7") and found["task"] == EXPLANATION and "Toy Fargo 1." in found["known"]
+    assert found["title"].endswith(" 7") and found["task"] == EXPLANATION and "Toy Fargo b." in found["known"]
     summed = run(cli.app, ["summarize", "shop", "--user", "u1"])
     assert summed.exit_code == 0 and "Fargo" in summed.output, summed.output
     for wrong, says in (

@@ -42,7 +42,7 @@ class ReviewLearner:
         )
         self.validates = len(self.valid) > 0
         asked = recipe.fit.valid_users
-        self._asked = sampled(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
+        self.asked = sampled(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
 
     def rows(self, variant: int) -> list[Row]:
         settings = self.recipe.tasks[self.name]
@@ -63,13 +63,13 @@ class ReviewLearner:
 
     def validate(self) -> dict[str, float]:
         measured = type(self).measured
-        return {self.metric: measured(self._log_p(self._asked), self._asked["label"].to_numpy())}
+        return {self.metric: measured(self.log_p(self.asked), self.asked["label"].to_numpy())}
 
     def finish(self, out: Path) -> dict[str, Any]:
         """What the balance of the examples has shifted, the temperature fitted on validation reviews, and the
         calibration error there before and after it."""
-        true = self._asked["label"].to_numpy()
-        log_p = self._log_p(self._asked)
+        true = self.asked["label"].to_numpy()
+        log_p = self.log_p(self.asked)
         temperature = fit_temperature(log_p, true)
         return {
             self.name: {
@@ -83,7 +83,8 @@ class ReviewLearner:
             }
         }
 
-    def _log_p(self, reviews: pd.DataFrame) -> np.ndarray:
+    def log_p(self, reviews: pd.DataFrame) -> np.ndarray:
+        """(reviews, labels) nats, with what the balance of the examples has shifted put back; not normalised."""
         self.engine.forget()
         found = self.asking.log_p(self.engine, pairs(reviews), "default")
         self.engine.forget()

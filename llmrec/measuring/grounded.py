@@ -18,7 +18,7 @@ from llmrec.errors import AdapterError
 from llmrec.evaluate import ANSWERS, read_card
 from llmrec.measuring.after_list import in_blocks
 from llmrec.metrics.significance import compared
-from llmrec.metrics.text import Names, faithfulness, measured
+from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts, Seconds, timed
 from llmrec.tasks.grounded import EXPLANATION
 from llmrec.tasks.template import Template
@@ -26,7 +26,7 @@ from llmrec.tasks.template import Template
 if TYPE_CHECKING:  # it imports torch
     from llmrec.grounded import Writer
 
-FORMAT = 1  # of the parts; goes up where the same settings give other replies
+FORMAT = 2  # of the parts; goes up where the same settings give other replies
 MODELS = ("base", "llm", "llm+consensus")  # writers that are the language model
 FEW = 3  # features or items that a template names
 NOTES = (
@@ -40,7 +40,7 @@ Writing = Callable[[Sequence[Example]], list[str]]
 
 def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
-    from llmrec.grounded import examples, source
+    from llmrec.grounded import examples, facts, source
 
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
@@ -91,7 +91,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         replies[name], seconds[name] = parts.get(name, made_from, make, lambda part: part["reply"].to_pylist())
 
     references = [example.text for example in asked]
-    names = Names({item.title for item in pairs.items.values()}, cased=True)
+    names = facts(pairs)
     known = [example.told for example in asked]
     wanted = [pairs.features.named(text) for text in references]
     backing = [{*pairs.features.named(text), *more} for text, more in zip(known, wanted, strict=True)]
