@@ -4,7 +4,8 @@
     python scripts/joint.py movies joint=adapters/movies interest=/data/joint/interest --out /data/joint/table
 
 Every adapter is measured on every task of the recipe, also on those that it did not learn (marked *), so that the table
-says who helps whom, too.  What is measured, higher is better:
+says who helps whom, too; with --learned only on those that it did, for more examples in the same time.  What is
+measured, higher is better:
 
 - next_item: NDCG@10 over the whole catalog, of each user;
 - interest: the probability of what each user chose next, exp(sum of true shares times log p);
@@ -187,9 +188,10 @@ def interval(values: Sequence[float], whole: float) -> dict[str, float]:
 
 
 def joint(
-    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000
+    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000, learned: bool = False
 ) -> dict[str, Any]:  # fmt: skip
-    """Measures the adapters in `folders`, by name, on every task of the recipe; see this file's docstring.
+    """Measures the adapters in `folders`, by name, on every task of the recipe, or that they have learned; see this
+    file's docstring.
 
     Raises: AdapterError for a folder without an adapter, of another base, split or wording; DataError.
     """
@@ -206,6 +208,8 @@ def joint(
             return pa.Table.from_pandas(MEASURES[task](loaded[0], asked), preserve_index=False), {}
 
         for task in tasks:
+            if learned and task not in cards[name]["loss"]:
+                continue
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": task, "split": asked.split,
                 "users": asked.users, "seed": asked.seed, "wording": _template(task).digest,
@@ -216,15 +220,19 @@ def joint(
             )
     measured: dict[str, Any] = {name: {} for name in folders}
     differences = []
+    examples: dict[str, int] = {}
     for task in tasks:
-        units = {tuple(records[name, task]["unit"]) for name in folders}
+        asked_of = [name for name in folders if (name, task) in records]
+        units = {tuple(records[name, task]["unit"]) for name in asked_of}
+        if not units:
+            continue
         assert len(units) == 1, f"{task}: adapters were asked about different examples"
-        size = len(units.pop())
+        examples[task] = size = len(units.pop())
         rng = np.random.default_rng(asked.seed)
         draws, whole = [rng.integers(size, size=size) for _ in range(samples)], np.arange(size)
-        of = {name: statistic(records[name, task]) for name in folders}
-        drawn = {name: np.array([of[name](draw) for draw in draws]) for name in folders}
-        for name in folders:
+        of = {name: statistic(records[name, task]) for name in asked_of}
+        drawn = {name: np.array([of[name](draw) for draw in draws]) for name in asked_of}
+        for name in asked_of:
             measured[name][task] = interval(drawn[name], of[name](whole)) | {"learned": task in cards[name]["loss"]}
         for single in [name for name in folders if [*cards[name]["loss"]] == [task]]:
             for several in [name for name in folders if len(cards[name]["loss"]) > 1 and task in cards[name]["loss"]]:
@@ -242,8 +250,7 @@ def joint(
             name: {"weights": card["weights"], "tasks": list(card["loss"]), "steps": card.get("steps")}
             for name, card in cards.items()
         },
-        "examples": {task: len(records[next(iter(folders)), task]) for task in tasks},
-        "measured": measured, "differences": differences,
+        "examples": examples, "measured": measured, "differences": differences,
     }  # fmt: skip
     write_text(markdown(results), out / "joint.md")
     write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / "joint.json")
@@ -255,9 +262,10 @@ def markdown(results: dict[str, Any]) -> str:
     tasks = list(results["examples"])
     head = ["adapter", *(f"{task}: {METRIC[task]}" for task in tasks)]
     lines = [
-        [name, *(f"{_three(found[task])}{'' if found[task]['learned'] else ' *'}" for task in tasks)]
+        [name, *(f"{_three(found[task])}{'' if found[task]['learned'] else ' *'}" if task in found else ""
+                 for task in tasks)]
         for name, found in results["measured"].items()
-    ]
+    ]  # fmt: skip
     asked = ", ".join(f"{count:,} of {task}" for task, count in results["examples"].items())
     blocks = [
         f"# {results['domain']}: each task alone and jointly\n\nSplit {results['split']}; examples: {asked}; with 95% "
@@ -324,6 +332,7 @@ def main() -> None:
     parser.add_argument("adapters", nargs="+", metavar="NAME=FOLDER")
     parser.add_argument("--split", choices=("valid", "test"), default="test")
     parser.add_argument("--users", type=int, default=200, help="or reviews, of each task; 0 asks all")
+    parser.add_argument("--learned", action="store_true", help="only tasks that an adapter has learned")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of what is measured; goes on where it is begun")
@@ -336,7 +345,7 @@ def main() -> None:
                 raise DataError(f"{word}: write adapters as name=folder")
             folders[config.checked_name(name, "adapter")] = Path(folder)
         asked = Asked(config.load_recipe(args.domain), args.split, args.users, args.seed)
-        joint(asked, folders, args.out, samples=args.samples)
+        joint(asked, folders, args.out, samples=args.samples, learned=args.learned)
     except LlmrecError as error:
         raise SystemExit(f"error: {error}") from None
     print((args.out / "joint.md").read_text(encoding="utf-8"))

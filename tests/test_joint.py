@@ -53,6 +53,10 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
         assert results["measured"]["joint"][name]["low"] > results["measured"]["alone"][name]["high"]
     table = (tmp_path / "out" / "joint.md").read_text()
     assert "| joint - alone | interest: interest_p |" in table and "*" in table
+    fewer = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100, learned=True)
+    assert fewer["differences"] == results["differences"] and fewer["measured"]["joint"] == results["measured"]["joint"]
+    assert [*fewer["measured"]["alone"]] == ["interest"]
+    assert "*" not in (tmp_path / "out" / "joint.md").read_text().split("|", 1)[1]
 
 
 def test_labels_are_measured_over_what_is_drawn() -> None:
