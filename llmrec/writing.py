@@ -17,9 +17,8 @@ from llmrec.choices.search import Choices, rank
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
-from llmrec.tasks.template import Name
+from llmrec.tasks.template import OPENS, Name
 
-OPENS = {"item": "[", "category": "<"}  # the last character before a name, by kind
 KINDS = {mark: kind for kind, mark in OPENS.items()}
 MAX_TEXT = 48  # tokens between two names
 MAX_REPLY = 128  # tokens; a reply that has as many names nothing more

@@ -158,11 +158,14 @@ def remote(server: str, served: Served) -> Iterator[Any]:
     """The engine that asks `server`."""
     import tiny
 
+    from llmrec.config import Serve
     from llmrec.engine.remote import RemoteEngine
     from llmrec.engine.serving import base_name
     from llmrec.model.load import base_model
 
-    engine = RemoteEngine(server, base_name(base_model(str(served.base))), tiny.tokenizer("gpt2"), served.adapters)
+    engine = RemoteEngine(
+        server, base_name(base_model(str(served.base)), Serve()), tiny.tokenizer("gpt2"), served.adapters
+    )
     yield engine
     engine.close()
 

@@ -281,7 +281,8 @@ def test_what_cannot_be_trained_or_served_is_refused_before_the_first_step(tmp_p
         )  # fmt: skip
     with pytest.raises(RecipeError, match="no training rows"):
         Plan([[]], SETTINGS)
-    for bad in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"r": 12}, {"bias": "all"}, {"peft_type": "IA3"}):
+    for bad in ({"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"r": 12}, {"bias": "all"}, {"peft_type": "IA3"},
+                {"layers_to_transform": [0]}, {"layers_pattern": "layers"}, {"r": True}, {"r": 16.0}):  # fmt: skip
         assert adapter.unservable({"peft_type": "LORA", "r": 8} | bad)
     assert not adapter.unservable({"peft_type": "LORA", "r": 8})
     with pytest.raises(AdapterError, match="no trained adapter"):

@@ -296,6 +296,20 @@ def test_a_domain_of_reviews_alone_is_prepared_and_verified(here: Path, home: Pa
     assert verified.exit_code == 0 and "catalog" not in verified.output, verified.output
 
 
+def test_an_adapter_says_that_todays_wording_is_another(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prompt = here / "prompts" / "review_sentiment.yaml"
+    before = prompt.read_text()
+    Judge.load(config.load_recipe("shop"), "shop")
+    assert "today's prompts" not in caplog.text
+    try:
+        prompt.write_text(before.replace("positive?", "positive, then?", 1))
+        assert prompt.read_text() != before
+        Judge.load(config.load_recipe("shop"), "shop")
+    finally:
+        prompt.write_text(before)
+    assert "shop answers with the wording it was trained on" in caplog.text and "(review_sentiment)" in caplog.text
+
+
 def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = review("shop", ["Toy Story 7 Heat", "Toy Story 300 Suspects"])
     assert [one.label for one in found] == ["negative", "positive"]

@@ -21,7 +21,7 @@ from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks.lint import lengths, lint
-from llmrec.tasks.saved import changes, outdated, saved_prompts
+from llmrec.tasks.saved import Change, changes, outdated, saved_prompts
 from llmrec.tasks.template import Template
 
 ROOT = Path(__file__).parent.parent
@@ -218,6 +218,37 @@ def test_rewording_and_a_version_that_was_forgotten(tmp_path: Path):
     assert changes(template(tmp_path / "old"), template(tmp_path / "new", user=users[1:]))[0].what.startswith(
         "wording 1"
     )
+
+
+def test_nothing_that_means_something_else_is_called_harmless(tmp_path: Path):
+    def summary(name: str, **changed: object) -> Template:
+        values = yaml.safe_load((ROOT / "prompts" / "interest_summary.yaml").read_text()) | changed
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "interest_summary.yaml").write_text(yaml.safe_dump(values))
+        return Template.load(tmp_path / name / "interest_summary.yaml")
+
+    old = summary("old")
+    for name, changed, what in [
+        ("reworded", {"replies": ["You like {{ top }}.", *old.replies[1:]]}, "replies: 1 new, 1 gone"),
+        ("order", {"replies": [*old.replies[::-1]]}, "replies: in another order"),
+        ("alone", {"follows": "", "system": old.system or "You sum up."}, "follows"),
+    ]:
+        new = summary(name, **changed)
+        found = [change.what for change in changes(old, new) if change.behaves]
+        assert old.meaning != new.meaning and what in found
+    assert changes(old, summary("facts", facts=[*old.facts, "latest" if "latest" not in old.facts else "place"])) == [
+        Change(f"facts: {', '.join(old.facts)} → {', '.join([*old.facts, 'place'])}", "no model reads it", False)
+    ]
+
+
+def test_replies_are_read_before_a_training(tmp_path: Path):
+    values = yaml.safe_load((ROOT / "prompts" / "interest_summary.yaml").read_text())
+    values["replies"] = [values["replies"][0], "[really] {{ top }}.", values["replies"][0], "So <b>{{ top }}</b>."]
+    (tmp_path / "interest_summary.yaml").write_text(yaml.safe_dump(values))
+    found = {finding.where: finding.says for finding in lint(Template.load(tmp_path / "interest_summary.yaml"))}
+    assert "'[' opens a name" in found["replies.1"] and "'<' opens a name" in found["replies.3"]
+    assert found["replies.2"] == "says the same as reply 0"
+    assert not [one for one in lint(Template.load(ROOT / "prompts" / "interest_summary.yaml")) if one.grave]
 
 
 def test_diff(project: Path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -92,13 +92,16 @@ def test_nobody_there() -> None:
 class Odd(BaseHTTPRequestHandler):
     """A server that lists the model and then answers with what it was told to."""
 
-    status, body = 200, b"{}"
+    status, body, busy = 200, b"{}", 0
+    asked: ClassVar[list[dict[str, Any]]] = []
 
     def do_GET(self) -> None:
         self._say(200, json.dumps({"data": [{"id": "base", "max_model_len": 100}]}).encode())
 
     def do_POST(self) -> None:
-        self._say(self.status, self.body)
+        type(self).asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        busy = len(self.asked) <= self.busy
+        self._say(503 if busy else self.status, b"{}" if busy else self.body)
 
     def _say(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -120,6 +123,19 @@ def odd() -> Iterator[str]:
     listening.server_close()
 
 
+def test_a_busy_server_is_asked_again_and_nothing_is_left_to_its_defaults(odd: str) -> None:
+    said = {"index": 0, "logprobs": {"top_logprobs": [{f"token_id:{token}": -1.0 for token in SOME.tolist()}]}}
+    Odd.status, Odd.body = 200, json.dumps({"choices": [said], "usage": {"prompt_tokens": 3}}).encode()
+    Odd.busy, Odd.asked = 2, []
+    engine = RemoteEngine(odd, "base", None)
+    [log_p] = engine.branch([Node(Prompt((5, 6)), (), SOME)])
+    np.testing.assert_allclose(log_p, -np.log(len(SOME)), atol=1e-6)
+    assert len(Odd.asked) == 3 and Odd.asked[0] == Odd.asked[2]
+    assert Odd.asked[0]["repetition_penalty"] == Odd.asked[0]["top_p"] == 1 and Odd.asked[0]["temperature"] == 0
+    Odd.busy = 0
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
@@ -128,6 +144,7 @@ def odd() -> Iterator[str]:
         (200, b"<html>", "none of vLLM's"),
         (200, b'{"choices": [], "usage": {"prompt_tokens": 3}}', "0 answers to 1 prompts"),
         (400, b'{"error": {"message": "too\\nlong"}}', "400: too long"),
+        (400, b'["no"]', "400: \\['no'\\]"),
         (500, b"Internal Server Error", "500: Internal Server Error"),
     ],
 )

@@ -351,6 +351,10 @@ def test_only_users_whose_history_changed(world, tmp_path):
     assert counts["unchanged"] == USERS  # the latest that has a user counts
     counts, *_ = done(job(tmp_path, source, since=[first, tmp_path / "second"]), tmp_path / "third")  # still
 
+    named = csv(tmp_path, "user_id,exclude", *(f"u{i},i{1 if i < 2 else ''}".removesuffix("i") for i in range(USERS)))
+    counts, answers, _ = done(job(tmp_path, named, since=[first, tmp_path / "second"]), tmp_path / "excluding")
+    assert [answer["user_id"] for answer in answers] == ["u0", "u1"]  # what may be offered has changed for these two
+
     with pytest.raises(JobError, match="made with other settings.*n: 3, now 5.*without --since"):
         done(job(world, source, since=[first], n=5), tmp_path / "fourth")
     done(job(world, source, n=5), tmp_path / "fourth")  # the way out, into the same folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from llmrec.choices.search import Choices, log_p_all, rank, score
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
-from llmrec.errors import ChoiceError
+from llmrec.errors import ChoiceError, EngineError
 
 titles = st.lists(
     st.text(max_size=4) | st.sampled_from(["Heat", "Heat 2", "Hea", "", "七人", "Amélie", "Ame\u0301lie"]),
@@ -143,6 +144,21 @@ def test_given_candidates_are_scored_as_in_the_whole() -> None:
     some = score(engine, prompts, choices, [[0, 3, 5], []])
     np.testing.assert_allclose(some[0], whole[0][[0, 3, 5]], atol=1e-5)
     assert len(some[1]) == 0
+
+
+def test_scores_that_are_no_numbers_are_no_short_list() -> None:
+    class Broken(FakeEngine):
+        def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+            return [np.full(len(node.children), np.nan, np.float32) for node in nodes]
+
+    choices = choices_of(["Heat", "Heat 2", "Fargo"])
+    for ask in (
+        lambda: rank(Broken(), [Prompt((1,))], choices, None, 2),
+        lambda: log_p_all(Broken(), [Prompt((1,))], choices),
+        lambda: score(Broken(), [Prompt((1,))], choices, [[0]]),
+    ):
+        with pytest.raises(EngineError, match="no numbers"):
+            ask()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -88,6 +88,15 @@ def test_a_line_without_end_costs_one_row_and_no_memory(tmp_path, name: str, mon
     assert found[1].problem == "longer than 5,000 bytes"
 
 
+@pytest.mark.parametrize("long", ['"' + "x" * 20_000 + '"', '"a\n' + "x" * 20_000 + '"', '"' + 'x""' * 9_000 + '"'])
+def test_a_quoted_line_without_end_swallows_no_other(tmp_path, long: str, monkeypatch):
+    monkeypatch.setattr(table, "MAX_LINE_BYTES", 5000)
+    place = write(tmp_path, "a.csv", "\n".join(["user_id", "a", long, *(f"b{i}" for i in range(3000))]) + "\n")
+    found = rows(place)
+    assert [row.values.get("user_id") for row in found] == ["a", None, *(f"b{i}" for i in range(3000))]
+    assert found[1].problem == "longer than 5,000 bytes"
+
+
 def test_an_open_quote_is_said(tmp_path):
     place = write(tmp_path, "a.csv", 'user_id\na\n"b\n' + "c\n" * 100_000)
     assert [row.problem.split(":")[0] for row in rows(place)][:2] == ["", "not CSV"]

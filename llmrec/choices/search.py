@@ -15,7 +15,7 @@ import numpy as np
 from llmrec.choices.bonus import Except
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
-from llmrec.errors import ChoiceError
+from llmrec.errors import ChoiceError, EngineError
 
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
 
@@ -105,9 +105,17 @@ def rank(
                     nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
                     owners.append((search, part, node))
             if nodes:
-                for (search, part, node), log_p in zip(owners, engine.branch(nodes), strict=True):
+                for (search, part, node), log_p in zip(owners, branched(engine, nodes), strict=True):
                     search.open(part, node, log_p)
     return result  # type: ignore[return-value]
+
+
+def branched(engine: Engine, nodes: Sequence[Node]) -> list[np.ndarray]:
+    """`engine.branch`.  Raises: EngineError where a log p is no number, which would lose what lies behind it unseen."""
+    answers = engine.branch(nodes) if nodes else []
+    if any(np.isnan(log_p).any() for log_p in answers):
+        raise EngineError("the model's scores are no numbers (NaN): its precision overflows; try fit.precision=float32")
+    return answers
 
 
 def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:
@@ -128,7 +136,7 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
                 for i in group
                 for node in range(len(trie.node_lo))
             ]
-            below = engine.branch(nodes) if nodes else []
+            below = branched(engine, nodes)
             width = len(trie.child_token)
             for k, i in enumerate(group):
                 answers = below[k * len(trie.node_lo) : (k + 1) * len(trie.node_lo)]
@@ -157,7 +165,7 @@ def score(
                     if (i, part, node) not in place:
                         place[i, part, node] = len(nodes)
                         nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
-        answers = engine.branch(nodes) if nodes else []
+        answers = branched(engine, nodes)
         for i in group:
             found = []
             for choice in candidates[i]:

@@ -21,6 +21,14 @@ CONNECTIONS = 32  # HTTP requests in flight
 PROMPTS = 64  # prompts of one HTTP request
 MAX_REASON = 300  # characters of a server's message that are shown
 TIMEOUT = urllib3.Timeout(connect=5, read=600)  # seconds
+RETRY = urllib3.Retry(  # no request changes what another gets, so each may be sent again
+    total=3, read=1, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
+    raise_on_status=False,
+)  # fmt: skip
+GREEDY = {  # all of it: what is left out a server takes from the base model's generation_config.json
+    "temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0,
+    "frequency_penalty": 0,
+}  # fmt: skip
 BLOCKS, BLOCK_SIZE = 2048, 16  # assumed where the server does not tell
 
 
@@ -136,7 +144,7 @@ class RemoteEngine(Asking):
 
         def post(request: tuple[str, dict[str, Any], list[int]]) -> Any:
             name, options, members = request
-            body = {"model": name, "prompt": [prompts[i] for i in members], "temperature": 0, **options}
+            body = {"model": name, "prompt": [prompts[i] for i in members], **GREEDY, **options}
             return self._post("/v1/completions", body)
 
         found = {}
@@ -191,7 +199,7 @@ class RemoteEngine(Asking):
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, optional: bool = False) -> Any:
         try:
-            answer = self._http.request(method, self.url + path, json=body, retries=False)
+            answer = self._http.request(method, self.url + path, json=body, retries=RETRY)
         except urllib3.exceptions.HTTPError as error:
             raise EngineError(f"{self.url}: no answer ({_reason(error)}); is `llmrec serve` running there?") from None
         if answer.status == 200:
@@ -208,7 +216,7 @@ def _reason(error: Exception) -> str:
 def _message(answer: Any) -> str:
     try:
         said = answer.json()
-        said = said.get("error", said)
+        said = said.get("error", said) if isinstance(said, dict) else said
         return " ".join(str(said.get("message", said) if isinstance(said, dict) else said).split())[:MAX_REASON]
     except ValueError:
         return " ".join(answer.data.decode(errors="replace").split())[:MAX_REASON]

@@ -12,7 +12,7 @@ from llmrec.model import adapter
 from llmrec.model.load import BaseModel
 
 MISSING = (
-    "vLLM is not installed; with a GPU: pip install 'llmrec[vllm]'; on a processor: `make vllm` in the project's folder"
+    "vLLM is not installed; with a GPU: pip install -e '.[vllm]', on a processor: make vllm, in the project's folder"
 )
 CPU_STEP, GPU_STEP = 512, 8192  # tokens of one step
 ENVIRONMENT = {
@@ -34,9 +34,9 @@ def build() -> tuple[str, str] | None:
     return None
 
 
-def base_name(base: BaseModel) -> str:
-    """The name a base model is served under: it holds the digest of its weights."""
-    return f"{Path(base.name).stem}-{base.digest}"
+def base_name(base: BaseModel, settings: Serve) -> str:
+    """The name a base model is served under: it holds the digest of its weights, and how they are quantised."""
+    return "-".join(filter(None, (Path(base.name).stem, base.digest, settings.quantization)))
 
 
 def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]:

@@ -79,5 +79,5 @@ def start(
         from llmrec.engine.remote import RemoteEngine
         from llmrec.engine.serving import base_name
 
-        return RemoteEngine(name, base_name(base), tokenizer, adapters)
+        return RemoteEngine(name, base_name(base, recipe.serve), tokenizer, adapters)
     raise EngineError(f"engine '{name}': use {HELP}")

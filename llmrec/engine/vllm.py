@@ -75,7 +75,7 @@ class VLLMEngine(Asking):
             torch.set_num_threads = threads  # the CPU build replaces it for the whole process
         self.tokenizer = self.llm.get_tokenizer()
         whole = self.llm.llm_engine.vllm_config
-        self.exact = whole.model_config.dtype == torch.float32
+        self.exact = whole.model_config.dtype == torch.float32 and not settings.quantization
         self.max_tokens: int = whole.model_config.max_model_len - 1  # an answer takes one
         self._block_size: int = whole.cache_config.block_size
         # Requests in flight hold a block or two each beside the histories.

@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as its next version does; it warns otherwise
 }
 """What Ray reads from the environment; whatever the user has set stays."""
-MISSING = "--workers: Ray is not installed: pip install 'llmrec[ray]'"
+MISSING = "--workers: Ray is not installed: pip install -e '.[ray]'"
 
 
 def in_order(

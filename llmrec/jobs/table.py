@@ -197,9 +197,13 @@ class _Lines:
             raise StopIteration
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             self.cut = True
-            while (rest := self.raw.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            line = line[:1000] + b"\n"  # nobody reads it; what follows starts on a line of its own
+            quotes = line.count(b'"')
+            while rest := self.raw.readline(MAX_LINE_BYTES):
+                quotes += rest.count(b'"')
+                if rest.endswith(b"\n"):
+                    break
+            # Nobody reads it; an odd quote stays, for it closes a field that an earlier line has opened.
+            line = b'cut"\n' if quotes % 2 else b"cut\n"
         text = line.decode("utf-8-sig" if self.first else "utf-8", errors="surrogateescape")
         self.first = False
         return text
@@ -235,6 +239,7 @@ def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str
         except StopIteration:
             return
         except csv.Error as error:
+            lines.cut = False
             yield f"not CSV: {error}; is a quote left open?"
             continue
         if lines.cut:

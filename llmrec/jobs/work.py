@@ -57,10 +57,16 @@ class Known:
             raise DataError(f"{column}: no item {shown(item)} in the catalog")
         return self.catalog.position[item]
 
-    def digest(self, history: Sequence[int]) -> str:
-        """12 hex digits over the item ids of a history, in order."""
-        ids = json.dumps([self.catalog.item_id[i] for i in history])
-        return hashlib.sha256(ids.encode()).hexdigest()[:12]
+    def digest(
+        self, history: Sequence[int], candidates: Sequence[int] | None = None, exclude: Sequence[int] = ()
+    ) -> str:
+        """12 hex digits over the item ids of a history, in order, and of what may be offered where a row says so."""
+        parts = [history, *([candidates or (), exclude] if candidates is not None or exclude else [])]
+        ids = [[self.catalog.item_id[i] for i in part] for part in parts]
+        if candidates is not None:
+            ids.append(["candidates"])
+        text = json.dumps(ids if ids[1:] else ids[0])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Kind(Protocol):
@@ -97,7 +103,8 @@ class Question:
     """The user's id, or the row's own."""
     history: list[int]
     digest: str
-    """Of the history: the answer is out of date once it differs."""
+    """Of the history, and of the candidates and exclusions that come with it: the answer is out of date once it
+    differs."""
     candidates: list[int] | None
     """None: the whole catalog."""
     exclude: list[int]
@@ -138,12 +145,10 @@ class Users(OfDomain):
 
     def read(self, number: int, values: Mapping[str, Any], known: Known) -> Question:
         key, history = self.who(values, known)
-        candidates = listed(values, "candidates")
-        return Question(
-            row=number, key=key, history=history, digest=known.digest(history),
-            candidates=None if candidates is None else [known.position(item, "candidates") for item in candidates],
-            exclude=[known.position(item, "exclude") for item in listed(values, "exclude") or ()],
-        )  # fmt: skip
+        named = listed(values, "candidates")
+        candidates = None if named is None else [known.position(item, "candidates") for item in named]
+        exclude = [known.position(item, "exclude") for item in listed(values, "exclude") or ()]
+        return Question(number, key, history, known.digest(history, candidates, exclude), candidates, exclude)
 
     def who(self, values: Mapping[str, Any], known: Known) -> tuple[str | None, list[int]]:
         """The row's key and history.  Raises: DataError."""

@@ -171,7 +171,7 @@ def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: Metric, s
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError:
-        raise LlmrecError("the judge tfidf needs scikit-learn: pip install 'llmrec[baselines]'") from None
+        raise LlmrecError("the judge tfidf needs scikit-learn: pip install -e '.[baselines]'") from None
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
     seen = words.fit_transform(_texts(train))
 

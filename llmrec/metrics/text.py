@@ -226,7 +226,7 @@ def _bleu(**settings: Any) -> Any:
 
 
 def _without(what: str, package: str) -> LlmrecError:
-    return LlmrecError(f"{what} needs {package}: pip install 'llmrec[text]'")
+    return LlmrecError(f"{what} needs {package}: pip install -e '.[text]'")
 
 
 def _runs(said: list[str], n: int) -> list[tuple[str, ...]]:

@@ -72,9 +72,10 @@ def unservable(peft_config: dict[str, Any]) -> list[str]:
     problems = []
     if peft_config.get("peft_type") != "LORA":
         problems.append(f"peft_type {peft_config.get('peft_type')!r} is not LORA")
-    if (rank := peft_config.get("r")) not in SERVED_RANKS:
+    if type(rank := peft_config.get("r")) is not int or rank not in SERVED_RANKS:
         problems.append(f"rank {rank} is not one of {', '.join(map(str, SERVED_RANKS))}")
-    for key in ("modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern", "lora_bias", "use_dora"):
+    for key in ("modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern", "lora_bias", "use_dora",
+                "layers_to_transform", "layers_pattern"):  # fmt: skip
         if peft_config.get(key):
             problems.append(f"{key} is set")
     if peft_config.get("bias", "none") != "none":

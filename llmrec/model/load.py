@@ -204,7 +204,7 @@ def _four_bit(dtype: torch.dtype, device: torch.device | str) -> BitsAndBytesCon
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise RecipeError("fit.quantize=4bit needs bitsandbytes: pip install 'llmrec[qlora]'") from None
+        raise RecipeError("fit.quantize=4bit needs bitsandbytes: pip install -e '.[qlora]'") from None
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

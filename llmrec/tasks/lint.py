@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import meta
+from jinja2 import meta, nodes
 
 from llmrec.errors import PromptError
 from llmrec.tasks.next_item import Domain, named
-from llmrec.tasks.template import ENVIRONMENT, Message, Template
+from llmrec.tasks.template import ENVIRONMENT, OPENS, Message, Template
 
 FEW = 3  # fewer wordings to train on than this tie the adapter to them
 
@@ -59,7 +59,7 @@ class Sample:
 
 def lint(template: Template) -> list[Finding]:
     """What can be said without a domain."""
-    return [*_wordings(template), *_slots(template)]
+    return [*_wordings(template), *_slots(template), *_replies(template)]
 
 
 def lengths(
@@ -127,6 +127,16 @@ def _slots(template: Template) -> Iterator[Finding]:
         yield Finding("facts", f"'{name}' is never told")
     if template.reply == "list" and "item" not in _names(template.line):
         yield Finding("line", "does not print the item: all items read alike", grave=True)
+
+
+def _replies(template: Template) -> Iterator[Finding]:
+    for i, text in enumerate(template.replies):
+        if template.replies.index(text) < i:
+            yield Finding(f"replies.{i}", f"says the same as reply {template.replies.index(text)}", grave=True)
+        plain = "".join(data.data for data in ENVIRONMENT.parse(text).find_all(nodes.TemplateData))
+        for mark in OPENS.values():
+            if mark in plain:
+                yield Finding(f"replies.{i}", f"{mark!r} opens a name; take another character", grave=True)
 
 
 def _names(text: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from llmrec import config
 from llmrec.errors import AdapterError, PromptError
 from llmrec.tasks.template import Template
 
+LOG = logging.getLogger("llmrec")
 RETRAIN = "no adapter answers this way until it is trained again"
 
 
@@ -38,6 +40,15 @@ def outdated(saved: Mapping[str, Template], prompts: Path) -> list[str]:
     return [name for name, template in saved.items() if _meaning(prompts / f"{name}.yaml") != template.meaning]
 
 
+def warn(adapter: str, saved: Mapping[str, Template]) -> None:
+    """A line to the user where the project's prompt files say something else than an adapter learned."""
+    if changed := outdated(saved, config.project() / "prompts"):
+        LOG.warning(
+            "%s answers with the wording it was trained on, not with today's prompts/ (%s); see what changed with "
+            "`llmrec prompts diff %s`", adapter, ", ".join(changed), adapter,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Change:
     """One difference between two prompt files."""
@@ -54,7 +65,8 @@ def changes(old: Template, new: Template) -> list[Change]:
         *_identifiers(old, new),
         *_turns(old, new),
         *_labels(old, new),
-        *(_unread(name, old, new) for name in ("version", "slots", "metrics")),
+        *_replies(old, new),
+        *(_unread(name, old, new) for name in ("version", "slots", "facts", "metrics")),
     ]
     listed = [change for change in found if change]
     if any(change.behaves for change in listed) and old.version == new.version:
@@ -65,7 +77,7 @@ def changes(old: Template, new: Template) -> list[Change]:
 def _identifiers(old: Template, new: Template) -> Iterator[Change]:
     if old.line != new.line:
         yield Change("line", f"items are named otherwise; {RETRAIN}", True)
-    for name in ("after", "reply", "choices"):
+    for name in ("after", "reply", "choices", "follows"):
         if getattr(old, name) != getattr(new, name):
             yield Change(name, f"another kind of answer; {RETRAIN}", True)
 
@@ -100,6 +112,15 @@ def _labels(old: Template, new: Template) -> Iterator[Change]:
         yield Change(f"labels: {_plain(tuple(before))} → {_plain(tuple(after))}", RETRAIN, True)
     elif old.labels != new.labels:
         yield Change("labels: other ratings mean them", "what is true changes; train again", True)
+
+
+def _replies(old: Template, new: Template) -> Iterator[Change]:
+    """What a text should be has no place of its own in a prompt: replies are told apart by what they say."""
+    if old.replies != new.replies:
+        lost, found = ([text for text in one.replies if text not in other.replies] for one, other in
+                       ((old, new), (new, old)))  # fmt: skip
+        counted = f"{len(found)} new, {len(lost)} gone" if lost or found else "in another order"
+        yield Change(f"replies: {counted}", RETRAIN, True)
 
 
 def _unread(name: str, old: Template, new: Template) -> Change | None:

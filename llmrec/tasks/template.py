@@ -37,6 +37,7 @@ FILTERS = ("capitalize", "default", "first", "join", "last", "length", "lower", 
 TESTS = ("defined", "none", "string", "number", "undefined")
 
 
+OPENS = {"item": "[", "category": "<"}  # the last character before a name in a reply, by kind
 NAMED = re.compile("\x11(.*?)\x12(.*?)\x13", re.DOTALL)  # as `Name` prints itself; no text from outside holds these
 
 
