@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from llmrec.model import adapter as adapters
 from llmrec.model import transfer
 from llmrec.model.conflict import cosines
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Decisions, Learner, Plan, collate, soft_targets
+from llmrec.model.fit import Decisions, Learner, collate, soft_targets
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro
@@ -74,8 +74,8 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
 
     Args:
         adapter: domain, domain@version or folder whose weights are measured; None: a fresh adapter.
-        batches: how many steps of a training are looked at, at random.
-    Raises: RecipeError for fewer than two tasks; AdapterError where the adapter does not fit the recipe.
+        batches: how many batches are looked at, at random; several tell what is chance.
+    Raises: RecipeError for fewer than two tasks, or too few rows; AdapterError where the adapter does not fit.
     """
     if len(recipe.tasks) < 2:
         raise RecipeError(f"{recipe.domain}: its recipe has one task; name more, e.g. 'tasks=[next_item, interest]'")
@@ -113,7 +113,7 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
     places = groups(trainable)
     measured: list[Measured] = []
     before = None
-    for step in track(sampled_steps(rows, recipe, batches), "batches", console=Console(stderr=True), transient=True):
+    for step in track(sampled_batches(rows, recipe, batches), "batches", console=Console(stderr=True), transient=True):
         found = by_task(rows, step)
         now = torch.stack([gradient(found[task]) for task in recipe.tasks])
         measured.append(compared(now, before, places))
@@ -129,13 +129,21 @@ Measured = tuple[np.ndarray, np.ndarray]
 """Of one batch: cosines (groups, tasks, tasks), NaN where there is no gradient, and lengths (groups, tasks)."""
 
 
-def sampled_steps(rows: Sequence[Row], recipe: config.Recipe, batches: int) -> list[list[int]]:
-    """Rows of some random steps of an epoch, all tasks in each.  Raises: RecipeError where there is none."""
-    plan = Plan([rows], recipe.fit.model_copy(update={"epochs": 1.0}), recipe.tasks, recipe.mixture)
-    order = np.random.default_rng(recipe.fit.seed).permutation(plan.steps)
-    whole = (step for _, step in map(plan.step, order.tolist()) if len(by_task(rows, step)) == len(recipe.tasks))
-    if not (found := [step for step, _ in zip(whole, range(batches), strict=False)]):
-        raise RecipeError("no step of an epoch holds rows of all tasks; raise fit.batch_tokens")
+def sampled_batches(rows: Sequence[Row], recipe: config.Recipe, batches: int) -> list[list[int]]:
+    """Rows of random batches, each with rows of every task, drawn apart from the others': a task's equal part of
+    `fit.batch_tokens`, or its longest row.  No row comes twice.
+
+    Raises: RecipeError where a task has too few rows for as many batches.
+    """
+    rng = np.random.default_rng(recipe.fit.seed)
+    share = recipe.fit.batch_tokens // len(recipe.tasks)
+    found: list[list[int]] = [[] for _ in range(batches)]
+    for task, mine in by_task(rows, range(len(rows))).items():
+        parts = list(islice(micro(rng.permutation(mine).tolist(), rows, share), batches))
+        if len(parts) < batches:
+            raise RecipeError(f"{task}: its training rows fill {len(parts)} batches of {share} tokens, not {batches}")
+        for batch, part in zip(found, parts, strict=True):
+            batch += part
     return found
 
 

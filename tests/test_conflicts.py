@@ -12,7 +12,7 @@ from test_transfer import world  # noqa: F401
 from typer.testing import CliRunner
 
 from llmrec import cli, config
-from llmrec.conflicts import compared, conflicts, groups, sampled_steps
+from llmrec.conflicts import compared, conflicts, groups, sampled_batches
 from llmrec.errors import RecipeError
 from llmrec.model.adapter import weights_digest
 from llmrec.model.rows import choice_row
@@ -31,7 +31,7 @@ def both(world: Path, tmp_path: Path) -> tuple[str, ...]:  # noqa: F811
     tasks = f"{{next_item: {{}}, review_sentiment: {{data: {{path: {world / 'books.csv'}}}}}}}"
     return (
         f"tasks={tasks}", f"data={{path: {tmp_path / 'events.csv'}, items: {tmp_path / 'items.csv'}}}",
-        "fit.window_tokens=120", "fit.micro_batch_tokens=300",
+        "fit.window_tokens=120", "fit.micro_batch_tokens=300", "fit.batch_tokens=1500",
     )  # fmt: skip
 
 
@@ -74,10 +74,20 @@ def test_the_report_of_a_trained_and_a_fresh_adapter(world: Path, tmp_path: Path
     assert whole.mean != next(one["mean"] for one in report["cosines"] if one["a"] == one["b"] == "next_item")
 
 
-def test_one_task_or_no_common_step_is_a_mistake(world: Path) -> None:  # noqa: F811
+def test_one_task_or_too_few_rows_is_a_mistake(world: Path) -> None:  # noqa: F811
     with pytest.raises(RecipeError, match="has one task"):
         conflicts(config.load_recipe("books"), adapter=None, batches=1, out=world)
     recipe = config.section(config.Recipe, {"domain": "x", "data": {"path": "x"}, "tasks": ["next_item", "other"]})
-    rows = [choice_row([1, 2], np.array([3, 4]), 0, task="next_item")]
-    with pytest.raises(RecipeError, match="no step"):
-        sampled_steps(rows, recipe, 1)
+    lengths = {"next_item": [500, 400, 100, 90], "other": [30] * 40}
+    rows = [
+        choice_row([1] * n, np.array([3, 4]), 0, task=task) for task, lengths in lengths.items() for n in lengths
+    ]  # fmt: skip
+    found = sampled_batches(
+        rows, recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"batch_tokens": 400})}), 3
+    )
+    assert len({row for batch in found for row in batch}) == sum(map(len, found))
+    for batch in found:
+        tasks = [rows[row].task for row in batch]
+        assert tasks.count("next_item") >= 1 and tasks.count("other") == 200 // 32
+    with pytest.raises(RecipeError, match="next_item: its training rows fill 4 batches of 50 tokens, not 5"):
+        sampled_batches(rows, recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"batch_tokens": 100})}), 5)
