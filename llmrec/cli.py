@@ -413,6 +413,7 @@ def review(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
     task: Annotated[str, typer.Option(help="What is asked: review_sentiment or item_class.")] = "review_sentiment",
+    adapter: OtherAdapter = None,
     base: Base = False,
     engine: Engine = "hf",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
@@ -428,7 +429,7 @@ def review(
     texts = [*(text or ()), *(verb.read_lines(file) if file else ())]
     if not texts:
         raise LlmrecError("no review: give a text in quotes, or --file with one a line")
-    found = verb.review(domain, texts, task=task, base=base, engine=engine)
+    found = verb.review(domain, texts, task=task, adapter=adapter, base=base, engine=engine)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.as_dict(), ensure_ascii=False, allow_nan=False))

@@ -440,6 +440,8 @@ class Judged(Section):
     `tfidf-same`: on the sample that the adapter's recipe draws (`examples`; `tokens` may let it see a part only);
     `base`: the base model as it is; `base-few`: the same after `shots` labelled training reviews; `llm`: the
     adapter."""
+    adapter: str | None = None
+    """`llm` only: another adapter than the domain's, also one that tells fewer labels apart; then all judges do."""
     shots: int = Field(6, ge=1, le=32)
     """`base-few` only: labelled training reviews that stand before every question as turns of the conversation; as many
     of each label as of any other, the commonest where there are more labels than places."""

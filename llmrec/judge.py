@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -135,6 +135,8 @@ class Judge:
         known = _texts(learned.get("labels")) if folder else ()
         if not folder and not template.labels:
             known = source(recipe, task).categories
+        if folder:
+            recipe = told_apart(recipe, task, card)
         asked = ReviewTask.build(recipe, template, opened.encoder, known)
         if folder and asked.labels != known:
             raise AdapterError(f"{folder}: trained to tell other labels apart than its recipe names; train again")
@@ -153,6 +155,16 @@ class Judge:
         """(reviews, labels) calibrated probabilities."""
         log_p = self.task.log_p(self.engine, reviews, self.adapter, wording)
         return tempered(log_p + np.array(self.shift) if self.shift else log_p, self.temperature)
+
+
+def told_apart(recipe: config.Recipe, task: str, card: Mapping[str, Any]) -> config.Recipe:
+    """The recipe with those labels of the prompt file that the adapter of `card` tells apart, unless it names some."""
+    learned = card.get(task)
+    labels = _texts(learned.get("labels")) if isinstance(learned, dict) and task == SENTIMENT else ()
+    if not labels or recipe.tasks[task].labels:
+        return recipe
+    settings = recipe.tasks[task].model_copy(update={"labels": labels})
+    return recipe.model_copy(update={"tasks": {**recipe.tasks, task: settings}})
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -46,10 +46,11 @@ def review(
     *,
     task: str = SENTIMENT,
     overrides: tuple[str, ...] = (),
+    adapter: str | None = None,
     base: bool = False,
     engine: str = "hf",
 ) -> list[Judgement]:
-    """What each text says (or, with the task `item_class`, is about); the adapter is the domain's, or with `base` none.
+    """What each text says (or, with the task `item_class`, is about); by default with the domain's adapter.
 
     Raises: PromptError for a task that reads no reviews; DataError for an empty text; else as `Judge.load`.
     """
@@ -59,7 +60,7 @@ def review(
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, None if base else recipe.domain, task=task, engine=engine)
+    judge = Judge.load(recipe, None if base else adapter or recipe.domain, task=task, engine=engine)
     groups, group = broader(judge.labels, 1)
     found = []
     for text, p in zip(texts, judge.p([(text, None) for text in texts]), strict=True):

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from llmrec import cli, config, prepare, prompts
+from llmrec import adapters, cli, config, prepare, prompts
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import Judge, ReviewTask
@@ -361,6 +361,23 @@ def test_wordings_of_reviews_are_measured(here: Path, capsys: pytest.CaptureFixt
     assert "item_class" in capsys.readouterr().out
     with pytest.raises(PromptError, match="--task next_item: not a task of shop"):
         prompts.measure("shop", tasks=["next_item"])
+
+
+def test_two_labels_are_told_apart_by_an_adapter_of_their_own(here: Path, tmp_path: Path) -> None:
+    two = ("tasks.review_sentiment.labels=[negative, positive]",)
+    version = adapters.add("shop", train(config.load_recipe("shop", two), out=tmp_path / "two"))
+    adapter = f"shop@{version}"
+    asked = ["shop", "Toy Story 7 Heat", "Toy Story 8 Suspects", "--adapter", adapter, "--json"]
+    done = CliRunner().invoke(cli.app, ["review", *asked])
+    assert done.exit_code == 0, done.output
+    bad, good = (json.loads(line) for line in done.stdout.splitlines())
+    assert [*bad["p"]] == ["negative", "positive"] and (bad["label"], good["label"]) == ("negative", "positive")
+    suite = yaml.safe_load((here / "eval" / "shop.yaml").read_text()) | {"adapter": adapter}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    found = json.loads((measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out") / "results.json").read_text())
+    assert [*found["data"]["asked"]] == ["negative", "positive"]
+    judged = {name: one["metrics"]["accuracy"]["mean"] for name, one in found["judges"].items()}
+    assert judged["llm"] > 0.9 > judged["majority"]
 
 
 def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:

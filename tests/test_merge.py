@@ -67,7 +67,7 @@ def test_updates_are_summed_and_the_card_says_of_what(world: Path, films: Path, 
     adapter.load(load_model(base, dtype=torch.float32), {"both": out})
 
 
-def test_ranks_add_up_where_none_is_asked_for(world: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_ranks_add_up_where_none_is_asked_for(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811
     """Twice the same, half and half, is the same; a card that lists its tasks without settings is read, too."""
     out = tmp_path / "same"
     copy = tmp_path / "copy"
@@ -78,6 +78,8 @@ def test_ranks_add_up_where_none_is_asked_for(world: Path, tmp_path: Path) -> No
     before, after = updates(copy), updates(out)
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 16
     assert all(torch.allclose(after[layer], before[layer], atol=1e-3) for layer in before)
+    adapters.merge(["books=0.5", f"{films}=0.5"], tmp_path / "wide")  # 8 + 16, and the next that is served
+    assert json.loads((tmp_path / "wide" / "adapter_config.json").read_text())["r"] == 32
 
 
 def test_what_does_not_go_together_is_refused(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -87,11 +89,12 @@ def test_what_does_not_go_together_is_refused(world: Path, films: Path, tmp_path
         ([], "at least two"),
         (["books=1"], "name 2 to 8"),
         (["books=0.5", f"{films}=nan"], "no share is 0"),
-        (["books=0.5", f"{films}=0.5"], "rank 24 cannot be served; set --rank"),
         (["books=0.5", "films=0.5"], "card.json is missing"),
     ):
         with pytest.raises(AdapterError, match=reason):
             adapters.merge(shares, out)
         assert not out.exists()
+    with pytest.raises(AdapterError, match="rank 24 cannot be served; set --rank"):
+        adapters.merge(["books=0.5", f"{films}=0.5"], out, rank=24)
     with pytest.raises(AdapterError, match="something already"):
         adapters.merge(["books=0.5", f"{films}=0.5"], world)

@@ -34,11 +34,16 @@ Judging = Callable[[pd.DataFrame], np.ndarray]
 
 def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
-    from llmrec.judge import source
+    from llmrec.judge import source, told_apart
     from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled
 
     recipe = config.load_recipe(settings.domain)
     reviews = source(recipe, settings.task)
+    adapter = settings.adapter or recipe.domain
+    card = read_card(config.adapter_folder(adapter)) if "llm" in settings.judges else {}
+    if "llm" in settings.judges:
+        check_unseen(card, settings.task, reviews, adapter)
+        recipe = told_apart(recipe, settings.task, card)
     task = recipe.tasks[settings.task]
     template = Template.load(config.project() / "prompts" / f"{settings.task}.yaml")
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
@@ -46,9 +51,6 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         labelled(reviews.part(part), template, labels) for part in ("train", "valid", settings.split)
     )
     asked = sampled(asked, settings.reviews, settings.seed)
-    card = read_card(config.adapter_folder(recipe.domain)) if "llm" in settings.judges else {}
-    if "llm" in settings.judges:
-        check_unseen(card, settings.task, reviews, recipe.domain)
     same = balanced(train["label"].to_numpy(), len(labels), task, recipe.fit.seed)[0]
     shots = few(train["label"].to_numpy(), settings.shots, settings.seed)
     examples = pairs(train.iloc[shots]), train["label"].iloc[shots].tolist()
@@ -69,7 +71,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         "tfidf-same": lambda: _tfidf(train.iloc[same], valid, len(groups), aim, settings.seed),
         "base": lambda: model(None),
         "base-few": lambda: model(None, examples),
-        "llm": lambda: model(recipe.domain),
+        "llm": lambda: model(adapter),
     }
     found: dict[str, np.ndarray] = {}
     seconds: dict[str, Seconds] = {}

@@ -36,13 +36,13 @@ def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None
 
     Args:
         rank: of the result, the nearest to the sum that a rank allows (singular value decomposition); by default the
-            sum of the parts' ranks, which loses nothing.
+            sum of the parts' ranks, or the next that is served, which loses nothing.
     Returns: the new weights' digest.
     Raises: AdapterError where the parts do not go together or the result cannot be served.
     """
     card = merged_card(parts)
     shapes = [int(adapter.read_json(part.folder / "adapter_config.json")["r"]) for part in parts]
-    wanted = rank or sum(shapes)
+    wanted = rank or next((one for one in adapter.SERVED_RANKS if one >= sum(shapes)), sum(shapes))
     if wanted not in adapter.SERVED_RANKS:
         served = ", ".join(map(str, adapter.SERVED_RANKS))
         raise AdapterError(f"rank {wanted} cannot be served; set --rank to one of {served}")
