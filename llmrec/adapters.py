@@ -30,7 +30,8 @@ from llmrec.model.load import base_model, load_tokenizer, tokenizer_digest
 from llmrec.recommender import Listing
 from llmrec.tasks.template import Template
 
-CUTOFF = 10  # promotion compares NDCG at this
+CUTOFF = 10  # promotion compares NDCG at this…
+LEAST_USERS = 30  # …for so many users at least: the interval of a handful is an accident
 
 
 @dataclass
@@ -169,6 +170,10 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
                 "served on one suite, then --results both folders (or --force)"
             )
         evidence = compare(results, folder.name, now)
+        if not force and evidence.users < LEAST_USERS:
+            raise AdapterError(
+                f"{domain}: {evidence.users} users tell nothing; evaluate both on {LEAST_USERS} or more (or --force)"
+            )
         if not force and not evidence.difference.low > 0:
             raise AdapterError(
                 f"{domain}: {folder.name} is not shown to be better: {evidence}; --force serves it anyway"
@@ -178,7 +183,8 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
 
 
 def compare(results: Sequence[Path], candidate: str, current: str) -> Evidence:
-    """NDCG of two versions in folders of `llmrec evaluate`, paired over users.
+    """NDCG of two versions in folders of `llmrec evaluate`, paired over users; who is in several splits counts once, by a
+    mean.
 
     Raises: AdapterError where a version is not among them, or they were not asked the same.
     """
@@ -189,14 +195,15 @@ def compare(results: Sequence[Path], candidate: str, current: str) -> Evidence:
             f"the results of {candidate} and {current} share no split with the same queries; evaluate both on one suite"
         )
     ranker = next((name for name in ("llm+prior", "llm") if any(key[2] == name for key in common)), "")
-    left, right = [], []
+    gains: dict[str, list[tuple[float, float]]] = {}
     for key in (key for key in common if key[2] == ranker):
         (users, targets, ranks_a), (users_b, targets_b, ranks_b) = a[key], b[key]
         if users != users_b or targets != targets_b:
             raise AdapterError(f"split {key[0]}: the records are not of the same queries; evaluate again with --force")
-        left.append(ranking.by_user(ranking.ndcg(ranks_a, CUTOFF), users))
-        right.append(ranking.by_user(ranking.ndcg(ranks_b, CUTOFF), users))
-    ours, theirs = np.concatenate(left), np.concatenate(right)
+        both = (ranking.by_user(ranking.ndcg(found, CUTOFF), users).tolist() for found in (ranks_a, ranks_b))
+        for user, *pair in zip(dict.fromkeys(users), *both, strict=True):
+            gains.setdefault(user, []).append((pair[0], pair[1]))
+    ours, theirs = np.array([np.mean(pairs, axis=0) for pairs in gains.values()]).T
     return Evidence(ranker, len(ours), float(ours.mean()), float(theirs.mean()), paired(ours, theirs))
 
 

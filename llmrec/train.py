@@ -32,6 +32,7 @@ from llmrec.model.fit import METRIC, Progressed, check_split, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
 from llmrec.tasks.template import Template
 
+LEAST = 1e-3  # a metric of 0, as few users give, hides no other
 WAIT = timedelta(hours=12)  # for the one process that fits the teacher, or ranks validation users
 
 
@@ -122,12 +123,14 @@ def main_metric(validated: Mapping[str, Learner]) -> str:
 
 
 def validation(validated: Mapping[str, Learner]) -> dict[str, float]:
-    """The metrics of every task, and the mean of what each maximises where there are several."""
+    """The metrics of every task, and the geometric mean of what each maximises where there are several: a tenth more of
+    any counts alike, whatever its scale."""
     found: dict[str, float] = {}
     for one in validated.values():
         found |= one.validate()
     if len(validated) > 1:
-        found["mean"] = float(np.mean([found[one.metric] for one in validated.values()]))
+        values = [max(found[one.metric], LEAST) for one in validated.values()]
+        found["mean"] = float(np.exp(np.mean(np.log(values))))
     return found
 
 

@@ -259,6 +259,9 @@ def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> No
         adapters.promote("films", digest, [current, same])
     with pytest.raises(AdapterError, match="share no split"):
         adapters.promote("films", digest, [current, elsewhere])
+    few = [results(tmp_path / f"few-{name}", name, [rank] * 9) for name, rank in ((old, 5), (digest, 1))]
+    with pytest.raises(AdapterError, match="9 users tell nothing; evaluate both on 30 or more"):
+        adapters.promote("films", digest, few)
     with pytest.raises(AdapterError, match="no results of version"):
         adapters.promote("films", digest, [current])
     assert store.served("films") == old

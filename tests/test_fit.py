@@ -258,6 +258,17 @@ def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) ->
     assert torch.equal(next(p for n, p in model.named_parameters() if "lora_B" in n), seen[1])
 
 
+def test_weights_from_before_a_task_began_are_never_the_best(tmp_path: Path) -> None:
+    model, _ = learner()
+    scores = iter([0.9, 0.8, 0.3, 0.5])
+    settings = SETTINGS.model_copy(update={"epochs": 4, "valid_users": 1, "valid_every": 1, "patience": 2})
+    state = fit(
+        model, [ROWS], TRIES, settings, tmp_path, validate=lambda: {"ndcg@10": next(scores)},
+        tasks={"next_item": Task(), "late": Task(start=2)}, accelerator=Accelerator(cpu=True),
+    )  # fmt: skip
+    assert state.best == 0.5 and [e["ndcg@10"] for e in state.log if "ndcg@10" in e] == [0.9, 0.8, 0.3, 0.5]
+
+
 def test_every_epoch_sees_all_rows_once() -> None:
     plan = Plan([ROWS], SETTINGS)
     for epoch in range(4):

@@ -35,7 +35,7 @@ from llmrec.model.fit import Plan
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
-from llmrec.train import run_folder, train
+from llmrec.train import run_folder, train, validation
 
 ROOT = Path(__file__).parent.parent
 FILMS = [
@@ -360,3 +360,15 @@ def test_bases_that_cannot_be_loaded_say_what_to_do(tmp_path: Path) -> None:
     for name in ("nowhere/at-all", "no such", str(tmp_path)):
         with pytest.raises(AssetError, match="safetensors|hub|folder"):
             Recommender.load(config.load_recipe("films", (f"base_model={name}",)), None)
+
+
+def test_a_tenth_more_of_any_task_counts_alike() -> None:
+    def validated(**values: float) -> float:
+        tasks = {name: SimpleNamespace(metric=name, validate=lambda name=name: {name: values[name]}) for name in values}
+        return validation(tasks)["mean"]
+
+    before = validated(ndcg=0.05, p=0.7)
+    assert validated(ndcg=0.055, p=0.7) == pytest.approx(1.1**0.5 * before)
+    assert validated(ndcg=0.05, p=0.77) == pytest.approx(1.1**0.5 * before)
+    assert validated(ndcg=0.0, p=0.7) < validated(ndcg=0.0, p=0.8)
+    assert "mean" not in validation({"ndcg": SimpleNamespace(metric="ndcg", validate=lambda: {"ndcg": 0.5})})

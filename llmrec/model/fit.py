@@ -155,6 +155,8 @@ def fit(
     writer = _tensorboard(run) if accelerator.is_main_process else None
     saved, started = time.monotonic(), time.monotonic() - state.seconds
 
+    last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
+
     def validated() -> None:
         if validate is None:
             return
@@ -165,6 +167,8 @@ def fit(
                 metrics = validate()
             model.train()
         [metrics] = broadcast_object_list([metrics])
+        if plan.epoch_of(state.step) <= last_start:  # weights that know nothing yet of a task are never the best
+            return note(metrics)
         better = metrics[metric] > state.best
         state.best = max(state.best, metrics[metric])
         state.since_best = 0 if better else state.since_best + 1
