@@ -183,8 +183,7 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
 
 
 def compare(results: Sequence[Path], candidate: str, current: str) -> Evidence:
-    """NDCG of two versions in folders of `llmrec evaluate`, paired over users; who is in several splits counts once, by a
-    mean.
+    """NDCG of two versions in folders of `llmrec evaluate`, paired over users; who is in several splits counts once.
 
     Raises: AdapterError where a version is not among them, or they were not asked the same.
     """

@@ -63,12 +63,17 @@ class Beams:
 
 
 def quality(lists: np.ndarray, asked: list[Query]) -> float:
-    """NDCG@10 after the items of the history are taken out."""
+    """Mean of `gains`."""
+    return float(gains(lists, asked).mean())
+
+
+def gains(lists: np.ndarray, asked: list[Query]) -> np.ndarray:
+    """NDCG@10 of each list after the items of the history are taken out."""
     kept = np.full((len(asked), 10), -1)
     for row, (items, query) in enumerate(zip(lists, asked, strict=True)):
         new = [item for item in items.tolist() if item >= 0 and item not in set(query.history)][:10]
         kept[row, : len(new)] = new
-    return float(ndcg(ranks(kept, [query.target for query in asked]), 10).mean())
+    return ndcg(ranks(kept, [query.target for query in asked]), 10)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_ranking import quality  # noqa: E402
+from bench_ranking import gains, quality  # noqa: E402
 
 from llmrec import config  # noqa: E402
-from llmrec.choices.search import Choices, listed, rank  # noqa: E402
+from llmrec.choices.search import Choices, Ranking, listed, rank  # noqa: E402
 from llmrec.choices.trie import ChoiceTrie  # noqa: E402
 from llmrec.data.split import queries  # noqa: E402
 from llmrec.engine import Node, Prompt  # noqa: E402
+from llmrec.metrics.significance import paired  # noqa: E402
 from llmrec.model import adapter as adapters  # noqa: E402
 from llmrec.recommender import Recommender  # noqa: E402
 
 N = 10
+ROUNDS = 5  # of adapters in rotation
 Row = dict[str, Any]
 ROOT = np.array([1, 2], np.int32)  # any two children: what is measured is the reading
 
@@ -102,10 +104,26 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
             "waves": f"{np.mean([f.waves for f in found]):.1f}",
             "cached": cached,
             "NDCG@10": f"{quality(listed(found, N), asked):.4f}",
-            "valid": "100%",
+            "valid": valid(found, histories, len(model.catalog)),
         })  # fmt: skip
         print(rows[-1], flush=True)
     return rows
+
+
+def valid(found: Sequence[Ranking], histories: Sequence[Any], items: int) -> str:
+    """Of the places of all lists, the share that holds an item of the catalog that is new to the person, each once."""
+    right = sum(
+        len({int(i) for i in ranking.items if 0 <= i < items} - {*map(int, history)})
+        for ranking, history in zip(found, histories, strict=True)
+    )
+    return f"{right / sum(min(N, items - len({*map(int, history)})) for history in histories):.0%}"
+
+
+def gap(ours: np.ndarray, theirs: np.ndarray, asked: list[Any]) -> str:
+    """NDCG@10 of two sets of lists, and the paired difference over users with its 95% interval."""
+    a, b = gains(ours, asked), gains(theirs, asked)
+    more = paired(a, b)
+    return f"NDCG@10 {a.mean():.4f} and {b.mean():.4f} ({more.mean:+.4f} [{more.low:+.4f}, {more.high:+.4f}])"
 
 
 def invented(model: Recommender, titles: int) -> Choices:
@@ -170,9 +188,13 @@ def print_table(rows: list[Row]) -> None:
         print("| " + " | ".join(str(row.get(key, "")) for key in rows[0]) + " |")
 
 
-def beams(model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool) -> tuple[Row, Took]:
+def beams(
+    model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool
+) -> tuple[Row, Took, np.ndarray]:
     """vLLM's `beam_search` of `width`; a `grammar` of all titles constrains it as far as vLLM goes: of the 2 · width
-    likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends."""
+    likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends.
+
+    Returns: a row, what it took, and its lists, (histories, width), -1 for what is no item."""
     from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
     from vllm.v1.structured_output.utils import choice_as_grammar
 
@@ -214,7 +236,7 @@ def beams(model: Recommender, histories: list[Any], asked: list[Any], width: int
         "processor s a user": f"{took.processor / len(histories):.2f}",
         "NDCG@10": f"{quality(lists, asked):.4f}",
         "valid": f"{np.sum(lists >= 0) / max(replies, 1):.0%} of {replies / len(prompts):.1f}",
-    }, took  # fmt: skip
+    }, took, lists  # fmt: skip
 
 
 def copies(folder: Path, into: Path, count: int) -> dict[str, Path]:
@@ -244,16 +266,21 @@ def rotation(model: Recommender, histories: list[Any], folder: Path, count: int)
             "one": [Prompt(p.tokens, names[0]) for p in prompts],
             "in turn": [Prompt(p.tokens, names[i % count]) for i, p in enumerate(prompts)],
         }
-        took = {}
-        for label, mine in asked.items():
-            took[label], _ = timed(engine, lambda mine=mine: rank(engine, mine, model.listing.choices, None, N))
+        took: dict[str, list[Took]] = {label: [] for label in asked}
+        for turn in range(ROUNDS):  # in alternating order, as machines drift
+            for label in [*asked][:: 1 if turn % 2 else -1]:
+                mine = asked[label]
+                took[label].append(
+                    timed(engine, lambda mine=mine: rank(engine, mine, model.listing.choices, None, N))[0]
+                )
         for name in names:
             engine.unload(name)
-    one, many = took["one"], took["in turn"]
+    both = [*zip(took["one"], took["in turn"], strict=True)]
+    kept = [[one.seconds / many.seconds for one, many in both], [one.processor / many.processor for one, many in both]]
+    clock, processor = (f"{np.median(x):.0%} ({min(x):.0%} to {max(x):.0%})" for x in kept)
     return (
-        f"{count} adapters in rotation, {len(prompts)} users together: {len(prompts) / many.seconds:.2f} users/s, "
-        f"one: {len(prompts) / one.seconds:.2f} ({one.seconds / many.seconds:.0%} of its throughput; in processor "
-        f"seconds {one.processor / many.processor:.0%})"
+        f"{count} adapters in rotation, {len(prompts)} users together, {ROUNDS} rounds: {clock} of the throughput of "
+        f"one by the clock, {processor} in processor seconds"
     )
 
 
@@ -291,13 +318,14 @@ def main() -> None:
             few, few_asked = histories[: args.beam_users], asked[: args.beam_users]
             mine, found = timed(model.engine, lambda model=model, few=few: model.rank(few, N, prior=False))
             for grammar in (False, True):
-                row, took = beams(model, few, few_asked, args.beams, grammar)
+                row, took, lists = beams(model, few, few_asked, args.beams, grammar)
                 rows.append(row)
                 notes.append(
                     f"{row['engine']}, {len(few)} users together: {took.seconds / len(few):.2f} s a user, exact search "
                     f"{mine.seconds / len(few):.2f} s ({took.seconds / mine.seconds:.1f} ×; in processor seconds "
-                    f"{took.processor / mine.processor:.1f} ×), NDCG@10 {row['NDCG@10']} and "
-                    f"{quality(listed(found, N), few_asked):.4f}, valid {row['valid']} and 100%"
+                    f"{took.processor / mine.processor:.1f} ×), "
+                    f"{gap(listed(found, N), lists, few_asked)}, valid "
+                    f"{valid(found, few, len(model.catalog))} and {row['valid']}"
                 )
                 print(notes[-1], flush=True)
         if hasattr(model.engine, "close"):
