@@ -1,7 +1,10 @@
 """Each task alone, jointly, and the balance between them: adapters trained on different tasks, on the same examples.
 
-    llmrec train movies init_from=null 'tasks=[interest]' --out /data/joint/interest   # one for each, of equal budgets
+    llmrec train movies 'tasks={interest: {weight: 0.5, tokens: 40000}}' --out /data/joint/interest   # and each other
     python scripts/joint.py movies joint=adapters/movies interest=/data/joint/interest --out /data/joint/table
+
+What is given for `tasks` takes the place of the recipe's: repeat the settings of the task there, `data` of reviews
+among them.  Equal budgets are equal tokens of each task; the joint adapter then sees as many as all others together.
 
 Every adapter is measured on every task of the recipe, also on those that it did not learn (marked *), so that the table
 says who helps whom, too; with --learned only on those that it did, for more examples in the same time.  What is
@@ -197,6 +200,7 @@ def joint(
     """
     recipe = asked.recipe
     tasks = list(recipe.tasks)
+    checked(tasks)
     cards = {name: _card(recipe, folder) for name, folder in folders.items()}
     records: dict[tuple[str, str], pd.DataFrame] = {}
     for name, folder in folders.items():
@@ -257,6 +261,12 @@ def joint(
     return results
 
 
+def checked(tasks: Sequence[str]) -> None:
+    """Raises: DataError for a task that is not measured here."""
+    if unknown := [task for task in tasks if task not in MEASURES]:
+        raise DataError(f"{unknown[0]}: not among the tasks measured here ({', '.join(MEASURES)}); leave it out")
+
+
 def markdown(results: dict[str, Any]) -> str:
     """One line per adapter, then joint against single."""
     tasks = list(results["examples"])
@@ -279,6 +289,10 @@ def markdown(results: dict[str, Any]) -> str:
             for d in results["differences"]
         ]  # fmt: skip
         blocks.append(_grid(["jointly - alone", "metric", "difference", "relative", "excludes 0"], lines))
+        worst = min(results["differences"], key=lambda d: d["relative"]["mean"])
+        blocks.append(f"Least gained, or most lost: {worst['task']}, {_percent(worst['relative'])} of {worst['b']}.")
+    made = "; ".join(f"{name} {one['steps']} of {', '.join(one['tasks'])}" for name, one in results["adapters"].items())
+    blocks.append(f"Steps of training: {made}.")
     return "\n\n".join(blocks) + "\n"
 
 

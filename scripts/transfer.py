@@ -30,7 +30,7 @@ import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from joint import MEASURES, METRIC, Asked, Loaded, statistic
+from joint import MEASURES, METRIC, Asked, Loaded, checked, statistic
 from matplotlib import pyplot
 from study_mixture import begin, digest, interval, same, share
 
@@ -72,6 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if task not in recipe.tasks or (not args.task and len(recipe.tasks) > 1):
             raise RecipeError(f"{args.domain}: name one of its tasks with --task: {', '.join(recipe.tasks)}")
         recipe = recipe.model_copy(update={"tasks": {task: recipe.tasks[task]}, "init_from": args.init_from})
+        checked([task])
         study = Study(recipe, task, args.steps, args.asked, args.out)
         for seed in args.seeds:
             for part in args.shares:

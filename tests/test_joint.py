@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from llmrec import config
-from llmrec.errors import AdapterError
+from llmrec.errors import AdapterError, DataError
 from llmrec.metrics.classification import macro_f1
 from llmrec.train import train
 
@@ -57,6 +57,12 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     assert fewer["differences"] == results["differences"] and fewer["measured"]["joint"] == results["measured"]["joint"]
     assert [*fewer["measured"]["alone"]] == ["interest"]
     assert "*" not in (tmp_path / "out" / "joint.md").read_text().split("|", 1)[1]
+
+
+def test_a_task_that_is_not_measured_is_refused() -> None:
+    SCRIPT["checked"](["next_item", "explanation"])
+    with pytest.raises(DataError, match="item_class: not among the tasks measured here"):
+        SCRIPT["checked"](["review_sentiment", "item_class"])
 
 
 def test_labels_are_measured_over_what_is_drawn() -> None:
