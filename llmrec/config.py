@@ -488,7 +488,23 @@ class Predicted(AfterList):
     validation users best; `base`: the base model as it is; `llm`: the adapter."""
 
 
-class Written(AfterList):
+class Marked(Section):
+    """A language model that gives its opinion of texts, too."""
+
+    judge_url: str = ""
+    """Address of an OpenAI-compatible endpoint whose model marks every reply from 1 to 5 and says for each pair of
+    `compare` which it prefers; it is sent what is known of people and items, and the replies.  None where empty."""
+    judge_model: str = ""
+    """Name that the endpoint serves its model by."""
+
+    @model_validator(mode="after")
+    def _a_judge_has_both(self) -> Marked:
+        if bool(self.judge_url) != bool(self.judge_model):
+            raise ValueError("judge_url and judge_model belong together: name both, or neither")
+        return self
+
+
+class Written(Marked, AfterList):
     """What `llmrec evaluate` measures where a suite asks for `task: interest_summary` or `task: explanation`."""
 
     task: Literal["interest_summary", "explanation"]
@@ -496,20 +512,9 @@ class Written(AfterList):
     writers: tuple[Literal["template", "copy", "base", "llm"], ...] = Field(("template", "base", "llm"), min_length=1)
     """`template`: the prompt file's first reply, filled from the data; `copy`: the most typical sentence of the item's
     training reviews, for explanations of data that has some; `base`: the base model as it is; `llm`: the adapter."""
-    judge_url: str = ""
-    """Address of an OpenAI-compatible endpoint whose model marks every reply from 1 to 5, too; it is sent the titles of
-    the histories.  None where empty."""
-    judge_model: str = ""
-    """Name that the endpoint serves its model by."""
-
-    @model_validator(mode="after")
-    def _a_judge_has_both(self) -> Written:
-        if bool(self.judge_url) != bool(self.judge_model):
-            raise ValueError("judge_url and judge_model belong together: name both, or neither")
-        return self
 
 
-class Grounded(Section):
+class Grounded(Marked):
     """What `llmrec evaluate` measures where a suite asks for `grounded_explanation` or `grounded_summary`."""
 
     task: Literal["grounded_explanation", "grounded_summary"]

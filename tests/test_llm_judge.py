@@ -93,6 +93,19 @@ def test_what_is_no_rating_is_none(serve, said: Any) -> None:
     assert np.isnan(Judge(serve(lambda material: said).url, "m").rate(["x"], ["y"])).all()
 
 
+def test_opinions_of_writers_are_marks_and_paired_preferences(serve) -> None:
+    def say(material: dict[str, str]) -> str:
+        if "reply" in material:
+            return json.dumps({"rating": 5 if "long" in material["reply"] else 2})
+        return json.dumps({"better": "first" if "long" in material["first"] else "second"})
+
+    texts = {"llm": ["long a", "long b"], "copy": ["a", "b"]}
+    marks, [gap] = Judge(serve(say).url, "m").opinions(["x", "y"], texts, ["r", "r"], [("llm", "copy")], 0, 50)
+    assert marks["llm"].tolist() == [5, 5] and marks["copy"].tolist() == [2, 2]
+    assert gap["metric"] == "preferred" and gap["mean"] == 0.5 and gap["excludes_zero"]
+    assert Judge.of("", "") is None
+
+
 def test_preferences_are_asked_in_both_orders(serve) -> None:
     judge = Judge(
         serve(lambda m: '{"better": "%s"}' % ("first" if len(m["first"]) > len(m["second"]) else "second")).url, "m"

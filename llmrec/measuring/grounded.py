@@ -17,6 +17,7 @@ from llmrec.data.pairs import Example, Pairs, sampled
 from llmrec.errors import AdapterError
 from llmrec.evaluate import ANSWERS, read_card
 from llmrec.measuring.after_list import in_blocks
+from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts, Seconds, timed
@@ -42,6 +43,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
     from llmrec.grounded import examples, facts, source
 
+    judge = Judge.of(settings.judge_url, settings.judge_model)
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
     found = examples(pairs, settings.task)
@@ -103,6 +105,13 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
             true=[names.facts(text) for text in known], features=list(pairs.features.idf), wanted=wanted,
         )  # fmt: skip
         values[name]["backed"] = faithfulness([pairs.features.named(text) for text in texts], backing).per_reply
+    preferred = []
+    if judge:
+        marks, preferred = judge.opinions(
+            known, replies, references, settings.compare, settings.seed, settings.samples
+        )  # fmt: skip
+        for name, mark in marks.items():
+            values[name]["mark"] = mark
     metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
     records = [
         {"writer": name, "user_id": example.user_id, "item_id": example.item_id, "reply": texts[i],
@@ -113,11 +122,12 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     return {
         "data": {"digest": pairs.digest, "train": len(train), "asked": len(asked)},
         "adapter": {"name": adapter, "weights": card.get("weights"), **card[settings.task]} if card else None,
-        "notes": [_split(pairs, settings.task), NOTES],
+        "judge": judge.about if judge else None,
+        "notes": [_split(pairs, settings.task), NOTES, *([OPINIONS] if judge else [])],
         "writers": {
             name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in replies
         },
-        "differences": differences,
+        "differences": differences + preferred,
     }, pd.DataFrame(records)
 
 

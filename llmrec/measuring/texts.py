@@ -22,7 +22,7 @@ from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks, sampled
-from llmrec.metrics.llm_judge import Judge
+from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import measured, words
 from llmrec.parts import Parts, Seconds, timed
@@ -42,7 +42,6 @@ REFERENCE = (
     "replies, so that every claim in them holds."
 )
 
-MARKED = "mark is a language model's, 1 to 5, given history, item and reference: one opinion among measures."
 LATEST = 30  # items of a history that a judge is told
 
 Reply = list[str | Name]
@@ -154,7 +153,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     from llmrec.follow_up import FollowUp
     from llmrec.writing import plain
 
-    judge = Judge(settings.judge_url, settings.judge_model) if settings.judge_url else None
+    judge = Judge.of(settings.judge_url, settings.judge_model)
     world = World.of(settings, settings.task, adapter="llm" in settings.writers)
     task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
     template, identifiers = task.template, task.recommender.listing.identifiers
@@ -208,12 +207,14 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         )  # fmt: skip
         exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
         values[name]["exact"] = np.array(exact)
-    if judge:
-        notes.append(MARKED)
-        known = [_known(world, kind, person) for person in asked]
-        for name in found:
-            values[name]["mark"] = judge.rate(known, texts[name], references)
     pairs = [(a, b) for a, b in settings.compare if a in found and b in found]
+    preferred = []
+    if judge:
+        notes.append(OPINIONS)
+        known = [_known(world, kind, person) for person in asked]
+        marks, preferred = judge.opinions(known, texts, references, pairs, settings.seed, settings.samples)
+        for name, mark in marks.items():
+            values[name]["mark"] = mark
     metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
     records = [
         {"writer": name, "user_id": person.user_id, **kind.about(person), "reply": texts[name][i],
@@ -229,7 +230,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         "writers": {
             name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in found
         },
-        "differences": differences,
+        "differences": differences + preferred,
     }, pd.DataFrame(records)
 
 
