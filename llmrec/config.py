@@ -71,6 +71,10 @@ class ReviewSource(Section):
     """Seed of the split."""
 
 
+OF_HISTORIES = ("next_item", "interest", "interest_summary", "explanation")
+"""Tasks that learn from the recipe's interactions; the others have texts of their own."""
+
+
 class Task(Section):
     """How one task takes part in training."""
 
@@ -352,6 +356,14 @@ class Recipe(Section):
             raise ValueError("tasks: name at least one")
         if "next_item" in self.tasks and self.data is None:
             raise ValueError("data: next_item learns from interactions; say where they are")
+        return self
+
+    @model_validator(mode="after")
+    def _each_setting_has_an_effect(self) -> Recipe:
+        for name in {*OF_HISTORIES} & {*self.tasks}:
+            for key in ("data", "labels", "balance", "max_tokens"):
+                if getattr(self.tasks[name], key) != Task.model_fields[key].default:
+                    raise ValueError(f"tasks.{name}.{key}: only tasks of texts have it; remove it")
         return self
 
     @model_validator(mode="after")

@@ -52,9 +52,9 @@ from llmrec.recommender import Recommender  # noqa: E402
 
 REVIEWS = "tasks.review_sentiment"
 BUDGET = (  # minutes a run on two cores; any of it may be set otherwise on the command line
-    "tasks.next_item.examples=60", f"{REVIEWS}.examples=800", "lora.rank=32", "lora.alpha=32", "lora.first_layer=27",
+    "tasks.next_item.examples=30", f"{REVIEWS}.examples=1200", "lora.rank=32", "lora.alpha=32", "lora.first_layer=25",
     "fit.precision=float32", "fit.cache=disk", "fit.batch_tokens=1024", "fit.micro_batch_tokens=1024", "fit.epochs=1",
-    "fit.learning_rate=1.0e-3", "fit.valid_users=160",
+    "fit.learning_rate=1.0e-3", "fit.valid_users=120",
 )  # fmt: skip
 ALONE = {"next_item alone": "next_item", "review_sentiment alone": "review_sentiment"}
 OPTIONS: dict[str, tuple[str, ...]] = {

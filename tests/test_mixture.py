@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmrec import config
 from llmrec.config import Mixture, Task
+from llmrec.errors import RecipeError
 from llmrec.model.mixture import micro, steps, taken
 from llmrec.model.rows import Row, choice_row
 
@@ -45,3 +47,12 @@ def test_a_token_budget_takes_another_part_each_time() -> None:
         assert 400 < sum(len(ROWS[row].tokens) for row in found["next_item"]) <= 500
         assert len(found["review"]) == 60
     assert first["next_item"] != second["next_item"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("labels", ["a", "b"]), ("balance", 0.5), ("max_tokens", 32), ("data", {"path": "x"})]
+)
+def test_a_setting_without_effect_is_refused(key: str, value: object) -> None:
+    recipe = {"domain": "films", "data": {"path": "x"}, "tasks": {"interest": {key: value}}}
+    with pytest.raises(RecipeError, match=f"tasks.interest.{key}: only tasks of texts have it"):
+        config.section(config.Recipe, recipe)
