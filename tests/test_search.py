@@ -137,6 +137,23 @@ def test_all_prompts_of_a_group_share_each_wave() -> None:
     assert max(f.expansions for f in found) < len(choices.trie.node_lo) / 4
 
 
+def test_a_group_that_ends_leaves_its_place_to_the_next() -> None:
+    """Three groups at once: as many waves as a queue would take, fuller ones, and the same lists."""
+    rng = np.random.default_rng(0)
+    choices = Choices(ChoiceTrie.build(np.unique(rng.integers(0, 30, (2000, 3)), axis=0)))
+    prompts = [Prompt((i,)) for i in range(24)]
+    alone, three = FakeEngine(group=2), FakeEngine(group=2, groups=3)
+    done: list[int] = []
+    one, other = rank(alone, prompts, choices, None, 10), rank(three, prompts, choices, None, 10, progress=done.append)
+    assert [(a.items.tolist(), a.waves) for a in one] == [(b.items.tolist(), b.waves) for b in other]
+    assert sum(done) == 24 and sum(three.branched) == sum(alone.branched)
+    waves = [max(found.waves for found in one[at : at + 2]) for at in range(0, 24, 2)]
+    free = [0, 0, 0]
+    for length in waves:  # each group goes where a place is free first
+        free[free.index(min(free))] += length
+    assert len(three.branched) == max(free) < len(alone.branched)
+
+
 def test_given_candidates_are_scored_as_in_the_whole() -> None:
     engine, prompts = FakeEngine(), [Prompt((1,)), Prompt((2,))]
     choices = Choices(choices_of(["Heat", "Heat 2", "Fargo", "Far"]).trie, choices_of(["New", "Newer"]).trie, 0.2)

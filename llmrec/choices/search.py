@@ -86,28 +86,39 @@ def rank(
     result: list[Ranking | None] = [None] * len(prompts)
     bases: dict[int, _Bounds] = {}
     shared = None if callable(bonus) else _bounds(choices, bonus, bases)
-    for group in engine.batches(prompts):
-        searches = {}
-        for i in group:
-            bounds = shared or _bounds(choices, bonus(i), bases)  # type: ignore[misc, operator]
-            searches[i] = _Search(choices, bounds, n)
-        while searches:
-            asked = {i: search.wanted() for i, search in searches.items()}
-            for i in [i for i, wanted in asked.items() if not wanted]:
-                result[i] = searches.pop(i).ranking(engine.exact)
-                if progress:
-                    progress(1)
-            nodes: list[Node] = []
-            owners: list[tuple[_Search, int, int]] = []
+    waiting = iter(engine.batches(prompts))
+    groups: list[dict[int, _Search]] = []
+
+    def asked(searches: dict[int, _Search]) -> dict[int, list[tuple[int, int]]]:
+        """What the searches of a group want to know; those that want nothing have ended, and leave it."""
+        wanted = {i: search.wanted() for i, search in searches.items()}
+        for i in [i for i, nodes in wanted.items() if not nodes]:
+            result[i] = searches.pop(i).ranking(engine.exact)
+            if progress:
+                progress(1)
+        return {i: wanted[i] for i in searches}
+
+    while True:
+        wave = [asked(searches) for searches in groups]
+        groups, wave = [one for one in groups if one], [one for one in wave if one]
+        while len(groups) < engine.groups and (group := next(waiting, None)) is not None:
+            bounds = {i: shared or _bounds(choices, bonus(i), bases) for i in group}  # type: ignore[misc, operator]
+            searches = {i: _Search(choices, bounds[i], n) for i in group}
+            if wanted := asked(searches):
+                groups.append(searches)
+                wave.append(wanted)
+        if not groups:
+            return result  # type: ignore[return-value]
+        nodes: list[Node] = []
+        owners: list[tuple[_Search, int, int]] = []
+        for searches, wanted in zip(groups, wave, strict=True):
             for i, search in searches.items():
-                for part, node in asked[i]:
+                for part, node in wanted[i]:
                     trie = search.parts[part][0]
                     nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
                     owners.append((search, part, node))
-            if nodes:
-                for (search, part, node), log_p in zip(owners, branched(engine, nodes), strict=True):
-                    search.open(part, node, log_p)
-    return result  # type: ignore[return-value]
+        for (search, part, node), log_p in zip(owners, branched(engine, nodes), strict=True):
+            search.open(part, node, log_p)
 
 
 def branched(engine: Engine, nodes: Sequence[Node]) -> list[np.ndarray]:

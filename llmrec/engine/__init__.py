@@ -35,8 +35,11 @@ class Engine(Protocol):
     exact: bool
     """Whether `branch` is computed in float32 throughout, so that rankings are exact to rounding."""
 
+    groups: int
+    """How many groups of `batches` may be in flight at once: while one ends, others keep the engine busy."""
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
-        """Indexes of `prompts`, each once, in groups that the engine likes to have in flight together."""
+        """Indexes of `prompts`, each once, in groups that the engine likes to be asked about together."""
 
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         """log p of every child of each node, float32 nats, in the order of `children`; each array sums to 1 after

@@ -16,6 +16,7 @@ import numpy as np
 from llmrec.engine import Node, Prompt
 from llmrec.errors import EngineError
 
+GROUPS = 4  # in flight, of a quarter of the cache each: the last search of one never waits alone
 MAX_IDS = 128  # of a request, a limit of vLLM's sampler
 
 
@@ -46,6 +47,7 @@ class Asking:
     """`branch` and `generate` over requests, which a subclass sends."""
 
     tokenizer: Any
+    groups = GROUPS
     max_tokens: int
     """Longest prompt and path of a request for one token."""
     tally: Tally
@@ -115,7 +117,7 @@ def check(prompt: Prompt, max_tokens: int) -> None:
         raise EngineError(f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {max_tokens}")
 
 
-def groups(prompts: Sequence[Prompt], *, blocks: int, block_size: int, adapters: int) -> Iterator[list[int]]:
+def fitting(prompts: Sequence[Prompt], *, blocks: int, block_size: int, adapters: int) -> Iterator[list[int]]:
     """Indexes of prompts whose keys and values fit together: `blocks` blocks, and `adapters` different adapters.
 
     Prompts of one adapter come together, else in their order; one that fits nowhere is alone.

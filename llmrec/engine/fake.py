@@ -16,9 +16,9 @@ class FakeEngine:
 
     exact = True
 
-    def __init__(self, reply: str = "ok", group: int = 16, spread: float = 2.0):
+    def __init__(self, reply: str = "ok", group: int = 16, spread: float = 2.0, groups: int = 1):
         self.reply = reply
-        self.group = group
+        self.group, self.groups = group, groups
         self.spread = spread  # nats: how far apart children are
         self.branched: list[int] = []
         """Nodes of each call of `branch`."""

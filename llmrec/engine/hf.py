@@ -70,6 +70,8 @@ class HFEngine:
         """Names that a prompt may ask for."""
         return tuple(self.model.peft_config) if self.peft else ()
 
+    groups = 1  # one store of keys and values
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Prompts of one adapter and similar length together, longest first: memory runs out at once or never."""
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].adapter or "", -len(prompts[i].tokens)))

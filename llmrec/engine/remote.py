@@ -13,7 +13,7 @@ import numpy as np
 import urllib3
 
 from llmrec.engine import Prompt
-from llmrec.engine.asks import Ask, Asking, Tally, groups, loaded
+from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -90,8 +90,8 @@ class RemoteEngine(Asking):
         del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
-        """As many prompts as the server's cache of keys and values holds."""
-        return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=len(prompts))
+        """As many prompts as a quarter of the server's cache of keys and values holds."""
+        return fitting(prompts, blocks=self._blocks // GROUPS, block_size=self._block_size, adapters=len(prompts))
 
     def close(self) -> None:
         """Let go of the connections."""

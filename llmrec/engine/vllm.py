@@ -17,7 +17,7 @@ import torch
 
 from llmrec.config import Serve
 from llmrec.engine import Prompt
-from llmrec.engine.asks import Ask, Asking, Tally, groups, loaded
+from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, rank_for
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
@@ -134,8 +134,8 @@ class VLLMEngine(Asking):
             del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
-        """As many prompts as the cache of keys and values holds."""
-        return groups(prompts, blocks=self._blocks, block_size=self._block_size, adapters=self._max_loras)
+        """As many prompts as a quarter of the cache of keys and values holds."""
+        return fitting(prompts, blocks=self._blocks // GROUPS, block_size=self._block_size, adapters=self._max_loras)
 
     def close(self) -> None:
         """Give memory back.  vLLM keeps its process groups once per process: other engines of this one end, too."""
