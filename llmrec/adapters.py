@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import pyarrow.parquet as pq
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import read_manifest
+from llmrec.engine.serving import base_name
 from llmrec.errors import AdapterError, LlmrecError
 from llmrec.evaluate import RECORDS, RESULTS, read_card
 from llmrec.metrics import ranking
@@ -30,6 +33,8 @@ from llmrec.model.load import base_model, load_tokenizer, tokenizer_digest
 from llmrec.recommender import Listing
 from llmrec.tasks.template import Template
 
+LOG = logging.getLogger("llmrec")
+MAX_ANSWER = 10_000_000  # bytes of a server's answer
 CUTOFF = 10  # promotion compares NDCG at this…
 LEAST_USERS = 30  # …for so many users at least: the interval of a handful is an accident
 
@@ -250,12 +255,14 @@ def merge(shares: Sequence[str], out: Path, *, rank: int | None = None) -> str:
 def load(source: str, url: str) -> str:
     """A running vLLM server takes an adapter in.  Returns: the name to ask it for.
 
+    Raises: AdapterError, also where the server's name says that it serves other weights.
+
     The server reads the kept version, whose files never change, not the folder that is exchanged by `promote`.
     """
     domain, _, version = source.partition("@")
     folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
     _demand(inspect(folder, domain), folder)
-    _ask(url, "models")  # before anything is kept
+    _check_served(url, config.load_recipe(domain))  # before anything is kept
     with store.lock(domain):
         digest = store.keep(domain, folder)
     name = f"{domain}-{digest}"
@@ -327,23 +334,39 @@ def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str]
     return found
 
 
-def _ask(url: str, act: str, body: dict[str, str] | None = None) -> None:
-    """Asks a server for something, with `body` to do something.  Raises: AdapterError with the server's reason."""
+def _check_served(url: str, recipe: config.Recipe) -> None:
+    """A server's base models are named with the digests of their weights where `llmrec serve` has started it; another
+    one says nothing of its weights, so the user is told."""
+    try:
+        listed = [entry["id"] for entry in json.loads(_ask(url, "models"))["data"] if not entry.get("parent")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        listed = []
+    wanted = base_name(base_model(recipe.base_model), recipe.serve)
+    if wanted in listed:
+        return
+    if any(re.search(r"-[0-9a-f]{12}(-\w+)?$", str(name)) for name in listed):
+        raise AdapterError(f"{url} serves {', '.join(map(str, listed))}, not {wanted}; start `llmrec serve` with it")
+    LOG.warning("%s does not say which weights it serves; an adapter answers wrongly on others than %s", url, wanted)
+
+
+def _ask(url: str, act: str, body: dict[str, str] | None = None) -> bytes:
+    """Asks a server for something, with `body` to do something.  Returns: its answer.  Raises: AdapterError with the
+    server's reason."""
     if not url.startswith(("http://", "https://")):
         raise AdapterError(f"{url}: a server's address begins with http:// or https://")
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("VLLM_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url.rstrip('/')}/v1/{act}", data, headers)
+    request = urllib.request.Request(f"{url.rstrip('/').removesuffix('/v1')}/v1/{act}", data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=120):
-            return
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return bytes(answer.read(MAX_ANSWER))
     except urllib.error.HTTPError as error:
         with error:
             reason = error.read(2000).decode("utf-8", "replace")
         if act.startswith("load") and "already" in reason:  # the name holds the digest: it is the same adapter
-            return
+            return b""
         hint = "; start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
         raise AdapterError(f"{url} said {error.code}: {reason[:300]}{hint if error.code == 404 else ''}") from None
     except (OSError, ValueError) as error:

@@ -24,9 +24,11 @@ from test_train import here, trained, world  # noqa: F401
 from typer.testing import CliRunner
 
 from llmrec import adapters, cli, config, prepare
+from llmrec.engine.serving import base_name
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.evaluate import evaluate
 from llmrec.model import adapter, pack, store
+from llmrec.model.load import base_model
 from llmrec.recommender import Recommender
 
 
@@ -348,6 +350,9 @@ def test_archives_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
+SERVED: list[str] = []  # names of base models that `server` lists
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
     """A server that knows vLLM's two paths, refuses a name twice, and remembers what it was asked."""
@@ -357,6 +362,7 @@ def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
         def do_GET(self) -> None:
             self.send_response(200 if self.path.startswith("/v1/") else 404)
             self.end_headers()
+            self.wfile.write(json.dumps({"data": [{"id": name} for name in SERVED]}).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -390,6 +396,25 @@ def test_a_running_server_is_told(project: Path, server: tuple[str, list[tuple[s
         adapters.unload("films", f"{url}/wrong")
     with pytest.raises(AdapterError, match="no answer"):
         adapters.unload("films", "http://127.0.0.1:1")
+
+
+def test_a_server_with_other_weights_takes_nothing_in(
+    project: Path, server: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, asked = server
+    recipe = config.load_recipe("films")
+    ours = base_name(base_model(recipe.base_model), recipe.serve)
+    monkeypatch.setitem(globals(), "SERVED", ["base-0123456789ab", "base-0123456789ab-float32"])
+    with pytest.raises(AdapterError, match=f"serves base-0123456789ab, .*not {ours}; start `llmrec serve`"):
+        adapters.load("films", url)
+    assert not asked and store.versions("films") == []
+    monkeypatch.setitem(globals(), "SERVED", ["a-name-of-its-own"])
+    adapters.load("films", url)
+    assert "does not say which weights it serves" in caplog.text
+    caplog.clear()
+    monkeypatch.setitem(globals(), "SERVED", [ours])
+    adapters.load("films", f"{url}/v1")
+    assert not caplog.text and {path for path, _ in asked} == {"/v1/load_lora_adapter"}
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://127.0.0.1:1"])
