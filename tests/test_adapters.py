@@ -251,6 +251,16 @@ def results(folder: Path, weights: str | None, ranks: list[int], *, questions: s
     return folder
 
 
+def test_equal_weights_with_another_card_are_kept_as_they_are_now(project: Path, tmp_path: Path) -> None:
+    folder = other(project)
+    digest = adapters.add("films", folder)
+    card = adapter.read_json(folder / adapter.CARD)
+    adapter.write_json(folder / adapter.CARD, card | {"prior_weight": 0.75})
+    assert adapters.add("films", folder) == digest and store.versions("films") == [digest]
+    assert adapter.read_json(store.kept("films") / digest / adapter.CARD)["prior_weight"] == 0.75
+    assert {path.name for path in store.kept("films").iterdir()} == {digest, ".lock"}
+
+
 def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> None:
     old, digest = store.served("films"), adapters.add("films", other(project))
     current = results(tmp_path / "current", old, [5] * 40)

@@ -55,12 +55,18 @@ def folder_of(domain: str, version: str) -> Path:
 
 
 def keep(domain: str, folder: Path) -> str:
-    """Copies a checked adapter among the versions of a domain, whole or not at all.  Returns: its digest."""
-    digest = config.checked_name(str(adapter.read_json(folder / adapter.CARD).get("weights")), "digest")
-    if (kept(domain) / digest).is_dir():
+    """Copies a checked adapter among the versions of a domain, whole or not at all; of equal weights with another card,
+    calibrated anew say, the latest stays.  Returns: its digest."""
+    card = adapter.read_json(folder / adapter.CARD)
+    digest = config.checked_name(str(card.get("weights")), "digest")
+    place = kept(domain) / digest
+    if place.is_dir() and adapter.read_json(place / adapter.CARD) == card:
         return digest
     with _copy(domain, folder) as copy:
-        copy.rename(kept(domain) / digest)
+        if place.is_dir():
+            exchange(copy, place)
+        else:
+            copy.rename(place)
     return digest
 
 
