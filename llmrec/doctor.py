@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
 
 import torch
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +24,8 @@ from llmrec.model import adapter
 from llmrec.model.load import compute_dtype
 
 NEEDED_GIB = 5  # free disk: a virtual environment with vLLM, the base model, prepared data
+FOR_WEIGHTS = 0.6  # of the memory, beside histories, training and everything else
+APART = ("dev", "vllm", "qlora")  # extras that say more in lines of their own
 SIZE = 1024  # rows and columns of the matrices that are multiplied
 
 
@@ -41,9 +45,11 @@ def doctor() -> list[Finding]:
     return [
         Finding("llmrec", f"{__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}"),
         _processor(gpu),
+        _memory(),
         _gpu(gpu),
         _vllm(gpu),
         _four_bit(gpu),
+        _extras(),
         *_home(),
         *_assets(),
         *_adapters(),
@@ -92,6 +98,32 @@ def _processor(gpu: bool) -> Finding:
     return Finding("processor", found, f"fit.precision={name} (measured faster than what `auto` takes here)")
 
 
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = total * FOR_WEIGHTS / torch.float32.itemsize / 1e9
+    return Finding("memory", f"{total / 2**30:.0f} GiB: bases of up to {most:.1f} billion parameters in float32")
+
+
+def _extras() -> Finding:
+    """Optional parts whose packages are not all here; vLLM and 4-bit training have lines of their own."""
+    lacking: dict[str, list[str]] = {}
+    present: set[str] = set()
+    for requirement in map(Requirement, requires("llmrec") or ()):
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", str(requirement.marker))
+        if extra is None or extra[1] in APART:
+            continue
+        present.add(extra[1])
+        try:
+            version(requirement.name)
+        except PackageNotFoundError:
+            lacking.setdefault(extra[1], []).append(requirement.name)
+    here = ", ".join(sorted(present - {*lacking})) or "none"
+    if not lacking:
+        return Finding("extras", here)
+    missing = ", ".join(f"{name} ({', '.join(lacking[name])})" for name in sorted(lacking))
+    return Finding("extras", f"{here}; without {missing}", f"pip install -e '.[{','.join(sorted(lacking))}]'")
+
+
 def _gpu(gpu: bool) -> Finding:
     if not gpu:
         return Finding("GPU", "none; training, ranking and vLLM run on the processor")
@@ -103,6 +135,8 @@ def _gpu(gpu: bool) -> Finding:
 
 def _vllm(gpu: bool) -> Finding:
     found = build()
+    if found is None and not gpu and (sys.platform != "linux" or sys.version_info < (3, 11)):
+        return Finding("vLLM", "not installed; its build for processors needs Linux and Python 3.11; --engine hf works")
     if found is None:
         return Finding("vLLM", "not installed; --engine hf works", "pip install -e '.[vllm]'" if gpu else "make vllm")
     name = f"{found[0]} {found[1]}"
