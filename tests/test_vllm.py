@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import tiny
 from conftest import Served
 
+from llmrec import writing
 from llmrec.choices.search import Choices, rank
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Serve
@@ -21,7 +24,9 @@ from llmrec.engine.serving import arguments
 from llmrec.engine.vllm import VLLMEngine
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
+from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model
+from llmrec.tasks.template import Name
 
 RNG = np.random.default_rng(1)
 SOME = np.array([5, 9, 200], np.int32)
@@ -71,6 +76,37 @@ def test_rankings_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> None:
 def test_greedy_replies_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> None:
     prompts = mixed(6)
     assert vllm.generate(prompts, max_tokens=12) == hf.generate(prompts, max_tokens=12)
+
+
+@pytest.mark.parametrize("engine", ["vllm", pytest.param("remote", marks=pytest.mark.slow)])
+def test_texts_with_names_are_those_of_the_reference(
+    engine: str, hf: HFEngine, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops where a name opens, ranks, writes the name and goes on; a random model opens names where we say."""
+    encoder = Encoder(tiny.tokenizer("gpt2"))
+    words = ["Heat", "Fargo", "Seven", "Alien", "Jaws"]
+    # Whole characters, as prompts have: behind half a one vLLM looks for `stop` in the prompt's own text, too.
+    prompts = [
+        Prompt(tuple(encoder.text(" ".join(RNG.choice(words, 8)) + ":")), (None, "movies", "books")[i % 3])
+        for i in range(6)
+    ]
+    said = Counter(c for text in hf.generate(prompts, max_tokens=24) for c in text[1:] if c.isalpha())
+    mark = said.most_common(1)[0][0]
+    monkeypatch.setattr(writing, "OPENS", {"item": mark})
+    monkeypatch.setattr(writing, "KINDS", {mark: "item"})
+    monkeypatch.setattr(writing, "whole", list)  # its replies have no sentences
+    titles = [f"{word} {i}" for i, word in enumerate(words * 4)]
+    lines = [np.asarray(ids, np.int32) for ids in encoder.lines(titles)]
+    names = {"item": writing.Names(titles, lines, Choices(ChoiceTrie.build(lines)))}
+
+    def allowed(i: int, kind: str, said: Sequence[str]) -> Sequence[int]:
+        return range(i, 20 - i)
+
+    ours, theirs = (
+        writing.write(one, encoder, prompts, names, allowed) for one in (request.getfixturevalue(engine), hf)
+    )
+    assert ours == theirs
+    assert sum(isinstance(part, Name) for reply in ours for part in reply) >= 3
 
 
 def test_histories_are_read_once(vllm: Any) -> None:
