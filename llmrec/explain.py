@@ -31,12 +31,12 @@ def explain(
 ) -> Explanation | Told:
     """Why the item of that title fits a user of the domain's data, or a history of titles, or both (titles last).
 
-    A domain of texts alone (`grounded_explanation`, no interactions) says it of the people of its texts.
+    A domain that learns from texts instead (`grounded_explanation`, no `explanation`) speaks to the people of its texts.
 
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
-    if recipe.data is None and EXPLANATION in recipe.tasks:
+    if EXPLANATION in recipe.tasks and "explanation" not in recipe.tasks:
         from llmrec.grounded import told
 
         name = None if base else adapter or recipe.domain

@@ -53,12 +53,12 @@ def summarize(
 ) -> Summary | Told:
     """The interests of a user of the domain's data, of a history of titles, or of both (titles last).
 
-    A domain of texts alone (`grounded_summary`, no interactions) sums up the people of its texts, in sentences.
+    A domain that learns from texts instead (`grounded_summary`, no `interest_summary`) sums up the people of its texts.
 
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
-    if recipe.data is None and SUMMARY in recipe.tasks:
+    if SUMMARY in recipe.tasks and "interest_summary" not in recipe.tasks:
         from llmrec.grounded import told
 
         name = None if base else adapter or recipe.domain

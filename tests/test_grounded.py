@@ -192,6 +192,8 @@ def test_people_of_the_texts_are_explained_to_and_summed_up(here: Path) -> None:
     assert explained.exit_code == 0, explained.output
     found = json.loads(explained.output)
     assert found["title"].endswith(" 7") and found["task"] == EXPLANATION and "Toy Fargo b." in found["known"]
+    beside = run(cli.app, ["explain", "shop", "i7", "data={path: events.csv}", "--user", "u1", "--json"])
+    assert beside.stdout == explained.stdout  # interactions beside the texts change nothing
     summed = run(cli.app, ["summarize", "shop", "--user", "u1"])
     assert summed.exit_code == 0 and "Fargo" in summed.output, summed.output
     for wrong, says in (
