@@ -31,7 +31,7 @@ def explain(
 ) -> Explanation | Told:
     """Why the item of that title fits a user of the domain's data, or a history of titles, or both (titles last).
 
-    A domain that learns from texts instead (`grounded_explanation`, no `explanation`) speaks to the people of its texts.
+    A domain that learns from texts instead (`grounded_explanation`, no `explanation`) speaks to people of its texts.
 
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
