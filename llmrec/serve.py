@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from llmrec.model import adapter
 from llmrec.model.load import base_model, compute_dtype
 from llmrec.tasks.saved import saved_prompts, warn
 
+LOG = logging.getLogger("llmrec")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,6 +41,10 @@ def command(
     recipes = [config.load_recipe(domain, overrides) for domain in domains]
     if different := {recipe.base_model for recipe in recipes[1:]} - {recipes[0].base_model}:
         raise EngineError(f"one server has one base model: {recipes[0].base_model}, not {', '.join(sorted(different))}")
+    if any((one.serve, one.fit.precision) != (recipes[0].serve, recipes[0].fit.precision) for one in recipes):
+        LOG.warning(
+            "one server has one set of settings: `serve` and fit.precision of %s hold for all", recipes[0].domain
+        )
     base = base_model(recipes[0].base_model)
     folders = {recipe.domain: config.adapter_folder(recipe.domain) for recipe in recipes}
     for domain, folder in folders.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,6 +16,7 @@ from llmrec.errors import EngineError
 from llmrec.model import adapter
 from llmrec.model.load import BaseModel, compute_dtype, load_model
 
+LOG = logging.getLogger("llmrec")
 HELP = "hf, vllm, the address of a vLLM server, or fake (repeatable numbers without a model)."
 
 
@@ -69,6 +71,8 @@ def start(
     if name == "vllm":
         from llmrec.engine.vllm import VLLMEngine
 
+        if recipe.serve.data_parallel > 1:
+            LOG.warning("serve.data_parallel: one process holds one copy; `llmrec serve` starts several")
         if recipe.serve.merge:
             if len(adapters) != 1:
                 raise EngineError(f"serve.merge=true merges one adapter, not {len(adapters)}")
