@@ -214,9 +214,10 @@ def share(source: Path, target: Path) -> None:
 
 
 def table(done: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Means over seeds with 95% t-intervals, and paired differences to `static`."""
+    """Means over seeds with 95% t-intervals, and paired differences to `static`; an option that repeats rows takes more
+    steps."""
     columns = [text for metric in METRICS for text in (metric, "against static")]
-    lines = [f"| option | seeds | {' | '.join(columns)} | minutes |", "| --- " * (len(columns) + 3) + "|"]
+    lines = [f"| option | seeds | {' | '.join(columns)} | steps | minutes |", "| --- " * (len(columns) + 4) + "|"]
     static = done.get("static", {})
     for option, runs in done.items():
         if not runs:
@@ -228,7 +229,8 @@ def table(done: dict[str, dict[int, dict[str, Any]]]) -> str:
             differences = [values[seed] - static[seed]["metrics"][metric] for seed in both]
             cells += [interval([*values.values()]), interval(differences, signed=True)]
         minutes = np.mean([found["seconds"] for found in runs.values()]) / 60
-        lines.append(f"| {option} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
+        steps = np.mean([found["steps"] for found in runs.values()])
+        lines.append(f"| {option} | {len(runs)} | {' | '.join(cells)} | {steps:.0f} | {minutes:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -42,7 +42,7 @@ def test_intervals_are_those_of_student() -> None:
 def test_the_table_pairs_seeds_and_leaves_out_what_was_not_measured() -> None:
     def result(nats: float, f1: float | None = None) -> dict[str, object]:
         metrics = {"next_item nats": nats} | ({} if f1 is None else {"review_sentiment nats": 1.0, "macro_f1": f1})
-        return {"metrics": metrics, "seconds": 60.0}
+        return {"metrics": metrics, "steps": 100, "seconds": 60.0}
 
     found = STUDY["table"]({
         "static": {0: result(0.1, 0.5), 1: result(0.3, 0.5)}, "next_item alone": {1: result(0.4)}, "dwa": {},
@@ -50,7 +50,7 @@ def test_the_table_pairs_seeds_and_leaves_out_what_was_not_measured() -> None:
     head, rule, static, alone = found.splitlines()
     assert head.count("|") == rule.count("|") == static.count("|") == alone.count("|")
     assert static.startswith("| static | 2 | 0.200 [")
-    assert alone == "| next_item alone | 1 | 0.400 | +0.100 |  |  |  |  | 1.0 |"
+    assert alone == "| next_item alone | 1 | 0.400 | +0.100 |  |  |  |  | 100 | 1.0 |"
 
 
 def test_a_finished_run_is_read_and_another_recipe_refused(tmp_path: Path) -> None:
