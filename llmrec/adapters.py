@@ -141,7 +141,7 @@ def add(domain: str, source: Path) -> str:
     with pack.unpacked(source) as copy:
         _demand(inspect(copy, domain), source)
         with store.lock(domain):
-            return store.keep(domain, copy)
+            return store.keep(domain, copy, anew=True)
 
 
 def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
@@ -341,10 +341,12 @@ def _check_served(url: str, recipe: config.Recipe) -> None:
         listed = [entry["id"] for entry in json.loads(_ask(url, "models"))["data"] if not entry.get("parent")]
     except (ValueError, KeyError, TypeError, AttributeError):
         listed = []
-    wanted = base_name(base_model(recipe.base_model), recipe.serve)
-    if wanted in listed:
+    base = base_model(recipe.base_model)
+    wanted = base_name(base, recipe.serve)
+    found = [re.search(r"-([0-9a-f]{12})(-|$)", str(name)) for name in listed]  # quantised or not, weights are weights
+    if any(one and one[1] == base.digest for one in found):
         return
-    if any(re.search(r"-[0-9a-f]{12}(-\w+)?$", str(name)) for name in listed):
+    if any(found):
         raise AdapterError(f"{url} serves {', '.join(map(str, listed))}, not {wanted}; start `llmrec serve` with it")
     LOG.warning("%s does not say which weights it serves; an adapter answers wrongly on others than %s", url, wanted)
 

@@ -197,7 +197,7 @@ def conflicts(
         str | None,
         typer.Option(help="Domain, domain@version or folder to measure; default: a fresh adapter.", show_default=False),
     ] = None,
-    batches: Annotated[int, typer.Option(min=1, max=256, help="Steps of a training that are looked at.")] = 8,
+    batches: Annotated[int, typer.Option(min=1, max=256, help="Batches of every task that are looked at.")] = 8,
     out: Annotated[
         Path | None, typer.Option(help="Folder of JSON and picture; default: in LLMREC_HOME.", show_default=False)
     ] = None,
@@ -860,7 +860,10 @@ def adapters_merge(
     shares: Annotated[list[str], typer.Argument(help="Adapters and what each counts.", metavar="ADAPTER=SHARE")],
     out: Annotated[Path, typer.Option(help="A folder to be made.", show_default=False)],
     rank: Annotated[
-        int | None, typer.Option(help="Rank of the result; default: the sum of theirs, exact.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Rank of the result; default: the sum of theirs or the next served, exact.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Add adapters of one base up, weighted; the first names the domain.  Not measured: evaluate before you promote.

@@ -360,7 +360,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _each_setting_has_an_effect(self) -> Recipe:
-        for name in {*OF_HISTORIES} & {*self.tasks}:
+        for name in [name for name in self.tasks if name in OF_HISTORIES]:
             for key in ("data", "labels", "balance", "max_tokens"):
                 if getattr(self.tasks[name], key) != Task.model_fields[key].default:
                     raise ValueError(f"tasks.{name}.{key}: only tasks of texts have it; remove it")
@@ -508,6 +508,8 @@ class Marked(Section):
     `compare` which it prefers; it is sent what is known of people and items, and the replies.  None where empty."""
     judge_model: str = ""
     """Name that the endpoint serves its model by."""
+    judge_requests: int = Field(1000, ge=1)
+    """Most requests about the replies of one writer, or of a pair, which take two each; more are refused unsent."""
 
     @model_validator(mode="after")
     def _a_judge_has_both(self) -> Marked:

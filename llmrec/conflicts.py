@@ -141,7 +141,9 @@ def sampled_batches(rows: Sequence[Row], recipe: config.Recipe, batches: int) ->
     for task, mine in by_task(rows, range(len(rows))).items():
         parts = list(islice(micro(rng.permutation(mine).tolist(), rows, share), batches))
         if len(parts) < batches:
-            raise RecipeError(f"{task}: its training rows fill {len(parts)} batches of {share} tokens, not {batches}")
+            raise RecipeError(
+                f"{task}: its training rows fill {len(parts)} batches of {share} tokens, not {batches}; ask for fewer"
+            )
         for batch, part in zip(found, parts, strict=True):
             batch += part
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from packaging.requirements import Requirement
@@ -25,6 +27,7 @@ from llmrec.model import adapter
 from llmrec.model.load import compute_dtype
 
 NEEDED_GIB = 5  # free disk: a virtual environment with vLLM, the base model, prepared data
+CGROUP = Path("/sys/fs/cgroup/memory.max")
 FOR_WEIGHTS = 0.6  # of the memory, beside histories, training and everything else
 APART = ("dev", "vllm", "qlora")  # extras that say more in lines of their own
 SIZE = 1024  # rows and columns of the matrices that are multiplied
@@ -100,7 +103,11 @@ def _processor(gpu: bool) -> Finding:
 
 
 def _memory() -> Finding:
+    if not hasattr(os, "sysconf"):
+        return Finding("memory", "not known on this system")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # a container may have less; "max" is no number
+        total = min(total, int(CGROUP.read_text()))
     most = total * FOR_WEIGHTS / torch.float32.itemsize / 1e9
     return Finding("memory", f"{total / 2**30:.0f} GiB: bases of up to {most:.1f} billion parameters in float32")
 
@@ -109,7 +116,11 @@ def _extras() -> Finding:
     """Optional parts whose packages are not all here; vLLM and 4-bit training have lines of their own."""
     lacking: dict[str, list[str]] = {}
     present: set[str] = set()
-    for requirement in map(Requirement, requires("llmrec") or ()):
+    try:
+        needed = requires("llmrec") or []
+    except PackageNotFoundError:
+        return Finding("extras", "llmrec is not installed here", "pip install -e .")
+    for requirement in map(Requirement, needed):
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", str(requirement.marker))
         if extra is None or extra[1] in APART:
             continue

@@ -50,6 +50,10 @@ class EngineError(LlmrecError):
     """An engine that is not installed, cannot be reached, or does not take what it is asked."""
 
 
+class ScoreError(EngineError):
+    """Scores that are no numbers."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list.  Of
     many options those most like it."""

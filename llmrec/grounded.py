@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from llmrec import assets, config
 from llmrec.data.pairs import Example, Item, Pairs
 from llmrec.data.records import one_line, paragraphs
-from llmrec.data.sentences import sentences
+from llmrec.data.sentences import FUNCTION
 from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, RecipeError
 from llmrec.metrics.text import Names, words
@@ -23,6 +24,7 @@ from llmrec.tasks import grounded as task
 from llmrec.tasks.template import Template
 from llmrec.writing import plain, whole
 
+_ENDS = re.compile(r"(?<=[.!?])\s+")
 TITLE_TOKENS = 16  # longer titles are clipped
 
 
@@ -100,9 +102,14 @@ class Writer:
     def held(self, text: str, told: str) -> str:
         """`text` without the sentences that name an item or number which `told` does not."""
         known = {*self.facts.facts(told)}
-        if known.issuperset(self.facts.facts(text)):
+
+        def holds(said: str) -> bool:
+            return known.issuperset(self.facts.facts(said))
+
+        if holds(text):
             return text
-        return " ".join(one for one in sentences(text) if known.issuperset(self.facts.facts(one)))
+        left = " ".join(one for one in _ENDS.split(text) if holds(one))
+        return left if holds(left) else ""  # a title may run over two sentences
 
     def _said(self, examples: Sequence[Example], wording: int) -> list[str]:
         """What the model writes, up to the end of its last sentence."""
@@ -139,8 +146,10 @@ def source(recipe: config.Recipe, name: str) -> Pairs:
 
 
 def facts(pairs: Pairs) -> Names:
-    """Finds facts in texts: titles of items, whose capitals count, and numbers (`Names.facts`)."""
-    return Names({item.title for item in pairs.items.values()}, cased=True)
+    """Finds facts in texts: titles of items, whose capitals count, and numbers (`Names.facts`).  A title that is one
+    common word, "It" say, begins too many sentences to be told from it."""
+    titles = {item.title for item in pairs.items.values()}
+    return Names({title for title in titles if title.casefold() not in FUNCTION}, cased=True)
 
 
 @dataclass(frozen=True)

@@ -158,9 +158,9 @@ class Judge:
 
 
 def told_apart(recipe: config.Recipe, task: str, card: Mapping[str, Any]) -> config.Recipe:
-    """The recipe with those labels of the prompt file that the adapter of `card` tells apart, unless it names some."""
+    """The recipe with the labels that the adapter of `card` tells apart, unless it names some."""
     learned = card.get(task)
-    labels = _texts(learned.get("labels")) if isinstance(learned, dict) and task == SENTIMENT else ()
+    labels = _texts(learned.get("labels")) if isinstance(learned, dict) else ()
     if not labels or recipe.tasks[task].labels:
         return recipe
     settings = recipe.tasks[task].model_copy(update={"labels": labels})

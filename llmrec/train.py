@@ -117,7 +117,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
 
 
 def main_metric(validated: Mapping[str, Learner]) -> str:
-    """What decides which weights are best: the only task's own metric, or the mean over tasks of theirs."""
+    """What decides which weights are best: the only task's own metric, or the geometric mean over tasks of theirs."""
     metrics = [one.metric for one in validated.values()]
     return metrics[0] if len(metrics) == 1 else "mean" if metrics else METRIC
 
@@ -152,6 +152,7 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype:
         mode="json", exclude={"fit": {"checkpoint_minutes", "precision"}, "prior": {"kind"}, "licence": True}
     )
     settings["fit"]["precision"] = str(dtype)
+    settings["best"] = "geometric mean"  # what a resumed run goes on to compare
     meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
     text = json.dumps([settings, meanings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)

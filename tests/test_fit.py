@@ -18,7 +18,7 @@ from torch import nn
 
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
-from llmrec.errors import AdapterError, RecipeError
+from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
 from llmrec.model.fit import Decisions, Learner, Plan, check_split, collate, fit, learning_rate
 from llmrec.model.loss import TrieLoss
@@ -266,7 +266,28 @@ def test_weights_from_before_a_task_began_are_never_the_best(tmp_path: Path) -> 
         model, [ROWS], TRIES, settings, tmp_path, validate=lambda: {"ndcg@10": next(scores)},
         tasks={"next_item": Task(), "late": Task(start=2)}, accelerator=Accelerator(cpu=True),
     )  # fmt: skip
-    assert state.best == 0.5 and [e["ndcg@10"] for e in state.log if "ndcg@10" in e] == [0.9, 0.8, 0.3, 0.5]
+    assert state.best == 0.5 and [e["ndcg@10"] for e in state.log if "ndcg@10" in e] == [0.3, 0.5]
+    assert [e["early/ndcg@10"] for e in state.log if "early/ndcg@10" in e] == [0.9, 0.8]
+    with pytest.raises(RecipeError, match="starts at epoch 3.9, where training ends"):
+        fit(
+            learner()[0], [ROWS], TRIES, settings.model_copy(update={"epochs": 3.9}), tmp_path / "late",
+            tasks={"next_item": Task(), "late": Task(start=3.9)}, accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+
+
+def test_scores_that_are_no_numbers_do_not_end_a_training(tmp_path: Path) -> None:
+    model, _ = learner()
+    said = iter([0.5, None, None])
+
+    def validate() -> dict[str, float]:
+        value = next(said)
+        if value is None:
+            raise ScoreError("no numbers")
+        return {"ndcg@10": value}
+
+    settings = SETTINGS.model_copy(update={"epochs": 9, "valid_users": 1, "valid_every": 1, "patience": 2})
+    state = fit(model, [ROWS], TRIES, settings, tmp_path, validate=validate, accelerator=Accelerator(cpu=True))
+    assert state.best == 0.5 and [e["no_numbers"] for e in state.log if "no_numbers" in e] == [1, 1]
 
 
 def test_every_epoch_sees_all_rows_once() -> None:

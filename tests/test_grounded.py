@@ -184,6 +184,8 @@ def test_no_reply_names_what_it_was_not_told(here: Path) -> None:
     assert writer.write(some) == ["Fine.", "Others do.", "It is for you."] and not rounds
     assert writer.held(f"Like {mine}. Unlike {other}!  So be it.", some[0].told) == f"Like {mine}. So be it."
     assert writer.held(f"As {mine} did, in  its way", some[0].told) == f"As {mine} did, in  its way"
+    long = "word " * 80 + "end."
+    assert writer.held(f"{long} It is {other}.", some[0].told) == long  # no sentence is cut
 
 
 def test_people_of_the_texts_are_explained_to_and_summed_up(here: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmrec import config
 from llmrec.errors import EngineError, LlmrecError
 from llmrec.metrics import llm_judge
 from llmrec.metrics.llm_judge import KEY, MAX_CHARS, Judge, quoted
@@ -103,7 +104,11 @@ def test_opinions_of_writers_are_marks_and_paired_preferences(serve) -> None:
     marks, [gap] = Judge(serve(say).url, "m").opinions(["x", "y"], texts, ["r", "r"], [("llm", "copy")], 0, 50)
     assert marks["llm"].tolist() == [5, 5] and marks["copy"].tolist() == [2, 2]
     assert gap["metric"] == "preferred" and gap["mean"] == 0.5 and gap["excludes_zero"]
-    assert Judge.of("", "") is None
+    server = serve(say)
+    with pytest.raises(LlmrecError, match="4 requests, the limit is 3: .*judge_requests"):
+        Judge(server.url, "m", most=3).opinions(["x", "y"], texts, ["r", "r"], [("llm", "copy")], 0, 50)
+    assert not server.seen  # nothing is bought that cannot be finished
+    assert Judge.of(config.Marked()) is None
 
 
 def test_preferences_are_asked_in_both_orders(serve) -> None:

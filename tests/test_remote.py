@@ -85,8 +85,9 @@ def test_what_does_not_fit_is_an_error(remote: RemoteEngine) -> None:
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(EngineError, match="no answer .*refused.*llmrec serve"):
+    with pytest.raises(EngineError, match="no answer .*refused.*llmrec serve") as found:
         RemoteEngine("http://127.0.0.1:9", "base", None)
+    assert "Max retries" not in str(found.value) and "\n" not in str(found.value)
 
 
 class Odd(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ from llmrec.choices.search import Choices, log_p_all, rank, score
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
-from llmrec.errors import ChoiceError, EngineError
+from llmrec.errors import ChoiceError, ScoreError
 
 titles = st.lists(
     st.text(max_size=4) | st.sampled_from(["Heat", "Heat 2", "Hea", "", "七人", "Amélie", "Ame\u0301lie"]),
@@ -174,7 +174,7 @@ def test_scores_that_are_no_numbers_are_no_short_list() -> None:
         lambda: log_p_all(Broken(), [Prompt((1,))], choices),
         lambda: score(Broken(), [Prompt((1,))], choices, [[0]]),
     ):
-        with pytest.raises(EngineError, match="no numbers"):
+        with pytest.raises(ScoreError, match="no numbers"):
             ask()
 
 

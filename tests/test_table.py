@@ -88,7 +88,15 @@ def test_a_line_without_end_costs_one_row_and_no_memory(tmp_path, name: str, mon
     assert found[1].problem == "longer than 5,000 bytes"
 
 
-@pytest.mark.parametrize("long", ['"' + "x" * 20_000 + '"', '"a\n' + "x" * 20_000 + '"', '"' + 'x""' * 9_000 + '"'])
+@pytest.mark.parametrize(
+    "long",
+    [
+        '"' + "x" * 20_000 + '"',
+        '"a\n' + "x" * 20_000 + '"',
+        '"' + "x" * 20_000 + '\nb0\nend"',
+        '"' + 'x""' * 9_000 + '"',
+    ],
+)
 def test_a_quoted_line_without_end_swallows_no_other(tmp_path, long: str, monkeypatch):
     monkeypatch.setattr(table, "MAX_LINE_BYTES", 5000)
     place = write(tmp_path, "a.csv", "\n".join(["user_id", "a", long, *(f"b{i}" for i in range(3000))]) + "\n")

@@ -7,15 +7,16 @@ no open bound exceeds are the true top n of the whole set.  No beam width, no in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from llmrec.choices.bonus import Except
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
-from llmrec.errors import ChoiceError, EngineError
+from llmrec.errors import ChoiceError, ScoreError
 
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
 
@@ -122,11 +123,21 @@ def rank(
 
 
 def branched(engine: Engine, nodes: Sequence[Node]) -> list[np.ndarray]:
-    """`engine.branch`.  Raises: EngineError where a log p is no number, which would lose what lies behind it unseen."""
+    """`engine.branch`.  Raises: ScoreError where a log p is no number, which would lose what lies behind it unseen."""
     answers = engine.branch(nodes) if nodes else []
     if any(np.isnan(log_p).any() for log_p in answers):
-        raise EngineError("the model's scores are no numbers (NaN): its precision overflows; try fit.precision=float32")
+        raise ScoreError(
+            "the model's scores are no numbers (NaN): its weights have diverged, or its precision overflows "
+            "(fit.precision=float32 does not)"
+        )
     return answers
+
+
+def _together(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+    """Indexes of prompts that are asked about once, in one call: as many groups as the engine takes."""
+    waiting = iter(engine.batches(prompts))
+    while some := [*islice(waiting, engine.groups)]:
+        yield [i for group in some for i in group]
 
 
 def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:
@@ -140,7 +151,7 @@ def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:
 def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np.ndarray:
     """(prompts, choices) float32: the whole distribution of each prompt; every decision is opened."""
     result = np.empty((len(prompts), len(choices)), np.float32)
-    for group in engine.batches(prompts):
+    for group in _together(engine, prompts):
         for trie, first, share in choices.parts():
             nodes = [
                 Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node))
@@ -165,7 +176,7 @@ def score(
     """log p of given candidates, (candidates,) float32 nats for each prompt; nodes that they share are opened once."""
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
-    for group in engine.batches(prompts):
+    for group in _together(engine, prompts):
         nodes: list[Node] = []
         place: dict[tuple[int, int, int], int] = {}
         for i in group:

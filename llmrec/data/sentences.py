@@ -42,7 +42,7 @@ _OPINIONS = _set(
     "only whole first second last real right long short high low many few different couple bit lot own next main "
     "huge overall entire full extra most more less much such several beautiful happy nicer simple quick worth"
 )
-_FUNCTION = _set(
+FUNCTION = _set(
     "a about above after again against all almost alone along already also although always am an and another any "
     "anyone anything are aren't around as at away back be because been before being below between both but by came "
     "can can't cannot come could couldn't did didn't do does doesn't doing don't done down during each either else "
@@ -182,7 +182,7 @@ def _words(text: str) -> list[str]:
 def _candidate(word: str) -> bool:
     return (
         MIN_WORD <= len(word) <= MAX_WORD
-        and word not in _FUNCTION
+        and word not in FUNCTION
         and word not in _OPINIONS
         and not word.endswith("ly")
         and word.isalpha()

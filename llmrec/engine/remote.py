@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,10 +22,12 @@ CONNECTIONS = 32  # HTTP requests in flight
 PROMPTS = 64  # prompts of one HTTP request
 MAX_REASON = 300  # characters of a server's message that are shown
 TIMEOUT = urllib3.Timeout(connect=5, read=600)  # seconds
-RETRY = urllib3.Retry(  # no request changes what another gets, so each may be sent again
-    total=3, read=1, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
-    raise_on_status=False,
+RETRY = urllib3.Retry(  # for requests that change nothing; nobody there is said at once
+    total=3, connect=0, read=1, other=0, redirect=0, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504),
+    allowed_methods=None, raise_on_status=False, respect_retry_after_header=False,
 )  # fmt: skip
+CHANGES = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of each try
 GREEDY = {  # all of it: what is left out a server takes from the base model's generation_config.json
     "temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0,
     "frequency_penalty": 0,
@@ -199,7 +202,8 @@ class RemoteEngine(Asking):
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, optional: bool = False) -> Any:
         try:
-            answer = self._http.request(method, self.url + path, json=body, retries=RETRY)
+            retries = False if path in CHANGES else RETRY
+            answer = self._http.request(method, self.url + path, json=body, retries=retries, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             raise EngineError(f"{self.url}: no answer ({_reason(error)}); is `llmrec serve` running there?") from None
         if answer.status == 200:
@@ -210,6 +214,8 @@ class RemoteEngine(Asking):
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.MaxRetryError):
+        error = error.reason or error
     return re.sub(r"<.*?>:? ?", "", str(error)).splitlines()[0][:MAX_REASON]
 
 

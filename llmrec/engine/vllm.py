@@ -135,7 +135,8 @@ class VLLMEngine(Asking):
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """As many prompts as a quarter of the cache of keys and values holds."""
-        return fitting(prompts, blocks=self._blocks // GROUPS, block_size=self._block_size, adapters=self._max_loras)
+        adapters = max(1, self._max_loras // GROUPS)
+        return fitting(prompts, blocks=self._blocks // GROUPS, block_size=self._block_size, adapters=adapters)
 
     def close(self) -> None:
         """Give memory back.  vLLM keeps its process groups once per process: other engines of this one end, too."""

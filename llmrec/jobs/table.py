@@ -187,6 +187,7 @@ class _Lines:
         self.raw = raw
         self.first = True
         self.cut = False
+        self.begins = True  # whether the next line is the first of a row
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -202,8 +203,9 @@ class _Lines:
                 quotes += rest.count(b'"')
                 if rest.endswith(b"\n"):
                     break
-            # Nobody reads it; an odd quote stays, for it closes a field that an earlier line has opened.
-            line = b'cut"\n' if quotes % 2 else b"cut\n"
+            # Nobody reads it; an odd quote stays, for it opens a field, or closes the one of an earlier line.
+            line = (b'"cut\n' if self.begins else b'cut"\n') if quotes % 2 else b"cut\n"
+        self.begins = False
         text = line.decode("utf-8-sig" if self.first else "utf-8", errors="surrogateescape")
         self.first = False
         return text
@@ -234,6 +236,7 @@ def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str
     header = _header(file, lines, reader)
     fields = csv.reader(lines, delimiter="\t" if reader == "tsv" else ",")
     while True:
+        lines.begins = True
         try:
             row = next(fields)
         except StopIteration:
@@ -260,6 +263,8 @@ def _header(file: str, lines: _Lines, reader: str) -> list[str]:
         header = next(csv.reader(lines, delimiter="\t" if reader == "tsv" else ","), [])
     except csv.Error as error:
         raise JobError(f"{file}: no header that can be read: {error}") from None
+    if lines.cut:
+        raise JobError(f"{file}: the header is longer than {MAX_LINE_BYTES:,} bytes")
     if again := [name for i, name in enumerate(header) if name in header[:i]]:
         raise JobError(f"{file}: column '{again[0]}' appears twice; rename one")
     return header

@@ -31,7 +31,8 @@ FORMAT = 2  # of the parts; goes up where the same settings give other replies
 MODELS = ("base", "llm", "llm+consensus")  # writers that are the language model
 FEW = 3  # features or items that a template names
 NOTES = (
-    "A fact is an item's title (capitals count) or a number; it is true where the input says it. backed is the share "
+    "A fact is an item's title (capitals count) or a number; it is true where the input says it. What a model writes "
+    "loses the sentences that name another one, so its `faithful` is no achievement. backed is the share "
     "of the features that a reply names which stand in the input or in the reference: what else a reply says may be "
     "so, but nothing here shows it. match is the share of the reference's features that a reply names."
 )
@@ -43,7 +44,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
     from llmrec.grounded import examples, facts, source
 
-    judge = Judge.of(settings.judge_url, settings.judge_model)
+    judge = Judge.of(settings)
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
     found = examples(pairs, settings.task)

@@ -42,9 +42,12 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     adapter = settings.adapter or recipe.domain
     card = read_card(config.adapter_folder(adapter)) if "llm" in settings.judges else {}
     if "llm" in settings.judges:
-        check_unseen(card, settings.task, reviews, adapter)
+        check_unseen(card, settings.task, reviews, adapter, recipe.domain)
         recipe = told_apart(recipe, settings.task, card)
     task = recipe.tasks[settings.task]
+    if settings.adapter and card:  # the sample that it has seen, not the one that the domain's recipe draws
+        learned = card["recipe"]["tasks"][settings.task]
+        task = task.model_copy(update={key: learned[key] for key in ("examples", "balance") if key in learned})
     template = Template.load(config.project() / "prompts" / f"{settings.task}.yaml")
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
     train, valid, asked = (
@@ -107,17 +110,17 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
             "train": len(train),
             "asked": {label: int((true == i).sum()) for i, label in enumerate(groups)},
         },
-        "adapter": {"weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
+        "adapter": {"name": adapter, "weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
         **compared(found, true, settings, seconds),
     }, records
 
 
-def check_unseen(card: Mapping[str, Any], task: str, reviews: Reviews, domain: str) -> None:
+def check_unseen(card: Mapping[str, Any], task: str, reviews: Reviews, adapter: str, domain: str) -> None:
     """Raises AdapterError unless the adapter learned the task from this split of the reviews."""
     known = card.get(task)
     if not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
         raise AdapterError(
-            f"{domain}: no adapter that learned {task} from this split of the reviews (it may have seen the answers); "
+            f"{adapter}: no adapter that learned {task} from this split of the reviews (it may have seen the answers); "
             f"run `llmrec train {domain}`, or leave out the judge llm"
         )
 

@@ -153,7 +153,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     from llmrec.follow_up import FollowUp
     from llmrec.writing import plain
 
-    judge = Judge.of(settings.judge_url, settings.judge_model)
+    judge = Judge.of(settings)
     world = World.of(settings, settings.task, adapter="llm" in settings.writers)
     task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
     template, identifiers = task.template, task.recommender.listing.identifiers

@@ -134,7 +134,7 @@ def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, 
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
     reviews = source(recipe, edited.task)
-    check_unseen(judge.card, edited.task, reviews, recipe.domain)
+    check_unseen(judge.card, edited.task, reviews, recipe.domain, recipe.domain)
     if ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels).labels != judge.labels:
         raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
     asked = sampled_reviews(

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import urllib3
 
+from llmrec import config
 from llmrec.errors import EngineError, LlmrecError
 from llmrec.metrics.significance import bootstrap, plain
 
@@ -82,9 +83,9 @@ class Judge:
         return {"model": self.model, "rubric": RUBRIC}
 
     @classmethod
-    def of(cls, url: str, model: str) -> Judge | None:
+    def of(cls, settings: config.Marked) -> Judge | None:
         """None without an address."""
-        return cls(url, model) if url else None
+        return cls(settings.judge_url, settings.judge_model, settings.judge_requests) if settings.judge_url else None
 
     def opinions(
         self,
@@ -97,6 +98,8 @@ class Judge:
     ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
         """What it makes of every writer's texts, by name: the marks, and for each pair the share of a's that it prefers
         to b's, less one half, as a difference like those of `significance.compared`."""
+        if (most := len(given) * (2 if pairs else 1)) > self.most:
+            raise self._too_many(most)
         marks = {name: self.rate(given, mine, references) for name, mine in texts.items()}
         differences = []
         for a, b in pairs:
@@ -127,7 +130,7 @@ class Judge:
 
     def _ask(self, rubric: str, asked: Sequence[dict[str, str]], read: Callable[[str], float]) -> np.ndarray:
         if len(asked) > self.most:
-            raise LlmrecError(f"judge: {len(asked):,} requests, the limit is {self.most:,}: ask for fewer, or raise it")
+            raise self._too_many(len(asked))
         until = time.monotonic() + self.seconds
         key = os.environ.get(KEY)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -139,6 +142,11 @@ class Judge:
                 pool.shutdown(cancel_futures=True)
                 raise
         return np.array([np.nan if answer is None else read(answer) for answer in answers], np.float64)
+
+    def _too_many(self, count: int) -> LlmrecError:
+        return LlmrecError(
+            f"judge: {count:,} requests, the limit is {self.most:,}: ask for fewer replies, or raise judge_requests"
+        )
 
     def _one(self, http: urllib3.PoolManager, rubric: str, material: str, until: float) -> str | None:
         """What the model says; None where it says nothing in time."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Mixture, Task
-from llmrec.errors import RecipeError
+from llmrec.errors import RecipeError, ScoreError
 from llmrec.model.balance import Balance
 from llmrec.model.conflict import Separate
 from llmrec.model.loss import Expected, TrieLoss
@@ -156,6 +156,8 @@ def fit(
     saved, started = time.monotonic(), time.monotonic() - state.seconds
 
     last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
+    if 0 < plan.epoch_of(plan.steps) <= last_start:
+        raise RecipeError(f"a task starts at epoch {last_start:g}, where training ends; lower its start")
 
     def validated() -> None:
         if validate is None:
@@ -164,11 +166,14 @@ def fit(
         if accelerator.is_main_process:
             model.eval()
             with torch.no_grad():
-                metrics = validate()
+                try:
+                    metrics = validate()
+                except ScoreError:  # training goes on from it, or patience ends it with the best before
+                    metrics = {metric: 0.0, "no_numbers": 1.0}
             model.train()
         [metrics] = broadcast_object_list([metrics])
         if plan.epoch_of(state.step) <= last_start:  # weights that know nothing yet of a task are never the best
-            return note(metrics)
+            return note({f"early/{name}": value for name, value in metrics.items()})
         better = metrics[metric] > state.best
         state.best = max(state.best, metrics[metric])
         state.since_best = 0 if better else state.since_best + 1

@@ -54,13 +54,17 @@ def folder_of(domain: str, version: str) -> Path:
     return kept(domain) / fitting[0]
 
 
-def keep(domain: str, folder: Path) -> str:
-    """Copies a checked adapter among the versions of a domain, whole or not at all; of equal weights with another card,
-    calibrated anew say, the latest stays.  Returns: its digest."""
+def keep(domain: str, folder: Path, *, anew: bool = False) -> str:
+    """Copies a checked adapter among the versions of a domain, whole or not at all.
+
+    Args:
+        anew: it takes the place of equal weights with another card (calibrated anew, say); else what is kept stays.
+    Returns: its digest.
+    """
     card = adapter.read_json(folder / adapter.CARD)
     digest = config.checked_name(str(card.get("weights")), "digest")
     place = kept(domain) / digest
-    if place.is_dir() and adapter.read_json(place / adapter.CARD) == card:
+    if place.is_dir() and (not anew or adapter.read_json(place / adapter.CARD) == card):
         return digest
     with _copy(domain, folder) as copy:
         if place.is_dir():
