@@ -33,6 +33,7 @@ from llmrec.model.mixture import by_task, micro
 from llmrec.model.rows import Row
 
 RESULT, PICTURE = "conflicts.json", "conflicts.png"
+WIDE = 3  # pairs that fit beside each other
 WHOLE = "all"
 
 
@@ -239,6 +240,13 @@ def print_table(report: Report) -> None:
     title = f"{report.domain}, {what}: cosines of gradients, {report.batches} batches (* most below 0)"
     table = Table(box=box.SIMPLE, title=title)
     table.add_column("", no_wrap=True)
+    if len(pairs) > WIDE:  # no terminal is as wide; layers stand in the picture and the JSON
+        table.add_column("all layers", justify="right")
+        for a, b in pairs:
+            if c := report.of(a, b, WHOLE):
+                name = f"{a} with itself" if a == b else f"{a} ~ {b}"
+                table.add_row(name, f"{c.mean:+.3f} ±{c.error:.3f}{'*' if c.negative > 0.5 else ''}")
+        return Console(markup=False).print(table)
     for a, b in pairs:
         table.add_column(f"{a} with itself" if a == b else f"{a} ~ {b}", justify="right")
     for group in report.groups:
