@@ -268,11 +268,6 @@ def test_weights_from_before_a_task_began_are_never_the_best(tmp_path: Path) -> 
     )  # fmt: skip
     assert state.best == 0.5 and [e["ndcg@10"] for e in state.log if "ndcg@10" in e] == [0.3, 0.5]
     assert [e["early/ndcg@10"] for e in state.log if "early/ndcg@10" in e] == [0.9, 0.8]
-    with pytest.raises(RecipeError, match="starts at epoch 3.9, where training ends"):
-        fit(
-            learner()[0], [ROWS], TRIES, settings.model_copy(update={"epochs": 3.9}), tmp_path / "late",
-            tasks={"next_item": Task(), "late": Task(start=3.9)}, accelerator=Accelerator(cpu=True),
-        )  # fmt: skip
 
 
 def test_scores_that_are_no_numbers_do_not_end_a_training(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_bleu_by_hand() -> None:
 @pytest.mark.parametrize("module, ask", [("rouge_score.rouge_scorer", rouge), ("sacrebleu.metrics", bleu)])
 def test_without_the_extra_the_way_out_is_named(module: str, ask: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(LlmrecError, match=r"pip install 'llmrec\[text\]'"):
+    with pytest.raises(LlmrecError, match=r"pip install -e '.\[text\]'"):
         ask(["a"], ["a"])  # type: ignore[operator]
 
 

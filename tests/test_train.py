@@ -119,7 +119,7 @@ def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
     assert set(card["loss"]) == set(card["prompts"]) == {"next_item", "review_sentiment"}
     checked = card["validation"]
-    assert checked["mean"] == pytest.approx((checked["ndcg@10"] + checked["macro_f1"]) / 2)
+    assert checked["mean"] == pytest.approx((checked["ndcg@10"] * checked["macro_f1"]) ** 0.5)
     assert len(card["items"]) == 15 and card["review_sentiment"]["temperature"] > 0
     assert config.section(config.Recipe, card["recipe"]).tasks["next_item"].weight == 2
     first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])

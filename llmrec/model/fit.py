@@ -156,8 +156,6 @@ def fit(
     saved, started = time.monotonic(), time.monotonic() - state.seconds
 
     last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
-    if 0 < plan.epoch_of(plan.steps) <= last_start:
-        raise RecipeError(f"a task starts at epoch {last_start:g}, where training ends; lower its start")
 
     def validated() -> None:
         if validate is None:
