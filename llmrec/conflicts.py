@@ -240,17 +240,19 @@ def print_table(report: Report) -> None:
     title = f"{report.domain}, {what}: cosines of gradients, {report.batches} batches (* most below 0)"
     table = Table(box=box.SIMPLE, title=title)
     table.add_column("", no_wrap=True)
+    names = [f"{a} with itself" if a == b else f"{a} ~ {b}" for a, b in pairs]
+
+    def cell(pair: tuple[str, str], group: str) -> str:
+        c = report.of(*pair, group)
+        return f"{c.mean:+.3f} ±{c.error:.3f}{'*' if c.negative > 0.5 else ''}" if c else ""
+
     if len(pairs) > WIDE:  # no terminal is as wide; layers stand in the picture and the JSON
         table.add_column("all layers", justify="right")
-        for a, b in pairs:
-            if c := report.of(a, b, WHOLE):
-                name = f"{a} with itself" if a == b else f"{a} ~ {b}"
-                table.add_row(name, f"{c.mean:+.3f} ±{c.error:.3f}{'*' if c.negative > 0.5 else ''}")
-        return Console(markup=False).print(table)
-    for a, b in pairs:
-        table.add_column(f"{a} with itself" if a == b else f"{a} ~ {b}", justify="right")
-    for group in report.groups:
-        cells = [report.of(*pair, group) for pair in pairs]
-        texts = (f"{c.mean:+.3f} ±{c.error:.3f}{'*' if c.negative > 0.5 else ''}" if c else "" for c in cells)
-        table.add_row(group, *texts)
+        for pair, name in zip(pairs, names, strict=True):
+            table.add_row(name, cell(pair, WHOLE))
+    else:
+        for name in names:
+            table.add_column(name, justify="right")
+        for group in report.groups:
+            table.add_row(group, *(cell(pair, group) for pair in pairs))
     Console(markup=False).print(table)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmrec import config, writing
-from llmrec.choices.identifiers import identifiers
+from llmrec.choices import identifiers
 from llmrec.choices.search import Choices, log_p_all
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Prompt
@@ -40,9 +40,8 @@ class FollowUp:
                 f"{recommender.recipe.domain}: {template.task} needs items of two or more categories, and they have "
                 f"{len(categories)}; name the column of categories in the recipe's data, or leave the task out"
             )
-        encode, longest = recommender.encoder.lines, recommender.recipe.identifier.max_tokens
-        named = identifiers(categories, [None] * len(categories), encode, max_tokens=longest)
-        lines = [np.asarray(ids, np.int32) for ids in encode(named)]
+        longest = recommender.recipe.identifier.max_tokens
+        lines = identifiers.lines(categories, recommender.encoder.lines, max_tokens=longest)
         listing = recommender.listing
         return cls(
             recommender, template,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmrec import assets, config
-from llmrec.choices.identifiers import identifiers
+from llmrec.choices import identifiers
 from llmrec.choices.search import Choices, log_p_all
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.records import one_line, paragraphs
@@ -49,8 +49,7 @@ class ReviewTask:
     ) -> ReviewTask:
         """`known`: the categories of the data.  Raises: PromptError, RecipeError, DataError, ChoiceError."""
         labels = OF_REVIEWS[template.task].labels(template, recipe.tasks[template.task].labels, known)
-        named = identifiers(labels, [None] * len(labels), encoder.lines, max_tokens=recipe.identifier.max_tokens)
-        lines = [np.asarray(ids, np.int32) for ids in encoder.lines(named)]
+        lines = identifiers.lines(labels, encoder.lines, max_tokens=recipe.identifier.max_tokens)
         return cls(recipe, template, encoder, labels, lines, Choices(ChoiceTrie.build(lines)))
 
     def turns(self, text: str, headline: str | None = None, wording: int = 0) -> tuple[Message, ...]:

@@ -7,9 +7,9 @@
 Films to be listed (MovieLens 100K) and reviews of clothes to be judged, one adapter of the upper layers.  All options
 of a seed learn from the same rows and are asked, after the last step, what the same validation users and reviews say:
 the nats of the film that was watched next and of the label that was given, which tell more after minutes of training
-than a rank does, and macro-F1 of the labels.  Killed at any
-moment, the same command goes on; a finished run is not repeated.  Activations below the adapter are computed once for
-runs with equal rows, in OUT/activations; they may be deleted afterwards.
+than a rank does, and macro-F1 of the labels.  Killed at any moment, the same command goes on; a finished run is not
+repeated.  Activations below the adapter are computed once for runs with equal rows, in OUT/activations; they may be
+deleted afterwards.
 """
 
 from __future__ import annotations

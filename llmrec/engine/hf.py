@@ -40,6 +40,8 @@ class HFEngine:
         batch_tokens: padded prompt tokens in flight together: bounds memory.
     """
 
+    groups = 1  # in flight: there is one store of keys and values
+
     def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192):
         self.model = model
         self.tokenizer = tokenizer
@@ -69,8 +71,6 @@ class HFEngine:
     def adapters(self) -> tuple[str, ...]:
         """Names that a prompt may ask for."""
         return tuple(self.model.peft_config) if self.peft else ()
-
-    groups = 1  # one store of keys and values
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Prompts of one adapter and similar length together, longest first: memory runs out at once or never."""

@@ -61,11 +61,11 @@ class Known:
         self, history: Sequence[int], candidates: Sequence[int] | None = None, exclude: Sequence[int] = ()
     ) -> str:
         """12 hex digits over the item ids of a history, in order, and of what may be offered where a row says so."""
-        parts = [history, *([candidates or (), exclude] if candidates is not None or exclude else [])]
-        ids = [[self.catalog.item_id[i] for i in part] for part in parts]
-        if candidates is not None:
-            ids.append(["candidates"])
-        text = json.dumps(ids if ids[1:] else ids[0])
+        asked, may, never = (
+            None if part is None else [self.catalog.item_id[i] for i in part]
+            for part in (history, candidates, exclude)
+        )  # fmt: skip
+        text = json.dumps(asked if may is None and not never else [asked, may, never])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ from llmrec.data.reviews import Reviews, broader
 from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import ANSWERS, read_card
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
-from llmrec.metrics.significance import Statistic, plain, resampled
+from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.template import Template
@@ -154,10 +154,7 @@ def compared(
         )  # fmt: skip
         for one, interval in intervals.items():
             measured[one]["metrics"][metric] = plain(interval)
-        differences += [
-            {"a": a, "b": b, "metric": metric, **plain(gap), "excludes_zero": gap.excludes_zero}
-            for (a, b), gap in gaps.items()
-        ]
+        differences += [difference(a, b, metric, gap) for (a, b), gap in gaps.items()]
     order = {tuple(pair): i for i, pair in enumerate(settings.compare)}
     differences.sort(key=lambda one: order[one["a"], one["b"]])
     return {"judges": measured, "differences": differences}

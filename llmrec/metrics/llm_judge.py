@@ -21,7 +21,7 @@ import urllib3
 
 from llmrec import config
 from llmrec.errors import EngineError, LlmrecError
-from llmrec.metrics.significance import bootstrap, plain
+from llmrec.metrics.significance import bootstrap, difference
 
 KEY = "LLMREC_JUDGE_KEY"  # environment variable: sent as a bearer token where it is set
 RUBRIC = 1  # goes up with every change of the wording below: ratings of different rubrics do not compare
@@ -104,8 +104,7 @@ class Judge:
         differences = []
         for a, b in pairs:
             gap = bootstrap(self.prefer(given, texts[a], texts[b]) - 0.5, seed=seed, samples=samples)
-            one = {"a": a, "b": b, "metric": "preferred", **plain(gap), "excludes_zero": gap.excludes_zero}
-            differences.append(one)
+            differences.append(difference(a, b, "preferred", gap))
         return marks, differences
 
     def rate(self, given: Sequence[str], replies: Sequence[str], references: Sequence[str] | None = None) -> np.ndarray:

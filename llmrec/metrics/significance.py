@@ -107,9 +107,13 @@ def compared(
         for metric in values[a]:
             if metric in values[b]:
                 gap = paired(values[a][metric], values[b][metric], seed=seed, samples=samples)
-                one = {"a": a, "b": b, "metric": metric, **plain(gap), "excludes_zero": gap.excludes_zero}
-                differences.append(one)
+                differences.append(difference(a, b, metric, gap))
     return metrics, differences
+
+
+def difference(a: str, b: str, metric: str, gap: Interval) -> dict[str, Any]:
+    """How far `a` is ahead of `b` in one metric, ready for JSON."""
+    return {"a": a, "b": b, "metric": metric, **plain(gap), "excludes_zero": gap.excludes_zero}
 
 
 def plain(interval: Interval) -> dict[str, float | None]:
