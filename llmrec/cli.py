@@ -560,7 +560,9 @@ def prompts_try(
     ] = None,
     user: User = None,
     history: History = None,
-    item: Annotated[str | None, typer.Option(help="Title to explain (explanation).", show_default=False)] = None,
+    item: Annotated[
+        str | None, typer.Option(help="Title to explain (explanation, grounded_explanation).", show_default=False)
+    ] = None,
     text: Annotated[
         str | None, typer.Option(help="Review to read (review_sentiment, item_class).", show_default=False)
     ] = None,

@@ -85,13 +85,14 @@ class Writer:
         asking = Asking(recipe, opened.wording(name), opened.encoder)
         return cls(asking, opened.start(), adapter, opened.card, facts(source(recipe, name)))
 
-    def write(self, examples: Sequence[Example], wording: int = 0) -> list[str]:
+    def write(self, examples: Sequence[Example], wording: int = 0, *, alone: bool = False) -> list[str]:
         """A reply for each, on one line: whole sentences that name no item and no number but those it was told.
 
-        Where none is left the other wordings that were learned are tried, in order; it is empty where none is left of
-        any.
+        Where none is left the other wordings that were learned are tried, in order, unless `wording` is asked `alone`;
+        it is empty where none is left of any.
         """
-        others = [one for one in self.asking.template.wordings(held_out=False) if one != wording]
+        learned = [] if alone else self.asking.template.wordings(held_out=False)
+        others = [one for one in learned if one != wording]
         replies = [""] * len(examples)
         for asked in (wording, *others):
             left = [i for i, reply in enumerate(replies) if not reply]
@@ -186,13 +187,23 @@ def told(
 
     Raises: RecipeError, DataError (unknown user or item, nobody named), AdapterError (task not learned).
     """
+    one = asked(recipe, name, user, item, history=history)
+    [text] = Writer.load(recipe, name, adapter, engine=engine).write([one])
+    return Told(recipe.domain, name, adapter, user, one.item_id, one.item.title, text, one.told)
+
+
+def asked(
+    recipe: config.Recipe, name: str, user: str | None, item: str = "", *, history: Sequence[str] = ()
+) -> Example:
+    """What the source of the task `name` knows of a user, and of an item by title or id.
+
+    Raises: RecipeError, DataError (unknown user or item, nobody named).
+    """
     if user is None or history:
         raise DataError(
             f"nobody to ask about: {recipe.domain} knows people by its texts; name one with --user, without --history"
         )
-    one = source(recipe, name).about(user, item)
-    [text] = Writer.load(recipe, name, adapter, engine=engine).write([one])
-    return Told(recipe.domain, name, adapter, user, one.item_id, one.item.title, text, one.told)
+    return source(recipe, name).about(user, item)
 
 
 @lru_cache(maxsize=1)  # both tasks of a recipe read the same texts

@@ -175,19 +175,21 @@ def attempt_task(
     """The same question of another task than next_item answered with two wordings, named as in `attempt`.
 
     Args:
-        user, history: whom a task after a history list is about.
-        item: title that explanation explains.
+        user, history: whom a task after a history list is about; grounded tasks take a user alone.
+        item: title that explanation and grounded_explanation explain.
         text: review that review_sentiment and item_class read.
     Raises: PromptError, DataError (what a task needs is missing or unknown), AdapterError (task not learned).
     """
     names = _two(wordings)
-    known = [name for name in TASKS if name not in (TASK, *grounded.TASKS)]  # those have a verb and a suite
+    known = [name for name in TASKS if name != TASK]
     if task not in known:
         raise PromptError(f"--task {task}: nothing to try{did_you_mean(task, known)}")
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names, task)
     if task in OF_REVIEWS:
         return _judged(recipe, edited, names, text)
+    if task in grounded.TASKS:
+        return _grounded(recipe, edited, names, user, history, item)
     dataset = prepare.load(recipe)
     catalog = Catalog.of(dataset)
     asked = question(dataset, catalog, user=user, history=history)
@@ -214,6 +216,27 @@ def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text:
         [p] = replace(judge, task=task).p([(text, None)], wording)
         prompt = task.encoder.tokenizer.decode(task.header(text, None, wording))
         said.append(Said(name, prompt, _shares(judge.labels, p)))
+    return said
+
+
+def _grounded(
+    recipe: config.Recipe,
+    edited: Template,
+    names: Sequence[str],
+    user: str | None,
+    history: Sequence[str],
+    item: str | None,
+) -> list[Said]:
+    from llmrec.grounded import Writer, asked
+
+    one = asked(recipe, edited.task, user, item or "", history=history)
+    trained = Writer.load(recipe, edited.task, recipe.domain)
+    said = []
+    for name in names:
+        wording = 0 if name == TRAINED else int(name)
+        asking = trained.asking if name == TRAINED else replace(trained.asking, template=edited)
+        [answer] = replace(trained, asking=asking).write([one], wording, alone=True)
+        said.append(Said(name, asking.encoder.tokenizer.decode(asking.header(one, wording)), answer))
     return said
 
 

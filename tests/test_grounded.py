@@ -15,7 +15,7 @@ import yaml
 from test_judge import HOSTILE
 from typer.testing import CliRunner
 
-from llmrec import cli, config
+from llmrec import cli, config, prompts
 from llmrec.baselines.sentences import nearest
 from llmrec.data.pairs import Example, Item, sampled
 from llmrec.engine import Prompt
@@ -206,6 +206,27 @@ def test_people_of_the_texts_are_explained_to_and_summed_up(here: Path) -> None:
     ):
         refused = run(cli.app, wrong)
         assert refused.exit_code == 2 and says in " ".join(refused.output.split()), refused.output
+
+
+def test_wordings_of_both_tasks_are_tried_and_measured(here: Path) -> None:
+    run = CliRunner().invoke
+    tried = run(cli.app, ["prompts", "try", "shop", "--task", EXPLANATION, "--user", "u1", "--item", "i7"])
+    assert tried.exit_code == 0, tried.output
+    shown = " ".join(tried.output.split())
+    assert "wording trained" in shown and "wording 0" in shown and "The answers are the same." in shown
+    other = run(cli.app, ["prompts", "try", "shop", "--task", SUMMARY, "--user", "u1", "--wording", "1"])
+    assert other.exit_code == 0 and "wording 1" in other.output, other.output
+    nobody = run(cli.app, ["prompts", "try", "shop", "--task", SUMMARY])
+    assert nobody.exit_code == 2 and "name one with --user" in " ".join(nobody.output.split())
+
+    found = prompts.measure("shop", ("users=5",), tasks=[EXPLANATION, SUMMARY], wordings=[0, 1])
+    by_name = {(one.task, one.name): one for one in found}
+    assert len(by_name) == 6 and all(0 < one.mean.mean < 1 for one in found)
+    for task in (EXPLANATION, SUMMARY):
+        same, other = by_name[task, "0"].difference, by_name[task, "1"].difference
+        assert same is not None and same.low == same.high == 0 and other is not None and other.mean != 0
+    with pytest.raises(AdapterError, match="may have seen the answers"):
+        prompts.measure("shop", (f"tasks.{SUMMARY}.data.seed=9",), tasks=[SUMMARY])
 
 
 def test_rows_are_seeded_and_end_their_reply(here: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -139,14 +139,19 @@ def _split(pairs: Pairs, task: str) -> str:
     return "Whole people are asked: nobody of them, and no text of test, stands in training."
 
 
-def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs: Pairs) -> dict[str, Any]:
-    card = read_card(config.adapter_folder(adapter))
-    learned = card.get(settings.task)
+def check_unseen(card: Mapping[str, Any], task: str, pairs: Pairs, adapter: str, domain: str) -> None:
+    """Raises: AdapterError where the adapter may have seen the answers."""
+    learned = card.get(task)
     if not (isinstance(learned, dict) and learned.get("texts") == pairs.digest):
         raise AdapterError(
-            f"{adapter}: no adapter that learned {settings.task} from this split of the texts (it may have seen the "
-            f"answers); run `llmrec train {recipe.domain}`, or leave out the writer llm"
+            f"{adapter}: no adapter that learned {task} from this split of the texts (it may have seen the answers); "
+            f"run `llmrec train {domain}`, or leave it out"
         )
+
+
+def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs: Pairs) -> dict[str, Any]:
+    card = read_card(config.adapter_folder(adapter))
+    check_unseen(card, settings.task, pairs, adapter, recipe.domain)
     return card
 
 

@@ -12,7 +12,10 @@ from rich.progress import Progress
 
 from llmrec import config
 from llmrec.choices.search import listed
+from llmrec.data.pairs import Example
+from llmrec.data.pairs import sampled as sampled_examples
 from llmrec.data.split import queries
+from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.evaluate import sampled as sampled_users
 from llmrec.measuring import interest as interests
@@ -22,11 +25,14 @@ from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.metrics.significance import Statistic
+from llmrec.tasks.grounded import EXPLANATION, SUMMARY
 from llmrec.tasks.next_item import named
 from llmrec.tasks.template import Template
+from llmrec.writing import log_p_of
 
 if TYPE_CHECKING:  # it imports torch
     from llmrec.follow_up import FollowUp
+    from llmrec.model.encode import Encoder
     from llmrec.recommender import Recommender
 
 CUTOFF = 10  # of next_item's lists
@@ -110,20 +116,43 @@ def _text(recipe: config.Recipe, edited: Template, settings: config.Wordings, pr
         parts = task.template.reply_parts(facts | {"domain": named(recipe)}, reply)
         asked.append((person, task.encoded(parts)))
 
+    explains = isinstance(kind, Explanations)
+
     def ask(template: Template, wording: int) -> Statistic:
         worded = replace(task, template=template)
 
-        def probable(some: Sequence[tuple[Person, list[int]]]) -> list[float]:
-            slots = [{"item": task.item_slot(person.after[0])} for person, _ in some]
-            prompts = worded.prompts(
-                [person.history for person, _ in some], slots if isinstance(kind, Explanations) else None, wording
-            )
-            log_p = worded.log_p_of(prompts, [reply for _, reply in some], len(model.encoder.tokenizer))
-            return [float(np.exp(one.mean())) for one in log_p]
+        def prompts(some: Sequence[Person]) -> list[Prompt]:
+            about = [{"item": task.item_slot(person.after[0])} for person in some] if explains else None
+            return worded.prompts([person.history for person in some], about, wording)
 
-        return _mean(np.array(in_blocks(probable, asked, f"wording {wording}")))
+        return _token_p(model.engine, model.encoder, prompts, asked, wording)
 
     return Trial("p of a token", "users", len(asked), task.template, ask)
+
+
+def _grounded(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
+    """As `_text`, of replies that people wrote."""
+    from llmrec.grounded import Writer, examples, source
+    from llmrec.measuring.grounded import check_unseen
+
+    writer = Writer.load(recipe, edited.task, recipe.domain)
+    asking = writer.asking
+    pairs = source(recipe, edited.task)
+    check_unseen(writer.card, edited.task, pairs, recipe.domain, recipe.domain)
+    found = sampled_examples(examples(pairs, edited.task), "valid", settings.users, settings.seed)
+    if not found:
+        raise DataError(f"{recipe.domain}: no texts of {edited.task} to validate on; prepare it with other shares")
+    asked = [(example, asking.reply(example.text)) for example in found]
+
+    def ask(template: Template, wording: int) -> Statistic:
+        worded = replace(asking, template=template)
+
+        def prompts(some: Sequence[Example]) -> list[Prompt]:
+            return [Prompt(worded.header(example, wording), writer.adapter) for example in some]
+
+        return _token_p(writer.engine, asking.encoder, prompts, asked, wording)
+
+    return Trial("p of a token", "texts", len(asked), asking.template, ask)
 
 
 def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
@@ -158,6 +187,8 @@ TRIALS: dict[str, Callable[[config.Recipe, Template, config.Wordings, bool], Tri
     "explanation": _text,
     "review_sentiment": _review,
     "item_class": _review,
+    EXPLANATION: _grounded,
+    SUMMARY: _grounded,
 }
 
 
@@ -178,6 +209,23 @@ def _after_list(recipe: config.Recipe, edited: Template) -> tuple[World, FollowU
     settings = config.AfterList(domain=recipe.domain, split="valid")
     model = task.recommender
     return World(settings, recipe, model.dataset, model.catalog, None), task
+
+
+def _token_p(
+    engine: Engine,
+    encoder: Encoder,
+    prompts: Callable[[list[Any]], list[Prompt]],
+    asked: Sequence[tuple[Any, list[int]]],
+    wording: int,
+) -> Statistic:
+    """Geometric mean probability of a token of the reply, per pair of somebody asked about and the reply's tokens."""
+
+    def probable(some: Sequence[tuple[Any, list[int]]]) -> list[float]:
+        replies = [reply for _, reply in some]
+        log_p = log_p_of(engine, prompts([one for one, _ in some]), replies, len(encoder.tokenizer))
+        return [float(np.exp(one.mean())) for one in log_p]
+
+    return _mean(np.array(in_blocks(probable, asked, f"wording {wording}")))
 
 
 def _mean(values: np.ndarray) -> Statistic:
