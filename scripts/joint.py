@@ -10,7 +10,8 @@ Every adapter is measured on every task of the recipe, also on those that it did
 says who helps whom, too; with --learned only on those that it did, for more examples in the same time.  What is
 measured, higher is better:
 
-- next_item: NDCG@10 over the whole catalog, of each user;
+- next_item: NDCG@10 over the whole catalog, of each user; and the probability of what each user chose next, as the
+  geometric mean over users, exp(mean log p), which tells far smaller differences apart;
 - interest: the probability of what each user chose next, exp(sum of true shares times log p);
 - interest_summary, explanation: the probability of a token of the reply that the data gives, exp(mean log p), of each
   user, with the reply worded at random, the same for all adapters;
@@ -37,7 +38,8 @@ import torch
 
 from llmrec import config, prepare
 from llmrec.choices.search import listed
-from llmrec.data.split import queries
+from llmrec.choices.search import score as log_p_of
+from llmrec.data.split import Query, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.evaluate import read_card
@@ -55,14 +57,16 @@ from llmrec.model.encode import Encoder
 from llmrec.model.head import base_weight
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
 from llmrec.parts import Parts, Seconds, write_text
+from llmrec.recommender import Recommender
 from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest import HORIZON, expected
 from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Template
 
 FORMAT = 1
-METRIC = {
+METRIC = {  # what each measure says
     "next_item": "ndcg@10",
+    "next_item_p": "next_item_p",
     "interest": "interest_p",
     "interest_summary": "interest_summary_p",
     "explanation": "explanation_p",
@@ -104,11 +108,15 @@ class Loaded:
         return FollowUp.build(recommender(self.recipe, self.encoder, self.engine), _template(task))
 
 
+def _queries(ranker: Recommender, asked: Asked) -> list[Query]:
+    split = ranker.recipe.split
+    found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
+    return sampled_users(found, asked.users, asked.seed)
+
+
 def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
     ranker = recommender(model.recipe, model.encoder, model.engine)
-    split = model.recipe.split
-    found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
-    found = sampled_users(found, asked.users, asked.seed)
+    found = _queries(ranker, asked)
     lists = in_blocks(
         lambda some: list(listed(ranker.rank([query.history for query in some], 10, prior=False), 10)),
         found,
@@ -117,6 +125,19 @@ def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
     values = ndcg(ranks(np.stack(lists), [query.target for query in found]), 10)
     users = [query.user_id for query in found]
     return pd.DataFrame({"unit": list(dict.fromkeys(users)), "value": by_user(values, users)})
+
+
+def next_item_p(model: Loaded, asked: Asked) -> pd.DataFrame:
+    ranker = recommender(model.recipe, model.encoder, model.engine)
+    choices = ranker.listing.choices
+
+    def log_p(some: Sequence[Query]) -> list[float]:
+        prompts = ranker.prompts([query.history for query in some])
+        return [float(found[0]) for found in log_p_of(ranker.engine, prompts, choices, [[q.target] for q in some])]
+
+    found = _queries(ranker, asked)
+    values = by_user(np.array(in_blocks(log_p, found, "next_item_p")), users := [query.user_id for query in found])
+    return pd.DataFrame({"unit": list(dict.fromkeys(users)), "log_p": values})
 
 
 def interest(model: Loaded, asked: Asked) -> pd.DataFrame:
@@ -169,6 +190,7 @@ def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
 
 MEASURES: dict[str, Callable[[Loaded, Asked], pd.DataFrame]] = {
     "next_item": next_item,
+    "next_item_p": next_item_p,
     "interest": interest,
     "interest_summary": text("interest_summary"),
     "explanation": text("explanation"),
@@ -176,11 +198,19 @@ MEASURES: dict[str, Callable[[Loaded, Asked], pd.DataFrame]] = {
 }
 
 
+def task_of(measure: str) -> str:
+    """The task that a measure is of."""
+    return "next_item" if measure == "next_item_p" else measure
+
+
 def statistic(records: pd.DataFrame) -> Callable[[np.ndarray], float]:
     """Rows drawn → the metric over them."""
     if "value" in records:
         value = records["value"].to_numpy()
         return lambda draw: float(value[draw].mean())
+    if "log_p" in records:
+        log_p = records["log_p"].to_numpy()
+        return lambda draw: float(np.exp(log_p[draw].mean()))
     p, true = records.filter(regex=r"^p\d+$").to_numpy(), records["true"].to_numpy()
     return lambda draw: macro_f1(p[draw], true[draw])
 
@@ -199,52 +229,54 @@ def joint(
     Raises: AdapterError for a folder without an adapter, of another base, split or wording; DataError.
     """
     recipe = asked.recipe
-    tasks = list(recipe.tasks)
-    checked(tasks)
+    checked([*recipe.tasks])
+    measures = [measure for measure in MEASURES if task_of(measure) in recipe.tasks]
     cards = {name: _card(recipe, folder) for name, folder in folders.items()}
     records: dict[tuple[str, str], pd.DataFrame] = {}
     for name, folder in folders.items():
         loaded: list[Loaded] = []
 
-        def make(task: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
+        def make(measure: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
             if not loaded:
                 loaded.append(Loaded.load(recipe, folder))
-            return pa.Table.from_pandas(MEASURES[task](loaded[0], asked), preserve_index=False), {}
+            return pa.Table.from_pandas(MEASURES[measure](loaded[0], asked), preserve_index=False), {}
 
-        for task in tasks:
+        for measure in measures:
+            task = task_of(measure)
             if learned and task not in cards[name]["loss"]:
                 continue
             made_from = {
-                "format": FORMAT, "weights": cards[name]["weights"], "task": task, "split": asked.split,
+                "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,
                 "users": asked.users, "seed": asked.seed, "wording": _template(task).digest,
                 "data": _digest(recipe, task), "recipe": recipe.split.model_dump(mode="json"),
             }  # fmt: skip
-            records[name, task], _ = Parts(out).get(
-                f"{name}-{task}", made_from, lambda task=task: make(task), pa.Table.to_pandas
+            records[name, measure], _ = Parts(out).get(
+                f"{name}-{measure}", made_from, lambda measure=measure: make(measure), pa.Table.to_pandas
             )
     measured: dict[str, Any] = {name: {} for name in folders}
     differences = []
     examples: dict[str, int] = {}
-    for task in tasks:
-        asked_of = [name for name in folders if (name, task) in records]
-        units = {tuple(records[name, task]["unit"]) for name in asked_of}
+    for measure in measures:
+        task = task_of(measure)
+        asked_of = [name for name in folders if (name, measure) in records]
+        units = {tuple(records[name, measure]["unit"]) for name in asked_of}
         if not units:
             continue
-        assert len(units) == 1, f"{task}: adapters were asked about different examples"
-        examples[task] = size = len(units.pop())
+        assert len(units) == 1, f"{measure}: adapters were asked about different examples"
+        examples[measure] = size = len(units.pop())
         rng = np.random.default_rng(asked.seed)
         draws, whole = [rng.integers(size, size=size) for _ in range(samples)], np.arange(size)
-        of = {name: statistic(records[name, task]) for name in asked_of}
+        of = {name: statistic(records[name, measure]) for name in asked_of}
         drawn = {name: np.array([of[name](draw) for draw in draws]) for name in asked_of}
         for name in asked_of:
-            measured[name][task] = interval(drawn[name], of[name](whole)) | {"learned": task in cards[name]["loss"]}
+            measured[name][measure] = interval(drawn[name], of[name](whole)) | {"learned": task in cards[name]["loss"]}
         for single in [name for name in folders if [*cards[name]["loss"]] == [task]]:
             for several in [name for name in folders if len(cards[name]["loss"]) > 1 and task in cards[name]["loss"]]:
                 a, b = of[several](whole), of[single](whole)
                 gap = interval(drawn[several] - drawn[single], a - b)
                 ratio = drawn[several] / np.maximum(drawn[single], 1e-12) - 1
                 differences.append({
-                    "task": task, "a": several, "b": single, "metric": METRIC[task], **gap,
+                    "task": measure, "a": several, "b": single, "metric": METRIC[measure], **gap,
                     "excludes_zero": gap["low"] > 0 or gap["high"] < 0,
                     "relative": interval(ratio, a / max(b, 1e-12) - 1),
                 })  # fmt: skip
@@ -263,13 +295,14 @@ def joint(
 
 def checked(tasks: Sequence[str]) -> None:
     """Raises: DataError for a task that is not measured here."""
-    if unknown := [task for task in tasks if task not in MEASURES]:
-        raise DataError(f"{unknown[0]}: not among the tasks measured here ({', '.join(MEASURES)}); leave it out")
+    known = [*dict.fromkeys(map(task_of, MEASURES))]
+    if unknown := [task for task in tasks if task not in known]:
+        raise DataError(f"{unknown[0]}: not among the tasks measured here ({', '.join(known)}); leave it out")
 
 
 def markdown(results: dict[str, Any]) -> str:
     """One line per adapter, then joint against single."""
-    tasks = list(results["examples"])
+    tasks = list(results["examples"])  # or rather measures of them
     head = ["adapter", *(f"{task}: {METRIC[task]}" for task in tasks)]
     lines = [
         [name, *(f"{_three(found[task])}{'' if found[task]['learned'] else ' *'}" if task in found else ""

@@ -34,22 +34,22 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     folders = {"joint": films_adapter, "alone": train(config.load_recipe("films", short), out=tmp_path / "alone")}
     results = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100)
     assert results == json.loads((tmp_path / "out" / "joint.json").read_text())
-    tasks = ["next_item", "interest", "interest_summary", "explanation"]
+    tasks = ["next_item", "next_item_p", "interest", "interest_summary", "explanation"]
     assert sorted(results["examples"]) == sorted(tasks) and {*results["examples"].values()} == {6}
     for name, learned in (("joint", {*tasks}), ("alone", {"interest"})):
         found = results["measured"][name]
         assert {task for task in tasks if found[task]["learned"]} == learned
         assert all(0 <= found[task]["low"] <= found[task]["mean"] <= found[task]["high"] <= 1 for task in tasks)
         for task in tasks:
-            assert found[task]["mean"] == pytest.approx(
-                pd.read_parquet(tmp_path / "out" / f"{name}-{task}.parquet")["value"].mean()
-            )
+            records = pd.read_parquet(tmp_path / "out" / f"{name}-{task}.parquet")
+            whole = np.exp(records["log_p"].mean()) if task == "next_item_p" else records["value"].mean()
+            assert found[task]["mean"] == pytest.approx(whole)
     [gap] = results["differences"]
     assert (gap["task"], gap["a"], gap["b"]) == ("interest", "joint", "alone")
     means = [results["measured"][name]["interest"]["mean"] for name in ("joint", "alone")]
     assert gap["mean"] == pytest.approx(means[0] - means[1])
     assert gap["relative"]["mean"] == pytest.approx(means[0] / means[1] - 1)
-    for name in ("interest_summary", "explanation"):  # ten epochs of it against none
+    for name in ("next_item_p", "interest_summary", "explanation"):  # ten epochs of it against none
         assert results["measured"]["joint"][name]["low"] > results["measured"]["alone"][name]["high"]
     table = (tmp_path / "out" / "joint.md").read_text()
     assert "| joint - alone | interest: interest_p |" in table and "*" in table
@@ -70,6 +70,11 @@ def test_labels_are_measured_over_what_is_drawn() -> None:
     records = pd.DataFrame({"unit": ["0", "1", "2"], "true": [0, 1, 1], "p0": p[:, 0], "p1": p[:, 1]})
     draw = np.array([0, 1, 1, 2])
     assert SCRIPT["statistic"](records)(draw) == macro_f1(p[draw], records["true"].to_numpy()[draw])
+
+
+def test_probabilities_of_lists_are_a_geometric_mean() -> None:
+    records = pd.DataFrame({"unit": ["0", "1", "2"], "log_p": np.log([0.5, 0.02, 0.125])})
+    assert SCRIPT["statistic"](records)(np.array([0, 0, 1])) == pytest.approx((0.5 * 0.5 * 0.02) ** (1 / 3))
 
 
 def test_an_adapter_that_may_have_seen_the_answers_is_refused(films_adapter: Path, tmp_path: Path) -> None:
