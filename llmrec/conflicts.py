@@ -24,9 +24,10 @@ from llmrec.errors import RecipeError
 from llmrec.learning import learners
 from llmrec.model import adapter as adapters
 from llmrec.model import transfer
+from llmrec.model.batch import Decisions, collate
 from llmrec.model.conflict import cosines
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Decisions, Learner, collate, soft_targets
+from llmrec.model.fit import Learner, soft_targets
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro

@@ -27,8 +27,10 @@ from llmrec.learning import Learner, learners
 from llmrec.locks import locked
 from llmrec.model import adapter as adapters
 from llmrec.model import own, store, transfer
+from llmrec.model.activations import check_split
+from llmrec.model.checkpoint import Progressed
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import METRIC, Progressed, check_split, fit
+from llmrec.model.fit import METRIC, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
 from llmrec.tasks.template import Template
 

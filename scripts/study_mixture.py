@@ -44,8 +44,9 @@ from llmrec.learning.next_item import NextItem  # noqa: E402
 from llmrec.learning.reviews import ReviewSentiment  # noqa: E402
 from llmrec.metrics.classification import macro_f1  # noqa: E402
 from llmrec.model import adapter, own  # noqa: E402
+from llmrec.model.activations import check_split  # noqa: E402
 from llmrec.model.encode import Encoder  # noqa: E402
-from llmrec.model.fit import check_split, fit  # noqa: E402
+from llmrec.model.fit import fit  # noqa: E402
 from llmrec.model.load import base_model, load_model, load_tokenizer  # noqa: E402
 from llmrec.model.rows import Row  # noqa: E402
 from llmrec.recommender import Recommender  # noqa: E402

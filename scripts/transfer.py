@@ -43,9 +43,11 @@ from llmrec.learning import learners
 from llmrec.learning.next_item import NextItem
 from llmrec.learning.reviews import ReviewSentiment
 from llmrec.model import adapter, transfer
+from llmrec.model.activations import check_split
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Plan, check_split, fit
+from llmrec.model.fit import fit
 from llmrec.model.load import base_model, load_model, load_tokenizer
+from llmrec.model.plan import Plan
 
 FORMAT = 1
 CURVES = {"without": "from nothing", "with": "from {start}"}

@@ -17,7 +17,8 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Mixture, Task
 from llmrec.errors import RecipeError
 from llmrec.model.balance import Balance, scheduled
-from llmrec.model.fit import Progressed, fit
+from llmrec.model.checkpoint import Progressed
+from llmrec.model.fit import fit
 from llmrec.model.rows import Row, choice_row
 
 REVIEWS = [choice_row([1, 2, 40 + i % 3], np.array([20 + i % 3, 7]), i % 3, task="review") for i in range(30)]

@@ -20,8 +20,11 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
-from llmrec.model.fit import Decisions, Learner, Plan, check_split, collate, fit, learning_rate
+from llmrec.model.activations import check_split
+from llmrec.model.batch import Decisions, collate
+from llmrec.model.fit import Learner, fit
 from llmrec.model.loss import TrieLoss
+from llmrec.model.plan import Plan, learning_rate
 from llmrec.model.rows import Row, choice_row, dense_rows
 
 RNG = np.random.default_rng(0)

@@ -29,7 +29,8 @@ from llmrec.errors import AdapterError, RecipeError
 from llmrec.evaluate import read_card
 from llmrec.explain import explain
 from llmrec.model import adapter, own, transfer
-from llmrec.model.fit import Decisions, Learner, collate, fit
+from llmrec.model.batch import Decisions, collate
+from llmrec.model.fit import Learner, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.recommend import recommend
 from llmrec.review import review

@@ -31,8 +31,8 @@ from llmrec.learning import Learner, learners
 from llmrec.learning.next_item import NextItem, fit_prior_weight, training_rows
 from llmrec.model import adapter, verify
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Plan
 from llmrec.model.load import base_model, load_model, load_tokenizer
+from llmrec.model.plan import Plan
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.train import run_folder, train, validation

@@ -1,0 +1,100 @@
+"""What lies below the adapter: layers run apart, and their outputs computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from llmrec.config import Fit
+from llmrec.errors import RecipeError
+from llmrec.model.rows import Row
+
+
+class Activations:
+    """Hidden states below the first trained layer, which never change: computed once, when a row is first learned
+    from.  Without `settings.cache` there are none, and the decoder is whole."""
+
+    def __init__(self, decoder: nn.Module, first_layer: int, settings: Fit, run: Path, accelerator: Accelerator):
+        self.kept = settings.cache != "none"
+        if self.kept and first_layer == 0:
+            raise RecipeError("fit.cache needs lora.first_layer above 0: nothing below the adapter can be kept")
+        self.decoder, self.first_layer, self.settings = decoder, first_layer, settings
+        self.run, self.accelerator = run, accelerator
+        self.variants: dict[int, tuple[Tensor, Tensor, np.ndarray]] = {}
+
+    def left_out(self) -> AbstractContextManager[None]:
+        """The decoder from its first trained layer on, where `inputs` stand for what lies below."""
+        return slice_layers(self.decoder, self.first_layer) if self.kept else nullcontext()
+
+    def inputs(self, variant: int, rows: Sequence[Row], part: Sequence[int]) -> Tensor | None:
+        """(rows, time, width) of the rows in `part`, zero-padded; None where nothing is kept."""
+        if not self.kept:
+            return None
+        if variant not in self.variants:
+            self.variants[variant] = self._kept(variant, rows)
+        hidden, there, offsets = self.variants[variant]
+        if missing := [row for row in part if not there[row]]:
+            for row, states in zip(missing, self._compute([rows[row] for row in missing]), strict=True):
+                hidden[offsets[row] : offsets[row + 1]] = states
+                there[row] = 1  # last: a row counts once all of it lies there
+        return nn.utils.rnn.pad_sequence([hidden[offsets[r] : offsets[r + 1]] for r in part], batch_first=True)
+
+    def _kept(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor, np.ndarray]:
+        """States (tokens, width) of all rows one after the other, which rows are there, and where each begins."""
+        offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])])
+        weight = self.decoder.get_input_embeddings().weight
+        shape, dtype = (int(offsets[-1]), weight.shape[1]), self._dtype(weight)
+        if self.settings.cache == "memory":
+            return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.uint8), offsets
+        # New files are full of zeros; processes share them, and where two compute one row they write the same.
+        file = str(self.run / f"activations-{variant}")
+        hidden = torch.from_file(f"{file}.bin", shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+        return hidden, torch.from_file(f"{file}.rows", shared=True, size=len(rows), dtype=torch.uint8), offsets
+
+    def _compute(self, rows: Sequence[Row]) -> list[Tensor]:
+        """States (tokens, width) of each of some rows."""
+        device, dtype = (weight := self.decoder.get_input_embeddings().weight).device, self._dtype(weight)
+        tokens = [torch.from_numpy(row.tokens.astype(np.int64)) for row in rows]
+        padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
+        with slice_layers(self.decoder, 0, self.first_layer), torch.no_grad(), self.accelerator.autocast():
+            states = self.decoder(input_ids=padded, use_cache=False).last_hidden_state
+        return [state[: len(row)].to("cpu", dtype) for state, row in zip(states, tokens, strict=True)]
+
+    def _dtype(self, weight: Tensor) -> torch.dtype:
+        return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
+
+
+@contextmanager
+def slice_layers(decoder: Any, first: int, last: int | None = None) -> Iterator[None]:
+    """The decoder as only its layers first..last; below the last one without the final norm."""
+    layers, norm = decoder.layers, decoder.norm
+    decoder.layers = layers[first:last]
+    if last is not None:
+        decoder.norm = nn.Identity()
+    try:
+        yield
+    finally:
+        decoder.layers, decoder.norm = layers, norm
+
+
+def check_split(decoder: Any, first_layer: int, token_ids: Sequence[int]) -> None:
+    """Raises RecipeError where running lower and upper layers apart is not what the whole decoder does."""
+    ids = torch.tensor([list(token_ids)], device=decoder.get_input_embeddings().weight.device)
+    training = decoder.training
+    decoder.eval()  # dropout of an adapter that has learned would be a difference, too
+    with torch.no_grad():
+        whole = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        with slice_layers(decoder, 0, first_layer):
+            lower = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        with slice_layers(decoder, first_layer):
+            apart = decoder(inputs_embeds=lower, use_cache=False).last_hidden_state
+    decoder.train(training)
+    if not torch.allclose(whole, apart, atol=1e-3, rtol=1e-3):
+        raise RecipeError("this base model's layers cannot be run apart; use fit.cache=none")

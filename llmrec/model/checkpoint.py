@@ -1,0 +1,86 @@
+"""How far a training is, on disk: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass
+class Progressed:
+    """How far a run is: all that a resumed run needs beside tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+    """One entry per logged step (loss in nats per choice) and per validation."""
+    recent: list[tuple[str, float, float]] = field(default_factory=list)
+    """(task, nats, weight of the targets) since the last logged step."""
+    balance: dict[str, Any] = field(default_factory=dict)
+    """See `llmrec.model.balance.State`."""
+
+    def is_best(self, value: float) -> bool:
+        """Takes in what validation maximises; whether it is better than ever before."""
+        better = value > self.best
+        self.best = max(self.best, value)
+        self.since_best = 0 if better else self.since_best + 1
+        return better
+
+
+def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], optimizer: Any) -> None:
+    """Everything that exact resuming needs, whole or not at all."""
+    temporary = run / "checkpoint.writing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_tensors(trainable, temporary / "trainable.safetensors")
+    moments = {}
+    for name, parameter in trainable.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            moments[f"{name}|{key}"] = value.detach().to("cpu").clone()
+    save_file(moments, temporary / "optimizer.safetensors")
+    (temporary / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+    # A new name for every checkpoint: a rename onto a full folder is not atomic.
+    target = run / f"checkpoint-{state.step:08d}"
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in sorted(run.glob("checkpoint-*"))[:-1]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> Progressed:
+    """The newest checkpoint's state put back; a fresh state where there is none."""
+    found = sorted(run.glob("checkpoint-*"))
+    if not found:
+        return Progressed()
+    load_tensors(found[-1] / "trainable.safetensors", trainable)
+    moments = load_file(found[-1] / "optimizer.safetensors")
+    for name, parameter in trainable.items():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            if (value := moments.get(f"{name}|{key}")) is not None:
+                optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+    return Progressed(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Tensors by name as one file of safetensors, whole or not at all."""
+    temporary = file.with_suffix(".writing")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, file)
+
+
+def load_tensors(file: Path, into: dict[str, Tensor]) -> None:
+    """The values of `file` into the tensors of the same names."""
+    with torch.no_grad():
+        for name, tensor in load_file(file).items():
+            into[name].copy_(tensor)
