@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmrec import __version__, assets, config
+from llmrec import __version__, assets, config, hub
 from llmrec.engine.serving import build
 from llmrec.errors import LlmrecError
 from llmrec.model import adapter
@@ -55,7 +55,7 @@ def doctor() -> list[Finding]:
         _four_bit(gpu),
         _extras(),
         *_home(),
-        *_assets(),
+        *_recipes(),
         *_adapters(),
     ]
 
@@ -181,8 +181,8 @@ def _home() -> list[Finding]:
     ]
 
 
-def _assets() -> list[Finding]:
-    """The assets that some recipe asks for; others are fetched when one does."""
+def _recipes() -> list[Finding]:
+    """Whether what each recipe names is here: assets are fetched on request, other files are the user's own."""
     findings = []
     for path in sorted((config.project() / "adapters").glob("*/recipe.yaml")):
         try:
@@ -190,14 +190,28 @@ def _assets() -> list[Finding]:
         except LlmrecError as error:
             findings.append(Finding(f"recipe {path.parent.name}", str(error), f"edit {path}"))
             continue
-        sources = [recipe.data, *(task.data for task in recipe.tasks.values())]
-        paths = {source.path.removeprefix(assets.PREFIX) for source in sources if source}
-        wanted = {recipe.base_model, *paths} & assets.ASSETS.keys()
+        files = _files(recipe)
+        named = {file.removeprefix(assets.PREFIX).partition("/")[0] for file in files if file.startswith(assets.PREFIX)}
+        wanted = {recipe.base_model, *named} & assets.ASSETS.keys()
         lacking = sorted(name for name in wanted if not _fetched(name))
-        fix = f"llmrec prepare {path.parent.name}" if lacking else ""
-        said = f"{', '.join(lacking)} not fetched" if lacking else "base model and data are here"
+        ours = [file for file in files if not file.startswith((assets.PREFIX, hub.PREFIX))]
+        missing = [file for file in ours if not Path(file).expanduser().exists()]
+        if missing:
+            said, fix = f"{', '.join(missing)}: not here", f"name your copy in {path}"
+        elif lacking:
+            said, fix = f"{', '.join(lacking)} not fetched", f"llmrec prepare {path.parent.name}"
+        else:
+            said, fix = "base model and data are here", ""
         findings.append(Finding(f"recipe {path.parent.name}", said, fix))
     return findings
+
+
+def _files(recipe: config.Recipe) -> list[str]:
+    """Every file, folder, asset or table of a hub that a recipe reads, in its own words."""
+    found = [recipe.data.path, recipe.data.items, recipe.data.users] if recipe.data else []
+    for texts in (task.data for task in recipe.tasks.values() if task.data):
+        found += [texts.path, texts.items, texts.history.path if texts.history else None]
+    return [*dict.fromkeys(file for file in found if file)]
 
 
 def _fetched(name: str) -> bool:

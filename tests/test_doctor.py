@@ -89,3 +89,21 @@ def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     text = io.StringIO()
     doctor.print_report([line], Console(file=text, width=200))
     assert "→ LLMREC_HOME=" in text.getvalue()
+
+
+def test_a_recipe_says_which_of_its_files_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here.csv").touch()
+    texts = f"{{path: {tmp_path}/here.csv, history: {{path: {tmp_path}/gone.csv}}}}"
+    for domain, data in (("shop", f"data: {{path: {tmp_path}/here.csv, items: {tmp_path}/items.csv}}"),
+                         ("said", f"tasks: {{grounded_summary: {{data: {texts}}}}}"),
+                         ("whole", f"data: {{path: {tmp_path}/here.csv}}"),
+                         ("asked", "data: {path: 'asset:movielens-100k'}\nbase_model: smollm2-135m")):  # fmt: skip
+        (tmp_path / "adapters" / domain).mkdir(parents=True)
+        (tmp_path / "adapters" / domain / "recipe.yaml").write_text(f"domain: {domain}\n{data}\n")
+    monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path))
+    lines = found(monkeypatch, _fetched=lambda name: name == "smollm2-135m")
+    assert lines["recipe shop"].found == f"{tmp_path}/items.csv: not here"
+    assert lines["recipe said"].found == f"{tmp_path}/gone.csv: not here"
+    assert lines["recipe shop"].fix == f"name your copy in {tmp_path}/adapters/shop/recipe.yaml"
+    assert not lines["recipe whole"].fix and "are here" in lines["recipe whole"].found
+    assert lines["recipe asked"].fix == "llmrec prepare asked" and "movielens-100k" in lines["recipe asked"].found
