@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -35,8 +35,9 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, queries
 from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
 from llmrec.metrics import ranking
-from llmrec.metrics.report import chart, markdown
-from llmrec.metrics.significance import Interval, bootstrap, paired
+from llmrec.metrics.report import chart, main_cutoff, markdown
+from llmrec.metrics.significance import compared
+from llmrec.metrics.slices import slices
 from llmrec.parts import Parts, Seconds, atomically, write_table, write_text
 from llmrec.tasks.template import Template
 
@@ -328,6 +329,7 @@ def _measure(
 
     measured: dict[str, Any] = {}
     frames: list[pd.DataFrame] = []
+    places: dict[str, np.ndarray] = {}
     per_user: dict[str, dict[str, np.ndarray]] = {}
     loaded: dict[str | None, Recommender] = {}
     for name in suite.rankers:
@@ -353,23 +355,14 @@ def _measure(
         )
         tick(len(questions), len(questions))
 
-        ranks = ranking.ranks(lists, [query.target for query in questions])
-        per_user[name] = user_metrics(ranks, lists, user_ids, popularity, suite.cutoffs)
+        places[name] = ranking.ranks(lists, [query.target for query in questions])
+        per_user[name] = user_metrics(places[name], lists, user_ids, popularity, suite.cutoffs)
         measured[name] = {
             "seconds": seconds,
-            "metrics": {
-                metric: _plain(bootstrap(values, seed=suite.seed, samples=suite.samples))
-                for metric, values in per_user[name].items()
-            },
             "coverage": {f"coverage@{k}": ranking.coverage(lists, k, len(catalog)) for k in suite.cutoffs},
         }
         frames.append(frame)
-    differences = [
-        {"a": a, "b": b, "metric": metric, **_plain(difference), "excludes_zero": difference.excludes_zero}
-        for a, b in suite.compare
-        for metric in per_user[a]
-        for difference in [paired(per_user[a][metric], per_user[b][metric], seed=suite.seed, samples=suite.samples)]
-    ]
+    metrics, differences = compared(per_user, suite.compare, seed=suite.seed, samples=suite.samples)
     return {
         "data": {
             "digests": prepare.digests(recipe),
@@ -380,9 +373,31 @@ def _measure(
         "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
-        "rankers": measured,
+        "rankers": {name: {"metrics": metrics[name], **measured[name]} for name in measured},
         "differences": differences,
+        "slices": sliced(questions, places, popularity, suite),
     }, frames
+
+
+def sliced(
+    questions: Sequence[Query], places: Mapping[str, np.ndarray], popularity: np.ndarray, suite: config.Suite
+) -> dict[str, Any]:
+    """The main metric of every ranker, and the suite's paired differences, among a part of the queries at a time.
+
+    Args:
+        places: ranker → (queries,) rank of the target.
+        popularity: (items,) training interactions.
+    """
+    k = main_cutoff(suite.cutoffs)
+    parts = slices([query.target for query in questions], [len(query.history) for query in questions], popularity)
+    found = {}
+    for part, mask in parts.items():
+        user_ids = [questions[i].user_id for i in np.flatnonzero(mask)]
+        values = {name: {f"ndcg@{k}": ranking.by_user(ranking.ndcg(rank[mask], k), user_ids)}
+                  for name, rank in places.items()}  # fmt: skip
+        metrics, differences = compared(values, suite.compare, seed=suite.seed, samples=suite.samples)
+        found[part] = {"queries": int(mask.sum()), "metrics": metrics, "differences": differences}
+    return found
 
 
 def user_metrics(
@@ -476,8 +491,3 @@ def read_card(folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}
-
-
-def _plain(interval: Interval) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {key: None if np.isnan(value) else value for key, value in asdict(interval).items()}

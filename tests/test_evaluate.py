@@ -118,7 +118,17 @@ def test_a_suite_becomes_a_folder(project, rankers, tmp_path, home):
     assert third["hr@2"]["mean"] == 0 and third["mrr@5"]["mean"] == pytest.approx(1 / 3)
     gap = next(d for d in found["differences"] if d["metric"] == "ndcg@5")
     assert (gap["a"], gap["b"], gap["mean"], gap["excludes_zero"]) == ("first", "third", 1 / 2, True)
-    assert "| first - third | ndcg@5 | +0.5000 [+0.5000, +0.5000] | yes |" in (folder / "table.md").read_text()
+    table = (folder / "table.md").read_text()
+    assert "| first - third | ndcg@5 | +0.5000 [+0.5000, +0.5000] | yes |" in table
+
+    parts = found["slices"]
+    assert parts["short"]["queries"] == USERS and "long" not in parts  # histories of four
+    assert sum(parts[part]["queries"] for part in ("head", "tail", "new") if part in parts) == USERS
+    for part in parts.values():
+        assert part["metrics"]["third"]["ndcg@5"]["mean"] == 1 / 2
+        [gap] = part["differences"]
+        assert (gap["a"], gap["mean"]) == ("first", 1 / 2)
+    assert "By part, ndcg@5" in table and f"short ({USERS})" in table and "+0.5000 [+0.5000, +0.5000] *" in table
 
 
 def test_all_rankers_answer_the_same_queries(project, rankers, asked, tmp_path):

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from llmrec.metrics import ranking, report
 from llmrec.metrics.significance import bootstrap, paired, resampled
+from llmrec.metrics.slices import head, slices
 
 RANKS = np.array([1, 3, 0, 11])
 LISTS = np.array([[2, 0, 1], [0, 3, -1], [-1, -1, -1]], np.int32)
@@ -144,3 +145,14 @@ def test_numbers_that_are_no_means_get_paired_intervals_too():
     assert np.isnan(found["none"].mean) and np.isnan(gaps["a", "none"].low)
     means, _ = resampled({"a": lambda draw: float(a[draw].mean())}, [], 100, samples=2000)
     assert means["a"].low == pytest.approx(bootstrap(a).low, abs=0.01)
+
+
+def test_queries_by_what_makes_them_hard() -> None:
+    interactions = np.array([6, 0, 3, 3, 0, 1])  # 13 in all: the first and one of those that tie hold half
+    assert head(interactions).tolist() == [True, False, True, False, False, False]
+    found = slices([0, 3, 1, 5, 2], [0, 9, 10, 200, 3], interactions)
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in found.items()} == {
+        "head": [0, 4], "tail": [1, 3], "new": [2], "short": [0, 1, 4], "long": [2, 3],
+    }  # fmt: skip
+    assert [*slices([0, 2], [20, 30], interactions)] == ["head", "long"]  # what nobody asks is left out
+    assert not head(np.zeros(3, int)).any()

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 
-def main_cutoff(results: Mapping[str, Any]) -> int:
+def main_cutoff(cutoffs: Sequence[int]) -> int:
     """The cutoff that tables and charts show: 10 where it was measured, else the largest."""
-    cutoffs = results["settings"]["cutoffs"]
     return 10 if 10 in cutoffs else max(cutoffs)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Tables of a suite's results: one line per ranker, then the paired differences."""
-    k, cutoffs = main_cutoff(results), results["settings"]["cutoffs"]
+    cutoffs = results["settings"]["cutoffs"]
+    k = main_cutoff(cutoffs)
     others = [f"hr@{cutoff}" for cutoff in cutoffs if cutoff != k]
     blocks = [
         f"# {results['suite']}\n\nWhole catalog; means over users with 95% bootstrap intervals; popularity is the mean "
@@ -48,6 +48,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"**No winner** between {', '.join(pairs)}: with {split['users']:,} users the interval of the "
                 f"difference in ndcg@{k} holds 0, so these numbers do not say which ranks better{more}."
             )
+        if len(split.get("slices", ())) > 1:
+            blocks.append(_slices(split["slices"], f"ndcg@{k}"))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -143,7 +145,7 @@ def chart(results: Mapping[str, Any], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    metric = f"ndcg@{main_cutoff(results)}"
+    metric = f"ndcg@{main_cutoff(results['settings']['cutoffs'])}"
     splits, rankers = results["splits"], results["settings"]["rankers"]
     figure, axes = pyplot.subplots(figsize=(max(5.0, 0.55 * len(splits) * (len(rankers) + 1) + 2), 4))
     place, width = np.arange(len(splits)), 0.8 / len(rankers)
@@ -163,6 +165,29 @@ def chart(results: Mapping[str, Any], file: Path) -> None:
 
 def _metrics(measured: Mapping[str, Any]) -> list[str]:
     return list(next(iter(measured.values()))["metrics"])
+
+
+def _slices(slices: Mapping[str, Any], metric: str) -> str:
+    """A metric among parts of the queries, and the paired differences there."""
+    parts = {part: f"{part} ({found['queries']:,})" for part, found in slices.items()}
+    lines = [
+        [name, *(_interval(found["metrics"][name][metric]) for found in slices.values())]
+        for name in next(iter(slices.values()))["metrics"]
+    ]
+    text = (
+        f"By part, {metric} (queries): targets among the fewest items that hold half of the training interactions "
+        "(head), among the others (tail), never seen in training (new); users with fewer than ten interactions before "
+        "(short), with more (long).\n\n" + _grid(["ranker", *parts.values()], lines)
+    )
+    pairs = [[gap for gap in found["differences"] if gap["metric"] == metric] for found in slices.values()]
+    if pairs[0]:
+        lines = [
+            [f"{row[0]['a']} - {row[0]['b']}",
+             *(f"{_interval(gap, sign='+')}{' *' if gap['excludes_zero'] else ''}" for gap in row)]
+            for row in zip(*pairs, strict=True)
+        ]  # fmt: skip
+        text += "\n\n" + _grid(["paired difference (* excludes 0)", *parts.values()], lines)
+    return text
 
 
 def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
