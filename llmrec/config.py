@@ -342,6 +342,10 @@ class Recipe(Section):
     sasrec: SASRec = SASRec()
     """The teacher's members."""
     serve: Serve = Serve()
+    window_step: int = Field(0, ge=0)
+    """Tokens by which the beginning of a history that is longer than `fit.window_tokens` moves at a time when it is
+    asked about; 0: as little as it must.  With 64 about ten prompts of a growing history begin alike, so that an engine
+    goes on from what it has computed; what is read is up to so much shorter."""
     new_share: float = Field(0.05, gt=0, lt=1)
     """Probability that items added after training share, until the adapter is trained again."""
 

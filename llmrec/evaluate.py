@@ -158,7 +158,7 @@ RANKERS: dict[str, Factory] = {
     "llm+prior": _llm(lambda world: world.trained, prior=True),
 }
 ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
-           "new_share": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
+           "new_share": True, "window_step": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
 """What a recipe says that a model's answers depend on, beside its tasks."""
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 

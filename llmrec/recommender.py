@@ -130,6 +130,7 @@ class Recommender:
                 messages,
                 [self.listing.lines[item] for item in history],
                 max_tokens=self.recipe.fit.window_tokens - longest,
+                step=self.recipe.window_step,
                 adapter=self.adapter,
             )
             for history in histories

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -95,6 +96,30 @@ def test_a_long_history_loses_its_oldest_lines(encoder: Encoder) -> None:
     assert prompt.tokens == header + tuple(lines[-2]) + tuple(lines[-1])
     assert prompt.adapter == "movies"
     assert encoder.list_prompt(messages, [], max_tokens=len(header)).tokens == header
+
+
+def test_prompts_of_a_growing_history_begin_alike(encoder: Encoder) -> None:
+    messages = [Message("user", "Continue the list.")]
+    rng = np.random.default_rng(0)
+    lines = [encoder.lines(TITLES)[i] for i in rng.integers(len(TITLES), size=60)]
+    header = encoder.header(messages)
+    most, step = len(header) + 120, 40
+    prompts = [encoder.list_prompt(messages, lines[:n], max_tokens=most, step=step).tokens for n in range(61)]
+    again = 0
+    for n, (before, prompt) in enumerate(zip(prompts[:-1], prompts[1:], strict=True), 1):
+        assert len(prompt) <= most
+        whole = header + tuple(token for line in lines[:n] for token in line)
+        if len(whole) <= most:
+            assert prompt == whole  # what fits stays whole
+            continue
+        kept = prompt[len(header) :]
+        assert prompt[: len(header)] == header and whole[len(whole) - len(kept) :] == kept
+        assert len(prompt) > most - step - 2 * max(map(len, lines))
+        again += prompt[: len(before)] != before
+    moved = sum(map(len, lines)) - 120
+    assert 1 <= again <= math.ceil(moved / step)
+    tight = encoder.list_prompt(messages, lines, max_tokens=most, step=10_000).tokens  # a step is half the room at most
+    assert len(tight) > len(header) + 60 - 2 * max(map(len, lines))
 
 
 def test_what_lines_hold_as_arrays_goes_to_a_server_as_json(encoder: Encoder) -> None:

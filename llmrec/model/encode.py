@@ -6,6 +6,7 @@ A row is the concatenation of separately encoded parts, never re-tokenised text:
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Sequence
@@ -102,19 +103,27 @@ class Encoder:
         lines: Sequence[Sequence[int]],
         *,
         max_tokens: int,
+        step: int = 0,
         adapter: str | None = None,
     ) -> Prompt:
         """Header and history lines (oldest first; as `lines()` gives them); the oldest lines are dropped until it fits.
 
+        Args:
+            step: where lines are dropped at all, they are dropped by about so many tokens at a time (at most half of
+                the room): prompts of a growing history then begin alike until so many tokens are added.
         Raises: LlmrecError where even the header does not fit.
         """
         header = self.header(messages)
         if len(header) > max_tokens:
             raise LlmrecError(f"the instruction alone takes {len(header)} of {max_tokens} tokens; shorten its wording")
-        room, first = max_tokens - len(header), len(lines)
-        while first > 0 and len(lines[first - 1]) <= room:
-            first -= 1
-            room -= len(lines[first])
+        room = max_tokens - len(header)
+        first, excess = 0, sum(map(len, lines)) - room
+        if excess > 0:
+            step = max(1, min(step, room // 2))
+            excess = step * math.ceil(excess / step)
+        while excess > 0 and first < len(lines):
+            excess -= len(lines[first])
+            first += 1
         # Plain ints, whatever the lines hold: they go to other processes, as JSON too.
         return Prompt(header + tuple(int(token) for line in lines[first:] for token in line), adapter)
 
