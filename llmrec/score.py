@@ -191,6 +191,11 @@ def score(
     Returns: counts of rows, answers, rejected and unchanged.
     Raises: JobError, AdapterError, EngineError.  Whatever ends it, the same call goes on.
     """
+    if folder.resolve() in {before.resolve() for before in asked.since}:
+        raise JobError(
+            f"{folder}: --since names the folder that would be written, and the lists of whoever has not changed stand "
+            "only there; name another --output"
+        )
     console = console or Console(stderr=True)
     work = asked.work()
     with Output(folder, work.schema(), asked.format) as output:

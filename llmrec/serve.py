@@ -13,7 +13,7 @@ import torch
 from llmrec import config
 from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, base_name, build, rank_for
 from llmrec.errors import EngineError
-from llmrec.model import adapter
+from llmrec.model import adapter, store
 from llmrec.model.load import base_model, compute_dtype
 from llmrec.tasks.saved import saved_prompts, warn
 
@@ -67,7 +67,7 @@ def command(
     if settings.data_parallel > 1:
         words += ["--data-parallel-size", str(settings.data_parallel)]
     words += ["--enable-prompt-tokens-details", "--host", host, "--port", str(port), "--lora-modules"]
-    words += [f"{name}-{adapter.weights_digest(folder)}={folder.resolve()}" for name, folder in folders.items()]
+    words += [f"{name}-{adapter.weights_digest(folder)}={store.lasting(folder)}" for name, folder in folders.items()]
     environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
     if host in LOOPBACK:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"

@@ -93,6 +93,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
 
             def write(folder: Path, task: str, made: config.Recipe) -> None:
+                adapters.forget(folder)
                 fitted: dict[str, Any] = {}
                 for name in made.tasks:
                     fitted |= learned[name].finish(folder)

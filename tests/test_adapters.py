@@ -452,6 +452,54 @@ def test_a_new_training_takes_the_place_of_a_whole_one_that_is_kept(project: Pat
     assert not list(folder.parent.glob(".new-*"))
 
 
+def test_a_damaged_adapter_is_rolled_back_from(project: Path) -> None:
+    folder, old = project / "adapters" / "films", str(store.served("films"))
+    adapters.promote("films", adapters.add("films", other(project)), (), force=True)
+    weights = bytearray((folder / adapter.WEIGHTS).read_bytes())
+    weights[-8:] = b"damaged!"
+    (folder / adapter.WEIGHTS).write_bytes(weights)
+    assert store.back("films") == old == store.served("films")
+    adapter.check(folder)
+    adapters.promote("films", adapters.add("films", other(project, 1.02)), (), force=True)
+    (folder / adapter.CARD).write_text("{")  # torn
+    assert store.back("films") == old == store.served("films")
+    adapter.check(folder)
+
+
+def test_a_server_reads_weights_that_nothing_replaces(project: Path, tmp_path: Path) -> None:
+    folder, old = project / "adapters" / "films", str(store.served("films"))
+    kept = store.lasting(folder)
+    assert kept == (store.kept("films") / old).resolve() and adapter.weights_digest(kept) == old
+    with store.rewritten(folder) as copy:
+        for file in other(project, 1.04).iterdir():
+            if file.is_file():
+                (copy / file.name).write_bytes(file.read_bytes())
+    assert store.served("films") != old and adapter.weights_digest(kept) == old
+    assert store.lasting(tmp_path) == tmp_path.resolve()  # nothing promotes what lies elsewhere
+
+
+def test_what_a_training_no_longer_writes_is_gone(project: Path) -> None:
+    folder = project / "adapters" / "films"
+    (folder / adapter.TEACHER).write_bytes(b"x")
+    adapter.forget(folder)
+    assert not (folder / "prompts").exists() and not (folder / adapter.TEACHER).exists()
+    assert (folder / adapter.WEIGHTS).is_file() and (folder / "recipe.yaml").is_file()
+
+
+def test_sparse_files_are_refused_unread(tmp_path: Path) -> None:
+    entries = 100_000
+    sparse = f"{entries}\n" + "0\n0\n" * entries
+    body = sparse.encode() + b"\0" * (-len(sparse) % 512)
+    archive = tmp_path / "sparse.tar.gz"
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info, content = entry("films/LICENSE", body)
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "0",
+                            "GNU.sparse.name": "films/LICENSE"}  # fmt: skip
+        tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(AdapterError, match="a sparse file"), pack.unpacked(archive):
+        pass
+
+
 def test_what_a_foreign_adapter_says_does_not_steer_the_terminal(project: Path) -> None:
     card = project / "adapters" / "films" / "card.json"
     values = json.loads(card.read_text())

@@ -386,6 +386,18 @@ def test_ambiguous_names_are_asked_back():
     assert out.state.excluded == ("h86",)
 
 
+def test_a_second_ambiguous_name_is_not_forgotten():
+    reply, session = say("I liked Heat, Fargo and Heat")
+    assert "'Heat' may be several films, too; name it again after this." in reply.text
+    assert session.state.liked == ("f",) and session.state.doubt is not None
+
+
+def test_zero_is_no_answer():
+    _, session = say("I liked Fargo and Heat")
+    reply, after = say("0", session=session)
+    assert after.state.liked == ("f",) and reply.items == ()
+
+
 def test_unknown_names_and_words_are_said():
     reply, session = say("I loved Xyzzy Plugh")
     assert "I know no film like 'Xyzzy Plugh'." in reply.text and session == Session(domain="films")
@@ -463,6 +475,8 @@ def test_a_list_has_an_end(monkeypatch: pytest.MonkeyPatch):
 def test_a_session_that_was_saved_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, session = say("comedy " * 150)
     assert len(session.state.only) == 1
+    _, session = say("comedy, " * 150 + "or drama", session=session)
+    assert session.state.only == (("Comedy", "Drama"),)
     monkeypatch.setattr("llmrec.dialogue.state.MAX_BYTES", 2000)
     for n in range(1, 15):
         _, session = say(f"I liked Fargo, -n {n}", session=session)

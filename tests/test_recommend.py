@@ -230,3 +230,11 @@ def test_looking_up_says_what_a_name_may_mean():
     assert found("chasing amy") == ["13"]  # the two look alike
     assert look_up("Xyzzy Plugh", CATALOG) == Found(()) and look_up("…", CATALOG) == Found(())
     assert CATALOG.item_id[look_up("Shawshenk Rediption Part", CATALOG).near[0]] == "9"
+
+
+def test_a_category_may_hold_commas() -> None:
+    catalog = Catalog(
+        ["a", "b"], ["Coat", "Ring"], [None, None], [("Clothing, Shoes & Jewelry", "Coats"), ("Jewelry",)]
+    )
+    assert passes(catalog, "category=clothing, shoes & jewelry").tolist() == [True, False]
+    assert passes(catalog, "category=Coats,Jewelry").tolist() == [True, True]

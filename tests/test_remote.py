@@ -137,6 +137,21 @@ def test_a_busy_server_is_asked_again_and_nothing_is_left_to_its_defaults(odd: s
     engine.close()
 
 
+def test_an_adapter_that_somebody_else_has_just_loaded(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = RemoteEngine(odd, "base", None)
+    monkeypatch.setattr("llmrec.engine.remote.adapter.check", lambda folder: None)
+    monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "1234abcd")
+    Odd.status, Odd.body = 400, json.dumps({"error": {"message": "has already been loaded"}}).encode()
+    listed = iter([{"base": 100}, {"base": 100, "films-1234abcd": 100}, {"base": 100}, {"base": 100}])
+    monkeypatch.setattr(engine, "_listed", lambda: next(listed))
+    assert engine.load("films", tmp_path) == "films-1234abcd" and engine.adapters == ("films",)
+    with pytest.raises(AdapterError, match="already been loaded"):  # though the server does not have it
+        engine.load("films", tmp_path)
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

@@ -362,6 +362,10 @@ def test_only_users_whose_history_changed(world, tmp_path):
         done(job(world, source, since=[tmp_path]), tmp_path / "fifth")
     with pytest.raises(JobError, match="only for --kind users"):
         job(world, source, kind="pairs", since=[first])
+    for restart in (False, True):  # what is unchanged would be lost with the folder that it refers to
+        with pytest.raises(JobError, match="--since names the folder that would be written"):
+            score.score(job(tmp_path, source, since=[first]), first / ".." / "first", restart=restart)
+    assert len(list(first.glob("*"))) > 1
 
 
 def test_a_dry_run_measures_and_writes_nothing(world, tmp_path):

@@ -502,6 +502,15 @@ def test_no_file_does_worse_than_an_error_for_people(tmp_path_factory, scraps, j
         assert len(dataset.interactions) and dataset.interactions["item_id"].isin(dataset.items["item_id"]).all()
 
 
+def test_a_stamp_notices_edits_beside_a_file(tmp_path):
+    for file_format, file, beside in (("recbole", "ml.inter", "ml.item"), ("movielens", "ratings.csv", "movies.csv")):
+        source = config.DataSource(format=file_format, path=write(tmp_path / file, "x"))
+        write(tmp_path / beside, "x")
+        before = stamp(source, "asset:")
+        write(tmp_path / beside, "xy")
+        assert stamp(source, "asset:") != before
+
+
 def test_a_stamp_notices_edits(tmp_path):
     source = config.DataSource(
         path=write(tmp_path / "a.csv", "x"), items="asset:films", users=str(tmp_path / "gone.csv")

@@ -142,6 +142,8 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
     others = config.load_recipe("films", ("teacher.transitions=0.9", "sasrec.heads=4"))  # what was fitted stays
     again = Teacher.load(folder / adapter.TEACHER, others, model.dataset, model.catalog)
     assert (again.share, again.shape) == (model.prior.share, model.prior.shape) == (0.3, recipe.sasrec)
+    everything = range(len(model.catalog))
+    assert not model.prior.p(everything).any() and not len(model.rank([everything], 3)[0].items)
     kept = model.prior.expects([[0, 2], []])
     known = model.prior.members[0].items
     for member in model.prior.members:  # as if the last film had come after training

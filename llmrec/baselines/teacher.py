@@ -115,8 +115,8 @@ class Teacher:
         return self.expects([history])[0].double().numpy()
 
     def expects(self, histories: Sequence[Sequence[int]]) -> Tensor:
-        """(histories, items) float32 probabilities of what comes next; nothing for items that cannot come again, and
-        what the transitions say alone for items that the members do not know."""
+        """(histories, items) float32 probabilities of what comes next; nothing for items that cannot come again, even
+        where those are all, and what the transitions say alone for items that the members do not know."""
         p = torch.from_numpy(self.transitions.scores(histories)) * self.share
         for member in self.members:
             known = [[item for item in history if item < member.items] for history in histories]
@@ -126,4 +126,4 @@ class Teacher:
         if self.repeats == "exclude":
             for row, history in zip(p, histories, strict=True):
                 row[np.asarray(history, np.int64)] = 0
-        return p / p.sum(1, keepdim=True)
+        return p / p.sum(1, keepdim=True).clamp(min=1e-30)

@@ -115,7 +115,8 @@ def passes(catalog: Catalog, text: str) -> np.ndarray:
         first, last = _years(text, value)
         return np.array([year is not None and first <= year <= last for year in catalog.year], bool)
     known = {name.casefold(): name for names in catalog.categories for name in names}
-    wanted = {name.strip().casefold() for name in value.split(",")}
+    whole = value.casefold()  # a name may hold commas
+    wanted = {whole} if whole in known else {name.strip().casefold() for name in value.split(",")}
     if unknown := sorted(wanted - known.keys()):
         raise DataError(f"filter '{text}': no category '{unknown[0]}'{did_you_mean(unknown[0], known.values())}")
     return np.array([any(name.casefold() in wanted for name in names) for names in catalog.categories], bool)

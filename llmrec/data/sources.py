@@ -175,6 +175,8 @@ def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:
         if path is None or path.startswith(asset_prefix):
             continue
         place = Path(path).expanduser()
+        if source.format != "table" and place.is_file():
+            place = place.parent  # these formats find items and users beside the file
         with contextlib.suppress(OSError):  # the reader complains, if it comes to that
             for file in sorted(place.iterdir()) if place.is_dir() else [place]:
                 if file.is_file():

@@ -116,8 +116,13 @@ class _Turn:
             items = self._meant(mention, notes)
             if len(items) == 1:
                 state, understood = self._with(state, mention.act, items[0]), True
-            elif items and doubt is None and isinstance(mention, Mention):
-                doubt = Doubt(act=mention.act, text=mention.text, options=self._ids(items))
+            elif items and isinstance(mention, Mention):
+                if doubt is None:
+                    doubt = Doubt(act=mention.act, text=mention.text, options=self._ids(items))
+                else:
+                    notes.append(
+                        f"{readable(mention.text)!r} may be several {self.noun}, too; name it again after this."
+                    )
         if query.unknown:
             notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
         if doubt:
@@ -220,7 +225,7 @@ class _Turn:
             [mention] = query.mentions
             if isinstance(mention, Reference):
                 place = mention.place - 1 if mention.place > 0 else mention.place
-                chosen = options[place:][:1] if place < len(options) else []
+                chosen = options[place:][:1] if mention.place and place < len(options) else []
             else:
                 chosen = [item for item in options if item in mention.items]
         elif query.years and not query.mentions:
@@ -239,7 +244,8 @@ class _Turn:
         if "year" in query.lift:
             changes |= {"years": None}
         if query.only:
-            asked = tuple(dict.fromkeys(query.only))[:MAX_NAMES]
+            groups = (tuple(dict.fromkeys(group))[:MAX_NAMES] for group in query.only)
+            asked = tuple(dict.fromkeys(groups))[:MAX_NAMES]
             wanted = {name for group in asked for name in group}
             changes |= {"only": asked, "without": tuple(name for name in state.without if name not in wanted)}
         if query.without:

@@ -16,7 +16,7 @@ import urllib3
 from llmrec.engine import Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.errors import AdapterError, EngineError
-from llmrec.model import adapter
+from llmrec.model import adapter, store
 
 CONNECTIONS = 32  # HTTP requests in flight
 PROMPTS = 64  # prompts of one HTTP request
@@ -81,8 +81,11 @@ class RemoteEngine(Asking):
         served = f"{name}-{adapter.weights_digest(folder)}"
         if served not in self._listed():
             try:
-                self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(folder.resolve())})
+                self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(store.lasting(folder))})
             except EngineError as error:
+                if served in self._listed():  # somebody else was quicker
+                    self._loaded[name] = served
+                    return served
                 raise AdapterError(f"{folder}: not taken: {error}; name it when starting `llmrec serve`") from None
         self._loaded[name] = served
         return served

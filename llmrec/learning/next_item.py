@@ -22,6 +22,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
 from llmrec.data.split import Query, histories, queries
 from llmrec.engine.hf import HFEngine
+from llmrec.errors import RecipeError
 from llmrec.metrics.ranking import hr, ndcg, ranks
 from llmrec.model import adapter as adapters
 from llmrec.model import rows
@@ -43,6 +44,11 @@ class NextItem:
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recommender = recommender(recipe, encoder, engine)
         self.trie = self.recommender.listing.choices.trie
+        if len(self.trie) > adapters.MAX_KNOWN_ITEMS:
+            raise RecipeError(
+                f"{recipe.domain}: {len(self.trie):,} items, and an adapter can be trained on at most "
+                f"{adapters.MAX_KNOWN_ITEMS:,}; leave out the rare ones with data.k_core"
+            )
         self.digest = learned_from(recipe)
         asked = queries(
             self.recommender.dataset, self.recommender.catalog, "valid", baskets=recipe.split.baskets, max_targets=1
@@ -68,7 +74,6 @@ class NextItem:
     def finish(self, out: Path) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
         card = {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
-        (out / adapters.TEACHER).unlink(missing_ok=True)
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
             self.fitted.save(out / adapters.TEACHER)

@@ -30,7 +30,8 @@ CARD = "card.json"  # written last: a folder without it is not an adapter
 WEIGHTS = "adapter_model.safetensors"
 TEACHER = "teacher.safetensors"  # of the prior, where the card names its digest
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
-MAX_CARD_BYTES = 5_000_000
+MAX_CARD_BYTES = 20_000_000
+MAX_KNOWN_ITEMS = 1_000_000  # of a trained trie: a card names them all, at 18 bytes each
 
 
 def attach(model: Any, lora: Lora, *, base_name: str) -> PeftModel:
@@ -216,7 +217,7 @@ def item_digest(identifier: str) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of at most 5 MB.  Raises: AdapterError."""
+    """A JSON object of at most 20 MB.  Raises: AdapterError."""
     try:
         if file.stat().st_size > MAX_CARD_BYTES:
             raise AdapterError(f"{file}: larger than {MAX_CARD_BYTES} bytes")
@@ -233,6 +234,12 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
     temporary = file.with_name(file.name + ".writing")
     temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, file)
+
+
+def forget(folder: Path) -> None:
+    """Deletes what belonged to weights that are replaced and not every training writes: wordings, and a teacher."""
+    shutil.rmtree(folder / "prompts", ignore_errors=True)
+    (folder / TEACHER).unlink(missing_ok=True)
 
 
 def copy_prompts(prompts: Path, names: Iterable[str], folder: Path) -> None:

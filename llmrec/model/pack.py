@@ -135,6 +135,11 @@ class _Entry(tarfile.TarInfo):
             raise AdapterError(f"a header of {entry.size:,} bytes, at most {MAX_HEADER:,}")
         return entry
 
+    def _sparse(self, *_: Any) -> Any:
+        raise AdapterError("a sparse file, whose map could be of any length; pack whole files")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse  # of each form there is
+
 
 def _read_tar(archive: Path, folder: Path) -> None:
     """Only what an adapter may hold, written by us under known names: links, devices and paths have no way in."""

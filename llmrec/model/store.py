@@ -74,17 +74,28 @@ def keep(domain: str, folder: Path, *, anew: bool = False) -> str:
     return digest
 
 
+def lasting(folder: Path) -> Path:
+    """Where an adapter's weights lie as long as a server may read them again: the kept version of a domain's, which no
+    training or promotion replaces; the folder itself elsewhere, or where none can be kept."""
+    folder = folder.resolve()
+    if folder.parent != (config.project() / "adapters").resolve():
+        return folder
+    try:
+        with lock(folder.name):
+            return (kept(folder.name) / keep(folder.name, folder)).resolve()
+    except (OSError, AdapterError):
+        return folder
+
+
 def serve(domain: str, version: str) -> str | None:
-    """Makes a kept version the one that is served, in one step.  Returns: the digest served before, which is kept.
+    """Makes a kept version the one that is served, in one step.  Returns: the digest served before, which is kept; None
+    where there was nothing, or nothing whole.
 
     The domain's recipe.yaml stays.
     """
     current = config.adapter_folder(domain)
     with lock(domain):
-        before = served(domain)
-        if before:
-            adapter.check(current)
-            keep(domain, current)
+        before = _keep_served(domain)
         with _copy(domain, kept(domain) / version) as copy:
             if (current / "recipe.yaml").is_file():
                 shutil.copyfile(current / "recipe.yaml", copy / "recipe.yaml")
@@ -94,8 +105,13 @@ def serve(domain: str, version: str) -> str | None:
 
 
 def back(domain: str) -> str:
-    """Serves what was served before.  Returns: its digest.  Raises: AdapterError where there is nothing."""
-    now, past = served(domain), history(domain)
+    """Serves what was served before; what is served now may be damaged.  Returns: its digest.  Raises: AdapterError
+    where there is nothing."""
+    past = history(domain)
+    try:
+        now = served(domain)
+    except AdapterError:  # no card that says so
+        now = past[-1] if past else None
     while past and past[-1] == now:
         past.pop()
     past = [name for name in past if (kept(domain) / name).is_dir()]
