@@ -95,6 +95,8 @@ def checked(source: str, domain: str | None = None) -> Verdict:
         return verdict
     if path.is_dir() and (os.sep in source or not (config.project() / "adapters" / source).is_dir()):
         return inspect(path, domain)
+    if os.sep in source or source.endswith(".tar.gz"):
+        raise AdapterError(f"{source}: no such folder or archive")
     name, _, version = source.partition("@")
     return inspect(store.folder_of(name, version) if version else config.adapter_folder(name), domain or name)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from llmrec import __version__, config
 from llmrec.errors import LlmrecError, RecipeError
 
+SETTING = re.compile(r"[a-z_]+(\.\w+)+=")  # the beginning of one in a section
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
@@ -51,7 +53,8 @@ class ManyValues(TyperCommand):
 
 
 def spread(args: Sequence[str], options: set[str]) -> list[str]:
-    """Repeats each of `options` before every value that follows it, up to the next word that begins with a dash."""
+    """Repeats each of `options` before every value that follows it, up to the next word that begins with a dash, or is
+    a setting, such as lora.rank=32."""
     result: list[str] = []
     current = ""
     for place, word in enumerate(args):
@@ -59,6 +62,8 @@ def spread(args: Sequence[str], options: set[str]) -> list[str]:
             return [*result, *args[place:]]
         if word.startswith("-"):
             current = word if word in options else ""
+        elif SETTING.match(word):
+            current = ""
         elif current and result[-1] != current:
             result.append(current)
         result.append(word)
@@ -138,6 +143,10 @@ def prepare(
             typer.echo(f"{assets.resolve(settings.data.path)}: {task}")
     if recipe.base_model in assets.ASSETS:
         typer.echo(f"{assets.fetch(recipe.base_model)}: base model")
+    else:
+        from llmrec.model.load import base_model
+
+        typer.echo(f"{base_model(recipe.base_model).folder}: base model")
 
 
 @app.command()
@@ -736,11 +745,13 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
 
     table = Table(box=box.SIMPLE)
     for name in ("domain", "version", "served", "MB", "base", "trained", "validation"):
-        table.add_column(name, no_wrap=name in ("domain", "version"))
+        table.add_column(name, no_wrap=name != "base")
     for row in rows:
-        metrics = ", ".join(f"{k} {v:.4f}" for k, v in row["metrics"].items() if isinstance(v, float))
+        metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, float)}
+        main = next((name for name in ("mean", "ndcg@10") if name in metrics), next(iter(metrics), ""))
+        shown = f"{main} {metrics[main]:.3f}" if main else ""  # what chose the weights; all are in --json
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
-        table.add_row(*map(readable, (*cells, Path(row["base_model"]).name, row["trained"][:10], metrics)))
+        table.add_row(*map(readable, (*cells, Path(row["base_model"]).name, row["trained"][:10], shown)))
     Console(markup=False).print(table)
 
 
@@ -908,7 +919,11 @@ def main() -> None:
 
 
 def _recipe(domain: str, overrides: list[str] | None) -> config.Recipe:
-    return config.load_recipe(domain, tuple(overrides or ()))
+    from llmrec import tasks
+
+    recipe = config.load_recipe(domain, tuple(overrides or ()))
+    tasks.check(recipe.tasks)
+    return recipe
 
 
 def _line(error: LlmrecError | OSError) -> str:

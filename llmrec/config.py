@@ -391,7 +391,12 @@ class Recipe(Section):
     def interactions(self) -> DataSource:
         """`data`.  Raises: RecipeError where the recipe has none."""
         if self.data is None:
-            raise RecipeError(f"{self.domain}: no interactions (`data` in its recipe), so there is no catalog to rank")
+            texts = (
+                f"; `llmrec review {self.domain}` reads texts" if any(task.data for task in self.tasks.values()) else ""
+            )
+            raise RecipeError(
+                f"{self.domain}: no interactions (`data` in its recipe), so there is no catalog to rank{texts}"
+            )
         return self.data
 
 
@@ -607,6 +612,10 @@ def adapter_folder(name: str) -> Path:
             raise RecipeError(f"no version '{version}' of '{name}'; see `llmrec adapters list`")
         return kept
     if not folder.is_dir():
+        if not (project() / "adapters").is_dir():
+            raise RecipeError(
+                f"{project()}: no folder adapters/ there; go to the project's folder, or name it with LLMREC_PROJECT"
+            )
         known = [p.parent.name for p in (project() / "adapters").glob("*/recipe.yaml")]
         raise RecipeError(f"no domain '{name}' in {project() / 'adapters'}{did_you_mean(name, known)}")
     return folder
@@ -625,6 +634,10 @@ def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     if domain.endswith((".yaml", ".yml")):
         return load_section(Recipe, Path(domain), overrides)
+    if os.sep in domain:
+        if (Path(domain) / "recipe.yaml").is_file():
+            return load_section(Recipe, Path(domain) / "recipe.yaml", overrides)
+        raise RecipeError(f"{domain}: no recipe there; name a folder in adapters/, or the path of a recipe's file")
     path = adapter_folder(domain) / "recipe.yaml"
     recipe = load_section(Recipe, path, overrides)
     if recipe.domain != domain.partition("@")[0]:
@@ -658,7 +671,8 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("; ".join(_explain(source, kind, problem) for problem in error.errors())) from None
+        given = {override.partition("=")[0]: override for override in overrides}
+        raise RecipeError("; ".join(_explain(source, kind, problem, given) for problem in error.errors())) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -678,8 +692,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _explain(source: Path | str, kind: type[Section], problem: Any) -> str:
+def _explain(source: Path | str, kind: type[Section], problem: Any, given: dict[str, str]) -> str:
     place = [str(part) for part in problem["loc"]]
+    source = next((f"{text} (command line)" for key, text in given.items() if place == key.split(".")), source)
     if problem["type"] != "extra_forbidden":
         return f"{source}: {': '.join(filter(None, ['.'.join(place), problem['msg'].removeprefix('Value error, ')]))}"
     *parents, leaf = place

@@ -75,7 +75,7 @@ def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Check
         for recipe in recipes:
             if domain is not None or task in recipe.tasks:
                 measured[recipe.domain], more = _lengths(template, recipe)
-                findings += more
+                findings += [one for one in dict.fromkeys(more) if one not in findings]
         found.append(Checked(task, template, findings, measured))
     return found
 

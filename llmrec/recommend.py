@@ -194,7 +194,8 @@ def user_history(user: str, dataset: Dataset, catalog: Catalog) -> list[int]:
         return []
     some = ", ".join(known.head(3))
     raise DataError(
-        f"no user '{user}' among {len(known):,} ({some}, …); name one of them, or titles: --history \"A Title\""
+        f"no user '{user}' among {len(known):,} ({some}, …); name one of them, or titles: --history \"A Title\" (in "
+        "`chat` just say them)"
     )
 
 

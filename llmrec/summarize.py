@@ -76,11 +76,11 @@ def summarize(
 def print_summary(found: Summary, console: Console | None = None) -> None:
     """For people: the sentences, then a bar for each category that matters."""
     console = console or Console(highlight=False)
-    who = f"user {found.user}" if found.user is not None else "this history"
+    whose = f" of user {found.user}" if found.user is not None else ""
     recent = "; ".join(readable(title) for title in found.history[-5:])
-    console.print(Text(f"{len(found.history)} in the history of {who}, latest: {recent}", style="dim"))
-    if found.text:
-        console.print(Text(readable(found.text)))
+    console.print(Text(f"{len(found.history)} in the history{whose}, latest: {recent}", style="dim"))
+    few = "no sentence: the model wrote none that is whole; a longer history says more"
+    console.print(Text(readable(found.text)) if found.text else Text(few, style="dim"))
     table = Table(box=None, pad_edge=False)
     table.add_column("interest")
     table.add_column("next", justify="right")

@@ -92,6 +92,7 @@ def test_spread():
     ]
     assert cli.spread(["--history=b", "c"], many) == ["--history=b", "c"]
     assert cli.spread(["--history", "b", "--", "c"], many) == ["--history", "b", "--", "c"]
+    assert cli.spread(["--history", "b", "fit.epochs=2", "c=d"], many) == ["--history", "b", "fit.epochs=2", "c=d"]
     assert cli.spread(["--history"], many) == ["--history"]  # the parser says what is missing
 
 
@@ -136,7 +137,7 @@ def test_verbose_shows_where(monkeypatch: pytest.MonkeyPatch):
     ("args", "message"),
     [
         (["recommend", "moveis"], "no domain 'moveis'"),
-        (["prepare", "../etc"], "domain '../etc'"),
+        (["prepare", "../etc"], "../etc: no recipe there"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["show", "movies", "lora.rnak=3"], "did you mean 'rank'?"),
         (["evaluate", "smoek"], "smoek"),
@@ -181,3 +182,32 @@ def test_a_lock_that_is_a_link_is_one_line(tmp_path: Path):
     done = shell("prepare", str(tmp_path / "recipe.yaml"), LLMREC_HOME=str(tmp_path / "home"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert ".films.lock: a lock is a plain file, and this is a symbolic link; delete it" in done.stderr
+
+
+def test_a_task_that_is_none_and_a_base_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "x.csv").write_text("user_id,item_id,title\nu,1,A\n")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"domain: r\ndata: {{path: {tmp_path}/x.csv}}\nsplit: {{method: leave_one_out}}\n")
+    for verb in ("show", "prepare", "train"):
+        result = run(verb, str(recipe), "tasks=[next_itm]")
+        assert result.exit_code == 2 and "there is no 'next_itm'; did you mean 'next_item'?" in result.output
+    result = run("prepare", str(recipe), "base_model=smollm3 x")
+    assert result.exit_code == 2 and "base_model 'smollm3 x': no such folder" in result.output
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe():
+    result = run("prepare", "movies", "lora.rnk=32")
+    assert result.exit_code == 2
+    assert "error: lora.rnk=32 (command line): unknown key 'rnk'; did you mean 'rank'?" in result.output
+    result = run("prepare", "movies", "lora.alpha=many")
+    assert result.output.startswith("error: lora.alpha=many (command line): lora.alpha: Input should be")
+
+
+def test_paths_are_no_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    result = run("prepare", f"{tmp_path}/books")
+    assert result.exit_code == 2 and "no recipe there" in result.output
+    result = run("adapters", "verify", f"{tmp_path}/gone.tar.gz")
+    assert result.exit_code == 2 and "no such folder or archive" in result.output
+    monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path / "nowhere"))
+    result = run("prepare", "movies")
+    assert result.exit_code == 2 and "name it with LLMREC_PROJECT" in result.output

@@ -359,6 +359,21 @@ def test_liked_left_out_and_forgotten():
     assert session.state.liked == ("bg", "f")  # the latest counts most
 
 
+def test_what_is_left_out_is_said():
+    reply, session = say("I liked Fargo, but not Alien")
+    assert reply.text[0].startswith("Left out: Alien") and session.state.excluded == ("al",)
+    reply, session = say("nothing like Big", session=session)
+    assert reply.text[0].startswith("Left out: Big") and "Alien" not in reply.text[0]
+    assert not say("a comedy", session=session)[0].text[0].startswith("Left out")
+
+
+def test_better_than_one_is_against_it():
+    _, session = say("I liked Fargo, -n 2")
+    worse = session.state.shown[0]
+    reply, session = say("something better than the first", session=session)
+    assert session.state.excluded == (worse,) and session.state.liked == ("f",)
+
+
 def test_filters_replace_and_lift():
     def state(*messages: str) -> State:
         return say(*messages)[1].state

@@ -333,7 +333,7 @@ def test_what_cannot_be_tried(model: Recommender, project: Path):
         prompts.attempt("films", wordings=["9"])
     with pytest.raises(PromptError, match="3 wordings"):
         prompts.attempt("films", wordings=["0", "1", "2"])
-    with pytest.raises(RecipeError, match="measure: users"):
+    with pytest.raises(RecipeError, match=r"users=0 \(command line\): users"):
         prompts.measure("films", ("users=0",))
     edit(project, 'line: "{{ item.title }}"', 'line: "{{ item.title | upper }}"')
     with pytest.raises(PromptError, match="train again first"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -519,3 +520,21 @@ def test_a_stamp_notices_edits(tmp_path):
     assert list(before) == [source.path] and stamp(source, "asset:") == before
     write(tmp_path / "a.csv", "xy")
     assert stamp(source, "asset:") != before
+
+
+def test_ids_that_stand_for_titles_are_said(tmp_path, caplog):
+    path = write(tmp_path / "events.csv", "user_id,item_id\nu,1\nu,3\n")
+    named = save([{"item_id": 1, "name": "One"}], tmp_path / "items.jsonl")
+    with pytest.raises(DataError, match=r"no column 'title' \(item_id, name\); name it in data.columns.title"):
+        table(path, items=named)
+    assert not caplog.messages
+    assert titles(table(path, items=named, columns={"title": "name"})) == {"1": "One", "3": "3"}
+    assert "1 of 2 items are not there, the first '3'" in caplog.messages[-1]
+    assert titles(table(path)) == {"1": "1", "3": "3"} and "every item's id stands for its title" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("|", "'|'"), ("\t", "tabs")])
+def test_other_separators_are_named(tmp_path, mark, named):
+    path = write(tmp_path / "a.csv", "user_id,item_id,timestamp\nu,1,5\n".replace(",", mark))
+    with pytest.raises(DataError, match=f"separated by {re.escape(named)}; save it with commas"):
+        table(path)

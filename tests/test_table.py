@@ -133,6 +133,12 @@ def test_what_cannot_be_found_or_read(tmp_path):
             rows(str(tmp_path / name))
 
 
+def test_other_separators_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("user_id;candidates\nu;1\n")
+    with pytest.raises(JobError, match="separated by ';'; save it with commas"):
+        Table.find(str(tmp_path / "a.csv")).require(["user_id"])
+
+
 def test_a_text_of_parquet_that_is_none_costs_its_row(tmp_path):
     texts = pa.array([b"a", b"\xff\xfe", b"c"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"user_id": texts}), tmp_path / "a.parquet")

@@ -108,13 +108,14 @@ def passes(catalog: Catalog, text: str) -> np.ndarray:
     Raises: DataError for a filter that is none, or a category that the catalog lacks.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
+    known = {name.casefold(): name for names in catalog.categories for name in names}
     if not equals or key.casefold() not in FILTERS:
-        hint = did_you_mean(key, FILTERS)
-        raise DataError(f"filter '{text}': write category=NAME,NAME or year=FROM..TO{hint}")
+        named = known.get((value if equals else key).casefold())
+        form = f"category={named}" if named else "category=NAME,NAME or year=FROM..TO"
+        raise DataError(f"filter '{text}': write {form}")
     if key.casefold() == "year":
         first, last = _years(text, value)
         return np.array([year is not None and first <= year <= last for year in catalog.year], bool)
-    known = {name.casefold(): name for names in catalog.categories for name in names}
     whole = value.casefold()  # a name may hold commas
     wanted = {whole} if whole in known else {name.strip().casefold() for name in value.split(",")}
     if unknown := sorted(wanted - known.keys()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "rating", "review")
 ITEM_COLUMNS = ("item_id", "title", "year", "categories")
@@ -37,6 +38,12 @@ def paragraphs(text: str, limit: int = MAX_REVIEW_CHARS) -> str:
     """`text` as running text: NFC, newlines kept, no other control characters, at most `limit` characters."""
     text = text[: 4 * limit].replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", _UNSEEN_BUT_NEWLINE.sub(" ", text)).strip()[:limit]
+
+
+def separated_by(columns: Sequence[object]) -> str:
+    """What separates the columns of a file that was read as one column; empty where that is nothing usual."""
+    only = str(columns[0]) if len(columns) == 1 else ""
+    return next((name for mark, name in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")) if mark in only), "")
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import gzip
 import json
+import logging
 import lzma
 import re
 import zlib
@@ -37,6 +38,7 @@ from llmrec.data.records import (
     REVIEW_COLUMNS,
     one_line,
     paragraphs,
+    separated_by,
     shown,
 )
 from llmrec.errors import DataError, did_you_mean
@@ -53,6 +55,8 @@ YEAR_AT_END = re.compile(r"\s*\((\d{4})(?:[-–]\d{0,4})?\)\s*$")
 ARTICLE_AT_END = re.compile(
     r"(^|\((?:a\.k\.a\. )?)([^()]+), (The|An?|L[aeo]s?|L'|Il|Gli|El|D(?:er|ie|as|en|et)|Une?|Una)(?=\s*(?:\(|\)|$))"
 )
+LOG = logging.getLogger("llmrec")
+MAX_SHOWN_COLUMNS = 20
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -388,7 +392,30 @@ def _dataset(
             )
     elif any(_optional(events, name, columns) is not None for name in ITEM_COLUMNS[1:]):
         catalog = _items(events, columns, between_categories, extras=False)
+    _check_titles(source, events, titled, catalog, interactions["item_id"])
     return Dataset.of(interactions, catalog, None if users is None else _users(users, columns), timed)
+
+
+def _check_titles(
+    source: config.DataSource, events: Table, titled: Table, catalog: pd.DataFrame | None, item_id: pd.Series
+) -> None:
+    """A line where ids stand for titles, which a language model can learn by heart and not read.
+
+    Raises: DataError where a file of items is named and none of its columns holds titles.
+    """
+    if catalog is None or _optional(titled, "title", source.columns) is None:
+        has = ", ".join(map(str, list(titled.rows)[:MAX_SHOWN_COLUMNS]))
+        if source.items:
+            raise DataError(
+                f"{titled.path}: no column 'title' ({has}); name it in data.columns.title (the column of ids, if ids "
+                "are all there is)"
+            )
+        LOG.warning("%s: no column 'title' (%s), so every item's id stands for its title", titled.path, has)
+    elif titled is not events and (unknown := item_id[~item_id.isin(catalog["item_id"])].unique()).size:
+        LOG.warning(
+            "%s: %s of %s items are not there, the first %s: their ids stand for their titles", titled.path,
+            f"{unknown.size:,}", f"{item_id.nunique():,}", shown(unknown[0]),
+        )  # fmt: skip
 
 
 def _items(table: Table, columns: dict[str, str], between: str, extras: bool) -> pd.DataFrame:
@@ -436,6 +463,8 @@ def _pick(table: Table, name: str, columns: dict[str, str] | None = None, own_na
     if own_name_too and wanted not in table.rows:
         wanted = name
     if wanted not in table.rows:
+        if mark := separated_by([*table.rows]):
+            raise DataError(f"{table.path}: columns are separated by {mark}; save it with commas, or as .tsv with tabs")
         raise DataError(
             f"{table.path}: no column '{wanted}'{did_you_mean(wanted, map(str, table.rows))}; "
             f"data.columns.{name} names the file's column"

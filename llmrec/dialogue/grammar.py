@@ -64,6 +64,7 @@ _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
 _NOT = (
     r"(?:i )?(?:do not|don['’]?t|did not|didn['’]?t|does not|doesn['’]?t)(?: really| much)?"
     r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    r"(?:something |anything |much )?better than|"
     r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|(?:tired|sick|enough) of|"
     r"but not|anything but|not|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|leave out|avoid"
 )

@@ -110,6 +110,7 @@ class _Turn:
     def _ask(self, query: Query) -> tuple[Reply, Session]:
         query = self._settled(query)
         state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
+        before = {*self._positions(state.excluded)}
         doubt: Doubt | None = None
         understood = query.n is not None or bool(query.only or query.without or query.years or query.lift)
         for mention in query.mentions:
@@ -123,6 +124,8 @@ class _Turn:
                     notes.append(
                         f"{readable(mention.text)!r} may be several {self.noun}, too; name it again after this."
                     )
+        if out := [item for item in self._positions(state.excluded) if item not in before]:
+            notes.append(f"Left out: {_listed(label(self.catalog, item) for item in out)}.")
         if query.unknown:
             notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
         if doubt:

@@ -23,6 +23,7 @@ from fsspec.compression import compr
 from fsspec.core import url_to_fs
 from fsspec.utils import infer_compression
 
+from llmrec.data.records import separated_by
 from llmrec.errors import JobError, did_you_mean
 
 READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -67,7 +68,9 @@ class Table:
             else:
                 found = [path] if fs.exists(path) else []
         except ImportError as error:
-            raise JobError(f"{place}: {error}") from None
+            cause = error.__cause__
+            wanted = f": pip install {cause.name}" if isinstance(cause, ImportError) and cause.name else ""
+            raise JobError(f"{place}: {error}{wanted}") from None
         except (OSError, ValueError) as error:
             raise JobError(f"{place}: cannot be read: {error}") from None
         if not found:
@@ -95,6 +98,10 @@ class Table:
         """Raises JobError unless the first file has all of `columns`."""
         there = self.columns()
         if missing := [name for name in columns if name not in there]:
+            if mark := separated_by(there):
+                raise JobError(
+                    f"{self.files[0]}: columns are separated by {mark}; save it with commas, or as .tsv with tabs"
+                )
             hint = did_you_mean(missing[0], there) or "; it is empty"
             raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def fit(
     last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
     due, saved = plan.validations(), time.monotonic()
     model.train()
-    with log.bar:
+    with log.bar, log.stops():
         while state.step < plan.steps and state.since_best < settings.patience:
             variant, chosen = plan.step(state.step)
             epoch = plan.epoch_of(state.step)
@@ -152,7 +152,7 @@ def fit(
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
                 log.clock()
                 save_checkpoint(run, state, kept, optimizer)
-                saved = time.monotonic()
+                log.kept, saved = state.step, time.monotonic()
     log.clock()
     if accelerator.is_main_process:
         save_checkpoint(run, state, kept, optimizer)
@@ -256,6 +256,7 @@ class Log:
     def __init__(self, run: Path, plan: Plan, state: Progressed, *, shown: bool):
         self.run, self.plan, self.state, self.shown = run, plan, state, shown
         self.started = time.monotonic() - state.seconds
+        self.kept = state.step  # where a run that is interrupted goes on
         self.writer = _tensorboard(run) if shown else None
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -265,6 +266,16 @@ class Log:
 
     def advance(self) -> None:
         self.bar.update(self._job, completed=self.state.step)
+
+    @contextmanager
+    def stops(self) -> Iterator[None]:
+        """Says, where somebody interrupts, what is kept."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            again = f"goes on from step {self.kept}" if self.kept else "begins anew, as nothing is kept yet"
+            self.bar.console.print(f"stopped at step {self.state.step} of {self.plan.steps}; the same command {again}")
+            raise
 
     def clock(self) -> None:
         """Brings `state.seconds` up to date."""

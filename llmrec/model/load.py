@@ -192,9 +192,10 @@ def _from_hub(name: str) -> Path:
         raise AssetError(f"base_model '{name}': no such folder or file, and not a hub id (owner/name)") from None
     except Exception as error:  # the hub client raises a dozen kinds; what a user needs is the same for all
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        known = [name for name, asset in assets.ASSETS.items() if asset.members.endswith(".gguf")]
         raise AssetError(
             f"base_model '{name}': not in the local cache and the hub did not give it ({reason}); "
-            f"use a local folder, a GGUF file, or one of {', '.join(assets.ASSETS)}"
+            f"use a local folder, a GGUF file, or {' or '.join(known)}"
         ) from None
 
 

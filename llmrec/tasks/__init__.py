@@ -1,5 +1,8 @@
 """What can be asked.  A task is a prompt file, a module here, and a line in `TASKS`."""
 
+from collections.abc import Iterable
+
+from llmrec.errors import RecipeError, did_you_mean
 from llmrec.tasks import explanation, grounded, interest, interest_summary, item_class, next_item, review_sentiment
 
 OF_REVIEWS = {
@@ -16,3 +19,10 @@ TASKS = {
     "grounded_explanation": grounded,
     "grounded_summary": grounded,
 }
+
+
+def check(names: Iterable[str]) -> None:
+    """Raises: RecipeError for a task that is none."""
+    for name in names:
+        if name not in TASKS:
+            raise RecipeError(f"tasks: there is no '{name}'{did_you_mean(name, TASKS)}")

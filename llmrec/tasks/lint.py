@@ -82,7 +82,8 @@ def lengths(
         try:
             tokens = count(rendered(template, domain, i))
         except PromptError as error:
-            findings.append(Finding(f"user.{i}", str(error), grave=True))
+            where, _, says = str(error).removeprefix(f"{template.path}: ").partition(": ")
+            findings.append(Finding(where, says, grave=True))
             continue
         room = window_tokens - tokens
         measured.append(Length(i, tokens, room))
