@@ -744,14 +744,14 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
     from llmrec.data.names import readable
 
     table = Table(box=box.SIMPLE)
-    for name in ("domain", "version", "served", "MB", "base", "trained", "validation"):
-        table.add_column(name, no_wrap=name != "base")
+    for name in ("domain", "version", "served", "MB", "trained", "validation"):
+        table.add_column(name, no_wrap=True)
     for row in rows:
         metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, float)}
         main = next((name for name in ("mean", "ndcg@10") if name in metrics), next(iter(metrics), ""))
         shown = f"{main} {metrics[main]:.3f}" if main else ""  # what chose the weights; all are in --json
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
-        table.add_row(*map(readable, (*cells, Path(row["base_model"]).name, row["trained"][:10], shown)))
+        table.add_row(*map(readable, (*cells, row["trained"][:10], shown)))
     Console(markup=False).print(table)
 
 
