@@ -304,12 +304,25 @@ def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tm
         Recommender.load(config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}",)), "films")
 
 
-def test_what_cannot_be_asked_does_not_decide_the_prior(world: Path, trained: Path) -> None:
+def test_what_cannot_be_asked_does_not_decide_the_prior(
+    world: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = Recommender.load(config.load_recipe("films"), "films")
     asked = queries(model.dataset, model.catalog, "valid", baskets=True, max_targets=1)
     again = replace(asked[0], history=(*asked[0].history, asked[0].target))  # repeats: exclude hides its target
     assert fit_prior_weight(model, [*asked, again]) == fit_prior_weight(model, asked)
     assert fit_prior_weight(model, [again]) == (0.0, [])
+
+    weight, whole = fit_prior_weight(model, asked)
+    monkeypatch.setattr("llmrec.learning.next_item.WHOLE", 0)  # as in a large catalog
+    monkeypatch.setattr("llmrec.learning.next_item.TOGETHER", 4)
+    few_weight, few = fit_prior_weight(model, asked)  # here what both find best is everything
+    assert few_weight == weight
+    for a, b in zip(whole, few, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    monkeypatch.setattr("llmrec.learning.next_item.BEST", 3)
+    _, few = fit_prior_weight(model, asked)
+    assert all(b["nats"] < a["nats"] for a, b in zip(whole, few, strict=True))  # among fewer items all is more probable
 
 
 def test_an_edited_wording_is_told_and_not_used(

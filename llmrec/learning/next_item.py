@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 from llmrec import config, prepare
 from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
-from llmrec.choices.search import listed, log_p_all
+from llmrec.choices.search import listed, log_p_all, rank
+from llmrec.choices.search import score as log_p_of
 from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
@@ -33,6 +34,9 @@ from llmrec.tasks.template import Template
 
 METRIC = "ndcg@10"
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
+WHOLE = 2000  # items up to which a whole distribution is computed
+BEST = 50  # items that the model, and the prior, bring in a larger catalog
+TOGETHER = 16  # users whose items are scored together: bounds memory
 SHARPNESS = np.geomspace(0.05, 1.5, 36)  # factors of a score
 
 
@@ -181,27 +185,27 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
 
     By likelihood, because NDCG@10 of a few hundred users cannot tell one weight from another; and at the sharpness
     that suits each weight best, because two models that know the same are too sure of themselves when they are added
-    up, which says nothing of the order.  The whole distribution of each query is computed once, then every weight is
-    exact arithmetic.
+    up, which says nothing of the order.  What is needed of the model is computed once for each query, then every weight
+    is exact arithmetic: its whole distribution, or, in a large catalog, where that would be most of a training, among
+    what the model and the prior find best and the target.
     """
     once = recommender.recipe.split.repeats == "exclude"
     asked = [query for query in asked if not once or query.target not in query.history]  # else no weight can help
     if not asked:
         return 0.0, []
     recommender.engine.forget()
-    prompts = recommender.prompts([query.history for query in asked])
     nats = np.zeros((len(PRIOR_WEIGHTS), len(SHARPNESS)))
     gains = np.zeros(len(PRIOR_WEIGHTS))
-    whole = log_p_all(recommender.engine, prompts, recommender.listing.choices)
-    for query, log_p in zip(asked, whole, strict=True):
+    for query, items, log_p in _weighed(recommender, asked):
+        hidden = terms.mask(len(recommender.catalog), query.history if once else ())[items]
+        [target] = np.flatnonzero(items == query.target)
         p = recommender.prior.p(query.history)
-        hidden = terms.mask(len(log_p), query.history if once else ())
         for i, weight in enumerate(PRIOR_WEIGHTS):
-            prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)
+            prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)[items]
             score = (log_p + prior + hidden).astype(np.float64)
-            better = int((score > score[query.target]).sum())
+            better = int((score > score[target]).sum())
             gains[i] += float(ndcg(np.array([better + 1]), 10)[0])
-            nats[i] += logsumexp(SHARPNESS[:, None] * score, axis=1) - SHARPNESS * score[query.target]
+            nats[i] += logsumexp(SHARPNESS[:, None] * score, axis=1) - SHARPNESS * score[target]
     best = nats.argmin(axis=1)
     table = [
         {"weight": weight, "nats": float(nats[i, best[i]]) / len(asked), "sharpness": float(SHARPNESS[best[i]]),
@@ -209,3 +213,21 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
         for i, weight in enumerate(PRIOR_WEIGHTS)
     ]  # fmt: skip
     return min(table, key=lambda row: row["nats"])["weight"], table
+
+
+def _weighed(recommender: Recommender, asked: Sequence[Query]) -> Iterator[tuple[Query, np.ndarray, np.ndarray]]:
+    """Each query with items, ascending, the target among them, and the model's log p of each."""
+    prompts = recommender.prompts([query.history for query in asked])
+    choices, engine = recommender.listing.choices, recommender.engine
+    if len(choices) <= WHOLE:
+        for query, log_p in zip(asked, log_p_all(engine, prompts, choices), strict=True):
+            yield query, np.arange(len(choices)), log_p
+        return
+    best = rank(engine, prompts, choices, None, BEST)
+    items = [
+        np.unique([*found.items, *np.argsort(-recommender.prior.p(query.history))[:BEST], query.target])
+        for query, found in zip(asked, best, strict=True)
+    ]
+    for first in range(0, len(asked), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        yield from zip(asked[some], items[some], log_p_of(engine, prompts[some], choices, items[some]), strict=True)
