@@ -35,7 +35,8 @@ from llmrec.tasks.template import Template
 METRIC = "ndcg@10"
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
 WHOLE = 2000  # items up to which a whole distribution is computed
-BEST = 50  # items that the model, and the prior, bring in a larger catalog
+BEST = 20  # items that the model, and the prior, bring in a larger catalog, …
+DRAWN = 50  # … and how many stand for the rest
 TOGETHER = 16  # users whose items are scored together: bounds memory
 SHARPNESS = np.geomspace(0.05, 1.5, 36)  # factors of a score
 
@@ -186,8 +187,8 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     By likelihood, because NDCG@10 of a few hundred users cannot tell one weight from another; and at the sharpness
     that suits each weight best, because two models that know the same are too sure of themselves when they are added
     up, which says nothing of the order.  What is needed of the model is computed once for each query, then every weight
-    is exact arithmetic: its whole distribution, or, in a large catalog, where that would be most of a training, among
-    what the model and the prior find best and the target.
+    is arithmetic: its whole distribution, or, in a large catalog, where that would be most of a training, what the
+    model and the prior find best, the target, and a random sample that stands for all the rest.
     """
     once = recommender.recipe.split.repeats == "exclude"
     asked = [query for query in asked if not once or query.target not in query.history]  # else no weight can help
@@ -196,16 +197,16 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     recommender.engine.forget()
     nats = np.zeros((len(PRIOR_WEIGHTS), len(SHARPNESS)))
     gains = np.zeros(len(PRIOR_WEIGHTS))
-    for query, items, log_p in _weighed(recommender, asked):
+    for query, items, times, log_p in _weighed(recommender, asked):
         hidden = terms.mask(len(recommender.catalog), query.history if once else ())[items]
         [target] = np.flatnonzero(items == query.target)
         p = recommender.prior.p(query.history)
         for i, weight in enumerate(PRIOR_WEIGHTS):
             prior = terms.mix(p, recommender.prior.popularity, weight, recommender.recipe.prior.floor)[items]
             score = (log_p + prior + hidden).astype(np.float64)
-            better = int((score > score[target]).sum())
+            better = int(times[score > score[target]].sum())
             gains[i] += float(ndcg(np.array([better + 1]), 10)[0])
-            nats[i] += logsumexp(SHARPNESS[:, None] * score, axis=1) - SHARPNESS * score[target]
+            nats[i] += logsumexp(SHARPNESS[:, None] * score, axis=1, b=times) - SHARPNESS * score[target]
     best = nats.argmin(axis=1)
     table = [
         {"weight": weight, "nats": float(nats[i, best[i]]) / len(asked), "sharpness": float(SHARPNESS[best[i]]),
@@ -215,19 +216,26 @@ def fit_prior_weight(recommender: Recommender, asked: Sequence[Query]) -> tuple[
     return min(table, key=lambda row: row["nats"])["weight"], table
 
 
-def _weighed(recommender: Recommender, asked: Sequence[Query]) -> Iterator[tuple[Query, np.ndarray, np.ndarray]]:
-    """Each query with items, ascending, the target among them, and the model's log p of each."""
+def _weighed(
+    recommender: Recommender, asked: Sequence[Query]
+) -> Iterator[tuple[Query, np.ndarray, np.ndarray, np.ndarray]]:
+    """Each query with items, ascending, the target among them; how many items each stands for; the model's log p."""
     prompts = recommender.prompts([query.history for query in asked])
     choices, engine = recommender.listing.choices, recommender.engine
-    if len(choices) <= WHOLE:
+    many = len(choices)
+    if many <= WHOLE:
         for query, log_p in zip(asked, log_p_all(engine, prompts, choices), strict=True):
-            yield query, np.arange(len(choices)), log_p
+            yield query, np.arange(many), np.ones(many), log_p
         return
-    best = rank(engine, prompts, choices, None, BEST)
-    items = [
-        np.unique([*found.items, *np.argsort(-recommender.prior.p(query.history))[:BEST], query.target])
-        for query, found in zip(asked, best, strict=True)
-    ]
+    rng = np.random.default_rng(0)
     for first in range(0, len(asked), TOGETHER):
-        some = slice(first, first + TOGETHER)
-        yield from zip(asked[some], items[some], log_p_of(engine, prompts[some], choices, items[some]), strict=True)
+        some, mine = asked[first : first + TOGETHER], prompts[first : first + TOGETHER]
+        items, times = [], []
+        for query, found in zip(some, rank(engine, mine, choices, None, BEST), strict=True):
+            best = np.unique([*found.items, *np.argsort(-recommender.prior.p(query.history))[:BEST], query.target])
+            rest = np.setdiff1d(np.arange(many), best)
+            drawn = rng.choice(rest, min(DRAWN, len(rest)), replace=False)
+            order = np.argsort(both := np.concatenate([best, drawn]))
+            items.append(both[order])
+            times.append(np.repeat([1.0, len(rest) / max(1, len(drawn))], [len(best), len(drawn)])[order])
+        yield from zip(some, items, times, log_p_of(engine, mine, choices, items), strict=True)
