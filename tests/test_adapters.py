@@ -503,7 +503,7 @@ def test_sparse_files_are_refused_unread(tmp_path: Path) -> None:
 def test_what_a_foreign_adapter_says_does_not_steer_the_terminal(project: Path) -> None:
     card = project / "adapters" / "films" / "card.json"
     values = json.loads(card.read_text())
-    values["base_model"], values["validation"] = "\x1b]0;owned\x07base", {"\x1b[2Jndcg": 0.5}
+    values["base_model"], values["validation"] = "\x1b]0;owned\x07base", {"\x1b[2Jowned": 0.5}
     card.write_text(json.dumps(values))
     assert "\x1b" in run("list", "--json").stdout.encode().decode("unicode_escape")
     shown = run("list").output + run("verify", "films").output
