@@ -4,10 +4,10 @@
     python scripts/bench_growing.py movies --users 20 --engine vllm -- serve.kv_gib=0.5 serve.context=2048
 
 A history that is longer than the window loses its oldest lines.  With `window_step=0` they go one by one, so every
-prompt begins otherwise and is read anew; with a step the beginning stays for a while, and an engine goes on from what it
-has computed.  Only people whose histories are longer than the window are asked: for each, the top 10 after each of the
-last `--choices` interactions before the test, one after another, then the test itself: nats of what was chosen next and
-NDCG@10, the model alone, paired by user against the first step.  CPU seconds are what to compare on a busy machine.
+prompt begins otherwise and is read anew; with a step the beginning stays for a while, and an engine goes on from what
+it has computed.  Only people whose histories are longer than the window are asked: for each, the top 10 after each of
+the last `--choices` interactions before the test, one after another, then the test itself: nats of what was chosen next
+and NDCG@10, the model alone, paired by user against the first step.  CPU seconds are what to compare on a busy machine.
 """
 
 from __future__ import annotations
