@@ -108,14 +108,14 @@ def passes(catalog: Catalog, text: str) -> np.ndarray:
     Raises: DataError for a filter that is none, or a category that the catalog lacks.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
-    known = {name.casefold(): name for names in catalog.categories for name in names}
     if not equals or key.casefold() not in FILTERS:
-        named = known.get((value if equals else key).casefold())
+        named = _categories(catalog).get((value if equals else key).casefold())
         form = f"category={named}" if named else "category=NAME,NAME or year=FROM..TO"
         raise DataError(f"filter '{text}': write {form}")
     if key.casefold() == "year":
         first, last = _years(text, value)
         return np.array([year is not None and first <= year <= last for year in catalog.year], bool)
+    known = _categories(catalog)
     whole = value.casefold()  # a name may hold commas
     wanted = {whole} if whole in known else {name.strip().casefold() for name in value.split(",")}
     if unknown := sorted(wanted - known.keys()):
@@ -132,6 +132,11 @@ def label(catalog: Catalog, position: int) -> str:
 def readable(text: str) -> str:
     """Without the characters that steer a terminal or the direction of reading."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _categories(catalog: Catalog) -> dict[str, str]:
+    """Every category, by its name in small letters."""
+    return {name.casefold(): name for names in catalog.categories for name in names}
 
 
 def _match(name: str, catalog: Catalog) -> int:

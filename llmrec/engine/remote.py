@@ -83,10 +83,8 @@ class RemoteEngine(Asking):
             try:
                 self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(store.lasting(folder))})
             except EngineError as error:
-                if served in self._listed():  # somebody else was quicker
-                    self._loaded[name] = served
-                    return served
-                raise AdapterError(f"{folder}: not taken: {error}; name it when starting `llmrec serve`") from None
+                if served not in self._listed():  # else somebody was quicker
+                    raise AdapterError(f"{folder}: not taken: {error}; name it when starting `llmrec serve`") from None
         self._loaded[name] = served
         return served
 

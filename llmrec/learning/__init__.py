@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from llmrec import config
+from llmrec import config, tasks
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine.hf import HFEngine
-from llmrec.errors import RecipeError, did_you_mean
 from llmrec.learning import grounded
 from llmrec.learning.explanation import Explanation
 from llmrec.learning.interest import Interest
@@ -66,7 +65,5 @@ def learners(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None = 
 
     Raises: RecipeError, DataError, PromptError.
     """
-    for name in recipe.tasks:
-        if name not in LEARNERS:
-            raise RecipeError(f"tasks: nothing learns '{name}'{did_you_mean(name, LEARNERS)}")
+    tasks.check(recipe.tasks)
     return {name: LEARNERS[name](recipe, encoder, engine and engine.beside(name)) for name in recipe.tasks}
