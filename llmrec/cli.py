@@ -676,7 +676,7 @@ def serve(
 
     Then: llmrec recommend movies --user 42 --engine http://127.0.0.1:8000
 
-    Example: llmrec serve movies fit.precision=float32
+    Example: llmrec serve movies fashion serve.context=2048
     """
     import shlex
 

@@ -282,7 +282,7 @@ class Serve(Section):
     data_parallel: int = Field(1, ge=1)
     """Replicas of the server behind one port (`llmrec serve`)."""
     quantization: str | None = None
-    """vLLM's name of a quantisation of the base weights, e.g. bitsandbytes, on a GPU."""
+    """vLLM's name of a quantisation of the base weights, e.g. fp8 or int8_per_channel_weight_only, on a GPU."""
 
 
 class SASRec(Section):

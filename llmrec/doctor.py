@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from transformers.utils import is_bitsandbytes_available
 
 from llmrec import __version__, assets, config, hub
 from llmrec.engine.serving import build
@@ -164,9 +165,9 @@ def _vllm(gpu: bool) -> Finding:
 def _four_bit(gpu: bool) -> Finding:
     if not gpu:
         return Finding("4-bit training", "needs a GPU")
-    if find_spec("bitsandbytes"):
+    if is_bitsandbytes_available():
         return Finding("4-bit training", "fit.quantize=4bit")
-    return Finding("4-bit training", "bitsandbytes is not installed", "pip install -e '.[qlora]'")
+    return Finding("4-bit training", "bitsandbytes is not installed, or too old", "pip install -e '.[qlora]'")
 
 
 def _home() -> list[Finding]:

@@ -8,10 +8,17 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-import torch
-
 from llmrec import config
-from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, base_name, build, rank_for
+from llmrec.engine.serving import (
+    ENVIRONMENT,
+    MISSING,
+    arguments,
+    base_name,
+    build,
+    check_dtype,
+    is_exact,
+    rank_for,
+)  # fmt: skip
 from llmrec.errors import EngineError
 from llmrec.model import adapter, store
 from llmrec.model.load import base_model, compute_dtype
@@ -57,10 +64,12 @@ def command(
     if settings.merge:
         raise EngineError("serve.merge=true is for one domain in one process; a server takes adapters by name")
     dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
-    chosen = arguments(settings, on_cpu=on_cpu, max_rank=rank_for(folders, settings))
+    max_rank = rank_for(folders, settings)
+    check_dtype(dtype, on_cpu=on_cpu, max_rank=max_rank)
+    chosen = arguments(settings, on_cpu=on_cpu, max_rank=max_rank)
     name = base_name(base, settings)
-    names = [name, *([f"{name}-float32"] if dtype == torch.float32 and not settings.quantization else [])]
-    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
+    names = [name, *([f"{name}-float32"] if is_exact(dtype, settings, on_cpu=on_cpu) else [])]
+    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(base.folder)]
     words += ["--served-model-name", *names, "--dtype", str(dtype).removeprefix("torch.")]
     for name, value in chosen.items():
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

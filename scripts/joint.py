@@ -15,7 +15,8 @@ measured, higher is better:
 - interest: the probability of what each user chose next, exp(sum of true shares times log p);
 - interest_summary, explanation: the probability of a token of the reply that the data gives, exp(mean log p), of each
   user, with the reply worded at random, the same for all adapters;
-- review_sentiment: macro-F1 over the reviews.
+- review_sentiment: macro-F1 over the reviews; and the geometric mean of the probabilities of the true labels;
+  with all of what `balance` has shifted put back, the same for all adapters.
 
 An adapter of several tasks is compared with every adapter of one: differences paired by user or review, also relative
 to the single one, with 95% bootstrap intervals.  Writes joint.md and, last, joint.json; what is measured of an adapter
@@ -71,6 +72,7 @@ METRIC = {  # what each measure says
     "interest_summary": "interest_summary_p",
     "explanation": "explanation_p",
     "review_sentiment": "macro_f1",
+    "review_sentiment_p": "review_sentiment_p",
 }
 
 
@@ -200,7 +202,13 @@ MEASURES: dict[str, Callable[[Loaded, Asked], pd.DataFrame]] = {
 
 def task_of(measure: str) -> str:
     """The task that a measure is of."""
-    return "next_item" if measure == "next_item_p" else measure
+    return measure.removesuffix("_p")
+
+
+def of_the_true(labels: pd.DataFrame) -> pd.DataFrame:
+    """What is measured of labels → the log p of the true ones."""
+    p = labels.filter(regex=r"^p\d+$").to_numpy()[np.arange(len(labels)), labels["true"]]
+    return pd.DataFrame({"unit": labels["unit"], "log_p": np.log(np.maximum(p, 1e-12))})
 
 
 def statistic(records: pd.DataFrame) -> Callable[[np.ndarray], float]:
@@ -230,7 +238,7 @@ def joint(
     """
     recipe = asked.recipe
     checked([*recipe.tasks])
-    measures = [measure for measure in MEASURES if task_of(measure) in recipe.tasks]
+    measures = [measure for measure in METRIC if task_of(measure) in recipe.tasks]
     cards = {name: _card(recipe, folder) for name, folder in folders.items()}
     records: dict[tuple[str, str], pd.DataFrame] = {}
     for name, folder in folders.items():
@@ -244,6 +252,9 @@ def joint(
         for measure in measures:
             task = task_of(measure)
             if learned and task not in cards[name]["loss"]:
+                continue
+            if measure == "review_sentiment_p":
+                records[name, measure] = of_the_true(records[name, "review_sentiment"])
                 continue
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,

@@ -70,6 +70,9 @@ def test_labels_are_measured_over_what_is_drawn() -> None:
     records = pd.DataFrame({"unit": ["0", "1", "2"], "true": [0, 1, 1], "p0": p[:, 0], "p1": p[:, 1]})
     draw = np.array([0, 1, 1, 2])
     assert SCRIPT["statistic"](records)(draw) == macro_f1(p[draw], records["true"].to_numpy()[draw])
+    true = SCRIPT["of_the_true"](records)
+    np.testing.assert_allclose(np.exp(true["log_p"]), [0.9, 0.8, 0.3])
+    assert SCRIPT["statistic"](true)(draw) == pytest.approx((0.9 * 0.8 * 0.8 * 0.3) ** 0.25)
 
 
 def test_probabilities_of_lists_are_a_geometric_mean() -> None:

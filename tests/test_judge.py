@@ -21,11 +21,11 @@ from llmrec import adapters, cli, config, prepare, prompts
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
 from llmrec.judge import Judge, ReviewTask
-from llmrec.learning.reviews import balanced, shift
+from llmrec.learning.reviews import balanced, share_put_back, shift
 from llmrec.measuring import measure
 from llmrec.measuring import reviews as measured
 from llmrec.measuring.reviews import compared, few
-from llmrec.metrics.classification import tempered
+from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
 from llmrec.tasks import item_class
@@ -266,6 +266,17 @@ def test_what_the_balance_shifted_is_put_back_exactly() -> None:
     np.testing.assert_allclose(found, asked / asked.sum(1, keepdims=True))
     common, nobody_has = shift(np.array([0, 0]), 2, 0.5)
     assert nobody_has < common < 0
+
+
+def test_as_much_of_the_balance_is_put_back_as_validation_asks_for() -> None:
+    true = np.repeat(np.arange(2), [90, 10])
+    full = shift(true, 2, 0.5)  # 1.1 nats against the rare label
+    sure = np.log(np.where(true[:, None] == np.arange(2), 0.9, 0.1))
+    unsure = sure.copy()
+    unsure[90:] = np.log([0.4, 0.6])  # .4 nats for the rare label, where it is right
+    assert share_put_back(sure, full, true, macro_f1) == 1, "all are right with all of it"
+    assert share_put_back(unsure, full, true, macro_f1) == 0.25, "the most that leaves them right"
+    assert share_put_back(np.zeros((0, 2)), full, true[:0], macro_f1) == 1
 
 
 @pytest.mark.parametrize("wrong", ["much", [0.0], [0.0, float("nan"), 0.0], [0.0, "1", 0.0]])

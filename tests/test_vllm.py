@@ -223,9 +223,9 @@ def test_what_does_not_fit_is_an_error(vllm: Any, prompt: Prompt) -> None:
 
 def test_settings_reach_vllm(vllm: Any) -> None:
     on_gpu = arguments(
-        Serve(tensor_parallel=2, quantization="bitsandbytes", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64
+        Serve(tensor_parallel=2, quantization="fp8", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64
     )
-    assert on_gpu["tensor_parallel_size"] == 2 and on_gpu["quantization"] == "bitsandbytes"
+    assert on_gpu["tensor_parallel_size"] == 2 and on_gpu["quantization"] == "fp8"
     assert on_gpu["max_model_len"] == 2048 and on_gpu["gpu_memory_utilization"] == 0.5
     assert on_gpu["max_lora_rank"] == 64 and "kv_cache_memory_bytes" not in on_gpu
     assert "enable_lora" not in arguments(Serve(), on_cpu=True, max_rank=0)

@@ -399,6 +399,9 @@ class _Columns(CacheLayerMixin):
 
 
 APART = "llmrec_apart"
+GROUPED = ("cpu",)
+"""Devices whose attention takes several query heads for one of keys under a mask; elsewhere that falls back to forming
+all scores, and copies cost less."""
 
 
 def _attend_apart(
@@ -421,9 +424,11 @@ def _attend_apart(
     Returns: (1, tokens, heads, width).
     """
     apart = query[0][:, parts.source].transpose(0, 1)
-    # transformers' own attention copies keys and values for every query head where there is a mask: half of a wave.
+    grouped = sees is None or query.device.type in GROUPED  # on a processor copies were half of a wave
+    if not grouped:
+        key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
     out = nn.functional.scaled_dot_product_attention(
-        apart, key, value, sees, is_causal=sees is None, scale=scaling, enable_gqa=True
+        apart, key, value, sees, is_causal=sees is None, scale=scaling, enable_gqa=grouped
     )
     return out.transpose(1, 2).flatten(0, 1)[parts.place][None], None
 

@@ -7,7 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmrec.config import Serve
+from llmrec.errors import EngineError
 from llmrec.model import adapter
 from llmrec.model.load import BaseModel
 
@@ -62,6 +65,20 @@ def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]
     else:
         chosen["gpu_memory_utilization"] = settings.gpu_share
     return chosen
+
+
+def check_dtype(dtype: torch.dtype, *, on_cpu: bool, max_rank: int) -> None:
+    """Raises: EngineError where vLLM's adapters do not take numbers of this type; on a GPU they take 16 bits only."""
+    if max_rank and not on_cpu and dtype == torch.float32:
+        raise EngineError(
+            "vLLM serves adapters on a GPU in 16 bits only: fit.precision=bf16 (GPUs since 2020), serve.merge=true for "
+            "one domain in one process, or --engine hf"
+        )
+
+
+def is_exact(dtype: torch.dtype, settings: Serve, *, on_cpu: bool) -> bool:
+    """Whether vLLM computes in float32 throughout; on a GPU its attention multiplies in TF32, whatever is asked."""
+    return on_cpu and dtype == torch.float32 and not settings.quantization
 
 
 def rank_for(folders: Mapping[str, Path], settings: Serve) -> int:

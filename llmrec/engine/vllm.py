@@ -18,7 +18,7 @@ import torch
 from llmrec.config import Serve
 from llmrec.engine import Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
-from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, rank_for
+from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, check_dtype, is_exact, rank_for
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -55,27 +55,29 @@ class VLLMEngine(Asking):
             raise EngineError(f"{MISSING} ({error})") from None
         on_cpu = current_platform.is_cpu()
         if on_cpu:  # loaded as a plug-in too, but only where llmrec itself is installed
-            from llmrec.engine import vllm_cpu
+            from llmrec.engine import vllm_plugin
 
-            vllm_cpu.register()
+            vllm_plugin.register()
         self._merged = merged
         self._loaded: dict[str, Any] = {}
         self._ids = count(1)
         self._max_rank = rank_for(adapters or {}, settings)
+        max_rank = 0 if merged else self._max_rank
+        check_dtype(dtype, on_cpu=on_cpu, max_rank=max_rank)
         threads = torch.set_num_threads
         try:
             with _quiet():
                 self.llm = LLM(
                     str(base), dtype=str(dtype).removeprefix("torch."), use_tqdm_on_load=False,
-                    **arguments(settings, on_cpu=on_cpu, max_rank=0 if merged else self._max_rank),
+                    **arguments(settings, on_cpu=on_cpu, max_rank=max_rank),
                 )  # fmt: skip
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, AssertionError) as error:
             raise EngineError(f"vLLM does not start with {base}: {_first_line(error)}") from error
         finally:
             torch.set_num_threads = threads  # the CPU build replaces it for the whole process
         self.tokenizer = self.llm.get_tokenizer()
         whole = self.llm.llm_engine.vllm_config
-        self.exact = whole.model_config.dtype == torch.float32 and not settings.quantization
+        self.exact = is_exact(whole.model_config.dtype, settings, on_cpu=on_cpu)
         self.max_tokens: int = whole.model_config.max_model_len - 1  # an answer takes one
         self._block_size: int = whole.cache_config.block_size
         # Requests in flight hold a block or two each beside the histories.
@@ -201,4 +203,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What went wrong; pydantic puts a count of mistakes before it."""
+    lines = str(error).strip().splitlines()
+    reasons = (line.strip().removeprefix("Value error, ") for line in lines if "Value error, " in line)
+    return next(reasons, lines[0] if lines else type(error).__name__)

@@ -2,8 +2,7 @@
 prefix cache of smaller blocks.
 
 vLLM's own CPU op gathers an adapter's weights once per token, and gives a request without adapter (slot -1) the
-weights of the last slot.  vLLM loads this through the entry point `vllm.general_plugins` in each of its processes; on
-any other build it does nothing.
+weights of the last slot.  `vllm_plugin` says when.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 def register() -> None:
     """Take the place of vLLM's op, and let it run its attention kernel for blocks of 16.  May be called many times."""
-    if not current_platform.is_cpu():
-        return
     platform: Any = type(current_platform)
     platform.get_punica_wrapper = classmethod(lambda cls: f"{PerAdapter.__module__}.{PerAdapter.__qualname__}")
     # Ranks of sampled tokens are all that it compiles in eager mode: 20 seconds and a C++ compiler for nothing.

@@ -20,6 +20,8 @@ from llmrec.model.rows import Row, choice_row
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.template import Template
 
+PUT_BACK = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of what the balance has shifted; most first, which breaks ties
+
 
 class ReviewLearner:
     """See `llmrec.learning.Learner`."""
@@ -41,6 +43,7 @@ class ReviewLearner:
             labelled(reviews.part(part), template, self.asking.labels) for part in ("train", "valid")
         )
         self.validates = len(self.valid) > 0
+        self.shift = shift(self.train["label"].to_numpy(), len(self.asking.labels), recipe.tasks[self.name].balance)
         asked = recipe.fit.valid_users
         self.asked = sampled(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
 
@@ -62,20 +65,23 @@ class ReviewLearner:
         return None
 
     def validate(self) -> dict[str, float]:
-        measured = type(self).measured
-        return {self.metric: measured(self.log_p(self.asked), self.asked["label"].to_numpy())}
+        log_p, true = self.log_p(self.asked), self.asked["label"].to_numpy()
+        shift = self._put_back(log_p)
+        return {self.metric: type(self).measured(log_p - self.shift + shift, true)}
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """What the balance of the examples has shifted, the temperature fitted on validation reviews, and the
+        """What is put back of the balance of the examples, the temperature fitted on validation reviews, and the
         calibration error there before and after it."""
         true = self.asked["label"].to_numpy()
         log_p = self.log_p(self.asked)
+        shift = self._put_back(log_p)
+        log_p += shift - self.shift
         temperature = fit_temperature(log_p, true)
         return {
             self.name: {
                 "reviews": self.digest,
                 "labels": list(self.asking.labels),
-                "shift": self._shift().tolist(),
+                "shift": shift.tolist(),
                 "temperature": temperature,
                 "valid": len(true),
                 "ece_before": ece(tempered(log_p, 1.0), true) if len(true) else None,
@@ -84,16 +90,16 @@ class ReviewLearner:
         }
 
     def log_p(self, reviews: pd.DataFrame) -> np.ndarray:
-        """(reviews, labels) nats, with what the balance of the examples has shifted put back; not normalised."""
+        """(reviews, labels) nats, with all that the balance of the examples has shifted put back; not normalised."""
         self.engine.forget()
         found = self.asking.log_p(self.engine, pairs(reviews), "default")
         self.engine.forget()
-        return found + self._shift()
+        return found + self.shift
 
-    def _shift(self) -> np.ndarray:
-        return shift(
-            self.train["label"].to_numpy(), len(self.asking.labels), self.recipe.tasks[self.name].balance
-        )  # fmt: skip
+    def _put_back(self, log_p: np.ndarray) -> np.ndarray:
+        """(labels,) nats to give to the labels in place of `shift`, given `log_p` of the validation reviews."""
+        true = self.asked["label"].to_numpy()
+        return self.shift * share_put_back(log_p - self.shift, self.shift, true, type(self).measured)
 
 
 class ReviewSentiment(ReviewLearner):
@@ -151,6 +157,19 @@ def shift(true: np.ndarray, labels: int, balance: float) -> np.ndarray:
     """
     count = np.maximum(np.bincount(true, minlength=labels), 1)
     return balance * np.log(count / count.sum())
+
+
+def share_put_back(
+    log_p: np.ndarray, shift: np.ndarray, true: np.ndarray, measured: Callable[[np.ndarray, np.ndarray], float]
+) -> float:
+    """The share of `shift` with which labels are measured best on validation; the largest of those that tie, else 1.
+
+    All of it makes every label as probable as it is, which finds the most right ones; a mean over labels, as macro-F1
+    is, asks for rare labels sooner than that.
+    """
+    if not len(true):
+        return 1.0
+    return max(PUT_BACK, key=lambda share: measured(log_p + share * shift, true))
 
 
 def sampled(reviews: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:

@@ -102,6 +102,9 @@ def fit(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if settings.gradient_checkpointing:
         model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers lets gradients reach the embedding, which only reentrant checkpoints need: layers below the
+        # first trained one would be kept and computed again for nothing.
+        model.get_base_model().disable_input_require_grads()
     balance = Balance([*tries], tasks, mixture, settings.epochs, plan.steps_in(mixture.dwa_every), accelerator)
     separate = Separate(mixture, trainable, accelerator, seed=settings.seed) if mixture.conflict != "none" else None
     optimizer = torch.optim.AdamW(
@@ -115,7 +118,8 @@ def fit(
         state.recent.clear()  # what lies there is the main process's
     lower = Activations(model.get_base_model().get_decoder(), first_layer, settings, run, accelerator)
     passes = Passes(model, tries, settings, lower, balance, separate, teachers, share, accelerator)
-    optimizer = accelerator.prepare(optimizer)
+    # Its state lies where it belongs; moved to a GPU, the step counts of a resumed run cost a wait for each parameter.
+    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     log = Log(run, plan, state, shown=accelerator.is_main_process)
     last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
     due, saved = plan.validations(), time.monotonic()

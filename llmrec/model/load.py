@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
@@ -202,10 +202,8 @@ def _from_hub(name: str) -> Path:
 def _four_bit(dtype: torch.dtype, device: torch.device | str) -> BitsAndBytesConfig:
     if torch.device(device).type != "cuda":
         raise RecipeError("fit.quantize=4bit needs a GPU; on a CPU use fit.quantize=none")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise RecipeError("fit.quantize=4bit needs bitsandbytes: pip install -e '.[qlora]'") from None
+    if not is_bitsandbytes_available():
+        raise RecipeError("fit.quantize=4bit needs bitsandbytes 0.46.1 or later: pip install -e '.[qlora]'")
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
