@@ -69,20 +69,26 @@ class Evidence:
 
 
 def listed() -> list[dict[str, Any]]:
-    """One entry per version of every domain: domain, digest, served, bytes, base_model, trained, metrics."""
+    """One entry per version of every domain: domain, digest, served, bytes, base_model, trained, metrics; of a damaged
+    one what is known, and `problem`."""
     root = config.project() / "adapters"
     rows = []
     for recipe in sorted(root.glob("*/recipe.yaml")):
         domain = recipe.parent.name
-        now = store.served(domain)
-        found = {name: store.kept(domain) / name for name in store.versions(domain)}
+        found = {name: _summary(store.kept(domain) / name) | {"digest": name} for name in store.versions(domain)}
+        now = _summary(recipe.parent) if (recipe.parent / adapter.CARD).is_file() else None
         if now:
-            found[now] = recipe.parent
-        rows += [
-            {"domain": domain, "served": digest == now, **verify.summary(folder), "digest": digest}
-            for digest, folder in found.items()
-        ]
+            found[now["digest"]] = now
+        rows += [{"domain": domain, "served": row is now, **row} for row in found.values()]
     return rows
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        return verify.summary(folder)
+    except AdapterError as error:
+        unknown = {"digest": "", "bytes": 0, "base_model": "", "trained": "", "metrics": {}}
+        return unknown | {"problem": str(error)}
 
 
 def checked(source: str, domain: str | None = None) -> Verdict:

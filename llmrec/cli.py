@@ -750,6 +750,7 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
         metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, float)}
         main = next((name for name in ("mean", "ndcg@10") if name in metrics), next(iter(metrics), ""))
         shown = f"{main} {metrics[main]:.3f}" if main else ""  # what chose the weights; all are in --json
+        shown = "damaged: adapters rollback, or remove" if "problem" in row else shown
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
         table.add_row(*map(readable, (*cells, row["trained"][:10], shown)))
     Console(markup=False).print(table)

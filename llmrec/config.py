@@ -206,7 +206,7 @@ class Fit(Section):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """`auto`: bf16 where the hardware multiplies it (GPUs, AMX processors), else float32."""
     quantize: Literal["none", "4bit"] = "none"
-    """`4bit`: NF4 base weights through bitsandbytes, on a GPU (extra `qlora`)."""
+    """`4bit`: NF4 base weights through bitsandbytes (extra `qlora`)."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Where activations below `lora.first_layer` are kept, computed when a row is first learned from."""
     gradient_checkpointing: bool = False

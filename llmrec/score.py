@@ -27,6 +27,7 @@ from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, r
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Question
 from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.judge import Judge
@@ -291,6 +292,9 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
     """Everything that answers depend on, as digests and plain values."""
     from llmrec.model.load import base_model
 
+    today = config.project() / "prompts"
+    trained = {task: model.card.get("prompts", {}).get(task) for task in asked.work().wordings}
+    worded = {task: known or Template.load(today / f"{task}.yaml").digest for task, known in trained.items()}
     return {
         "kind": asked.kind,
         **(_label_from(asked, model) if asked.work().task in OF_REVIEWS else _list_from(asked, model)),
@@ -303,11 +307,7 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
         "teacher": model.card.get("teacher"),
         "exact": model.engine.exact,
         "base": base_model(asked.recipe.base_model).digest,
-        "prompts": {
-            name: digest
-            for name, digest in {**model.card.get("prompts", {}), model.template.task: model.template.digest}.items()
-            if name in (model.template.task, asked.work().task)
-        },
+        "prompts": worded | {model.template.task: model.template.digest},
         "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),
         "input": {"digest": measured.digest, "bytes": measured.size},
         "since": [(read_manifest(folder) or {}).get("job") for folder in asked.since],

@@ -462,8 +462,23 @@ def test_a_damaged_adapter_is_rolled_back_from(project: Path) -> None:
     adapter.check(folder)
     adapters.promote("films", adapters.add("films", other(project, 1.02)), (), force=True)
     (folder / adapter.CARD).write_text("{")  # torn
+    [row] = [row for row in json.loads(run("list", "--json").stdout) if row["served"]]
+    assert "card.json" in row["problem"]
     assert store.back("films") == old == store.served("films")
     adapter.check(folder)
+
+
+def test_a_damaged_version_stands_in_nobodys_way(project: Path) -> None:
+    old = str(store.served("films"))
+    adapters.promote("films", adapters.add("films", other(project)), (), force=True)
+    damaged = adapters.add("films", other(project, 1.02))
+    (store.kept("films") / damaged / adapter.CARD).write_text("{")
+    assert store.back("films") == old == store.served("films") and store.history("films")[-1] == old
+    assert store.versions("films")[0] == damaged
+    listed = run("list")
+    assert listed.exit_code == 0 and old in listed.stdout and "damaged" in listed.stdout, listed.output
+    rows = json.loads(run("list", "--json").stdout)
+    assert [row["digest"] for row in rows if "problem" in row] == [damaged]
 
 
 def test_a_server_reads_weights_that_nothing_replaces(project: Path, tmp_path: Path) -> None:

@@ -81,8 +81,13 @@ def test_replies_are_strings_cut_before_a_stop(engine: Engine) -> None:
     assert all(stop not in reply for reply in engine.generate(prompts, max_tokens=6, stop=[stop]))
 
 
-def test_branch_is_what_the_whole_model_says(hf: HFEngine) -> None:
-    """Keys and values kept, padded, grown as a tree: the same as one plain forward pass per node."""
+@pytest.mark.parametrize("grouped", [("cpu",), ()])
+def test_branch_is_what_the_whole_model_says(
+    hf: HFEngine, grouped: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and values kept, grown as a tree, shared by query heads or not: the same as one plain pass per node."""
+    monkeypatch.setattr("llmrec.engine.hf.GROUPED", grouped)
+    hf.forget()
     nodes = some_nodes(some_prompts(6))
     for node, log_p in zip(nodes, hf.branch(nodes), strict=True):
         with hf._active(node.prompt.adapter), torch.no_grad():

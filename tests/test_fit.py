@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -211,6 +212,17 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     assert same(trained(tmp_path / "a"), trained(tmp_path / "b", gradient_checkpointing=True), atol=2e-4)
 
 
+def test_gradients_go_no_lower_than_what_is_trained(tmp_path: Path) -> None:
+    model, _ = learner()
+    settings = SETTINGS.model_copy(update={"gradient_checkpointing": True, "epochs": 1})
+    fit(model, [ROWS[:4]], TRIES, settings, tmp_path, accelerator=Accelerator(cpu=True))
+    decoder, reached = model.get_base_model().get_decoder().train(), []
+    for layer in decoder.layers[:2]:
+        layer.register_forward_hook(lambda module, inputs, output: reached.append(output.requires_grad))
+    decoder(torch.tensor([[1, 2, 3]]))
+    assert reached == [False, True]
+
+
 KILLED = """
 import sys, os, signal
 sys.path.insert(0, {tests!r})
@@ -243,7 +255,12 @@ def killed(run: Path, step: int, module: str = "test_fit", settings: str = "") -
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     assert killed(tmp_path / "killed", 7).name == "checkpoint-00000007"
+    with open(tmp_path / "killed" / "log.jsonl", "a") as stream:
+        stream.write('{"step": 9}\n')  # what was noted after the checkpoint, and will be again
     assert same(whole, trained(tmp_path / "killed"))
+    logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "killed")]
+    steps = [[json.loads(line)["step"] for line in log] for log in logs]
+    assert steps[0] == steps[1]
 
 
 def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-UNTESTED = {"bitsandbytes"}  # needs a GPU
 
 
 def canonical(name: str) -> str:
@@ -42,10 +41,9 @@ def test_every_package_that_gets_installed_is_pinned():
     while waiting:
         requirement = waiting.pop()
         name = canonical(requirement.name)
-        wanted = requirement.marker is None or any(
-            requirement.marker.evaluate({"extra": x}) for x in ("", "baselines", "dev", "hub", "ray", "text", "train")
-        )
-        if name in seen or not wanted or name in UNTESTED | {"llmrec"} or re.match(r"nvidia|cuda|triton", name):
+        extras = ("", "baselines", "dev", "hub", "qlora", "ray", "text", "train")
+        wanted = requirement.marker is None or any(requirement.marker.evaluate({"extra": x}) for x in extras)
+        if name in seen or not wanted or name == "llmrec" or re.match(r"nvidia|cuda|triton", name):
             continue  # torch pins its own GPU libraries
         seen.add(name)
         try:

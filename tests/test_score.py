@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -455,6 +456,19 @@ def test_the_command_line_says_what_was_done(world, tmp_path):
     result = CliRunner().invoke(cli.app, [*words, "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.stderr
     assert result.output == f"{tmp_path / 'out'}: 2 rows, 1 answered, 1 rejected; reasons in _rejects.jsonl\n"
+
+
+def test_a_wording_of_today_is_part_of_the_job(world, tmp_path, monkeypatch):
+    shutil.copytree(config.project() / "prompts", tmp_path / "prompts")
+    monkeypatch.setattr(config, "project", lambda: tmp_path)
+    asked = job(world, csv(tmp_path, "user_id", "u1"), engine="fake", kind="summaries")
+    model = Recommender.load(asked.recipe, None, engine="fake")
+    before = score.made_from(asked, model, asked.table.measure())["prompts"]
+    assert {*before} == {"next_item", "interest", "interest_summary"}
+    edited = tmp_path / "prompts" / "interest.yaml"
+    edited.write_text(edited.read_text().replace("?", "??", 1))
+    after = score.made_from(asked, model, asked.table.measure())["prompts"]
+    assert [task for task in before if before[task] != after[task]] == ["interest"]
 
 
 def test_an_address_is_not_written_down(world, tmp_path):

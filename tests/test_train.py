@@ -373,6 +373,26 @@ def test_events_that_are_new_are_another_run(world: Path) -> None:
         source.write_text(before)
 
 
+def test_a_base_in_four_bits_learns_and_its_adapter_is_a_plain_one(world: Path, tmp_path: Path) -> None:
+    recipe = config.load_recipe("films", ("fit.quantize=4bit", "fit.epochs=4", "tasks={next_item: {}}"))
+    base = base_model(recipe.base_model)
+    model = load_model(base, dtype=torch.float32, quantize="4bit")
+    assert {type(layer.mlp.up_proj).__name__ for layer in model.model.layers} == {"Linear4bit"}
+    whole, ids = load_model(base, dtype=torch.float32), torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():  # as validation does, in the middle of a training
+        drift = model(ids).logits.log_softmax(-1) - whole(ids).logits.log_softmax(-1)
+    assert 0 < drift.abs().mean() < 0.5
+    states = torch.randn(1, 4, model.config.hidden_size, requires_grad=True)
+    model.train().model.layers[0].mlp(states).sum().backward()
+    assert states.grad is not None and states.grad.any()
+    folder = train(recipe, out=tmp_path / "quantised")
+    adapter.check(folder)
+    card = json.loads((folder / "card.json").read_text())
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < losses[0] and card["base_digest"] == base.digest  # of the whole weights
+
+
 def test_bases_that_cannot_be_loaded_say_what_to_do(tmp_path: Path) -> None:
     for name in ("nowhere/at-all", "no such", str(tmp_path)):
         with pytest.raises(AssetError, match="safetensors|hub|folder"):

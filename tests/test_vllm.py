@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 from conftest import Served
 
 from llmrec import writing
@@ -20,7 +21,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Serve
 from llmrec.engine import Node, Prompt
 from llmrec.engine.hf import HFEngine
-from llmrec.engine.serving import arguments
+from llmrec.engine.serving import arguments, check_dtype, is_exact
 from llmrec.engine.vllm import VLLMEngine
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
@@ -229,4 +230,23 @@ def test_settings_reach_vllm(vllm: Any) -> None:
     assert on_gpu["max_model_len"] == 2048 and on_gpu["gpu_memory_utilization"] == 0.5
     assert on_gpu["max_lora_rank"] == 64 and "kv_cache_memory_bytes" not in on_gpu
     assert "enable_lora" not in arguments(Serve(), on_cpu=True, max_rank=0)
+    assert "block_size" not in arguments(Serve(block_size=0), on_cpu=False, max_rank=0)
     assert vllm.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == 16 and vllm._block_size == 16
+
+
+def test_a_gpu_serves_adapters_in_16_bits_and_is_never_exact() -> None:
+    check_dtype(torch.float32, on_cpu=True, max_rank=64)
+    check_dtype(torch.float32, on_cpu=False, max_rank=0)  # merged, or the base alone
+    check_dtype(torch.bfloat16, on_cpu=False, max_rank=64)
+    with pytest.raises(EngineError, match=r"16 bits only: fit\.precision=bf16"):
+        check_dtype(torch.float32, on_cpu=False, max_rank=64)
+    assert is_exact(torch.float32, Serve(), on_cpu=True)
+    assert not is_exact(torch.float32, Serve(), on_cpu=False)
+    assert not is_exact(torch.float32, Serve(quantization="fp8"), on_cpu=True)
+    assert not is_exact(torch.bfloat16, Serve(), on_cpu=True)
+
+
+def test_what_vllm_refuses_is_said_without_a_count_of_mistakes(tmp_path: Path) -> None:
+    base = tiny.base(tmp_path / "base")
+    with pytest.raises(EngineError, match="vLLM does not start with .*: Unknown quantization method: two-bits"):
+        VLLMEngine(base, settings=Serve(quantization="two-bits", kv_gib=0.1))

@@ -46,13 +46,14 @@ def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]
     """vLLM's engine arguments; `max_rank` 0 serves no adapters."""
     chosen: dict[str, Any] = {
         "enable_prefix_caching": True,
-        "block_size": settings.block_size or None,
         "max_num_batched_tokens": settings.step_tokens or (CPU_STEP if on_cpu else GPU_STEP),
         "max_num_seqs": settings.requests,
         "max_logprobs": 128,
         "tensor_parallel_size": settings.tensor_parallel,
         "seed": 0,
     }
+    if settings.block_size:
+        chosen["block_size"] = settings.block_size
     if settings.context:
         chosen["max_model_len"] = settings.context
     if settings.quantization:

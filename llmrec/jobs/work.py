@@ -80,6 +80,8 @@ class Kind(Protocol):
     """What a row asks about, in the plural."""
     task: str
     """What the model does: a task of reviews is asked of a `Judge`, anything else of a `Recommender`."""
+    wordings: tuple[str, ...]
+    """Prompt files that answers depend on, beside the one that words the list."""
 
     def schema(self) -> pa.Schema:
         """Columns of an answer."""
@@ -114,6 +116,7 @@ class OfDomain:
     """Kinds whose rows name users and items of the domain."""
 
     task = "next_item"
+    wordings: tuple[str, ...] = ()
     _insight: Insight | None = None
 
     def known(self, model: Recommender) -> Known:
@@ -257,6 +260,7 @@ class Summaries(OfDomain):
     takes: tuple[str, ...] = ()
     unit = "users"
     task = "interest_summary"
+    wordings: tuple[str, ...] = ("interest", "interest_summary")
 
     def schema(self) -> pa.Schema:
         return pa.schema(
@@ -292,6 +296,7 @@ class Explanations(Pairs):
     """Why an item fits a user of the domain's data."""
 
     task = "explanation"
+    wordings: tuple[str, ...] = ("explanation",)
 
     def schema(self) -> pa.Schema:
         texts = pa.list_(pa.string())
@@ -344,6 +349,7 @@ class Reviews:
     takes: tuple[str, ...] = ("id", "headline")
     unit = "reviews"
     task = "review_sentiment"
+    wordings: tuple[str, ...] = ()
 
     def schema(self) -> pa.Schema:
         return pa.schema(

@@ -267,6 +267,9 @@ class Log:
             TextColumn("left"), TimeRemainingColumn(), disable=not shown,
         )  # fmt: skip
         self._job = self.bar.add_task("training", total=plan.steps, completed=state.step)
+        if shown:  # what was noted after the checkpoint that this run goes on from will be noted again
+            lines = [json.dumps(entry) + "\n" for entry in state.log]
+            (run / "log.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def advance(self) -> None:
         self.bar.update(self._job, completed=self.state.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -63,10 +64,14 @@ def load_model(
     """
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True}
     if quantize == "4bit":
-        options |= {"quantization_config": _four_bit(dtype, device), "device_map": {"": str(device)}}
+        options |= {"quantization_config": _four_bit(dtype), "device_map": {"": str(device)}}
     model = _quiet(AutoModelForCausalLM.from_pretrained, base.folder, **options)
     if quantize == "none":
         model = model.to(device)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes' layers in 4 bits
+            # On such processors they repack themselves when first evaluated, and let no gradient pass from then on.
+            module.support_avx512bf16_for_cpu = False
     _check_plain(model.config)
     model.config.use_cache = True
     return model.eval().requires_grad_(False)
@@ -104,8 +109,8 @@ def tensor_digest(folder: Path) -> str:
     state = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), state]).encode()).hexdigest()
     remembered = config.home() / "models" / "digests" / key
-    if remembered.is_file():
-        return remembered.read_text()
+    if remembered.is_file() and re.fullmatch(r"[0-9a-f]{12}", known := remembered.read_text(errors="replace")):
+        return known
     total = hashlib.sha256()
     names: dict[str, Path] = {}
     for file in files:
@@ -119,7 +124,9 @@ def tensor_digest(folder: Path) -> str:
     digest = total.hexdigest()[:12]
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(digest)
+        written = remembered.with_name(f"{key}.{os.getpid()}.writing")  # others may be reading
+        written.write_text(digest)
+        written.replace(remembered)
     except OSError:
         pass  # a read-only home costs a second per start, nothing else
     return digest
@@ -199,9 +206,7 @@ def _from_hub(name: str) -> Path:
         ) from None
 
 
-def _four_bit(dtype: torch.dtype, device: torch.device | str) -> BitsAndBytesConfig:
-    if torch.device(device).type != "cuda":
-        raise RecipeError("fit.quantize=4bit needs a GPU; on a CPU use fit.quantize=none")
+def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     if not is_bitsandbytes_available():
         raise RecipeError("fit.quantize=4bit needs bitsandbytes 0.46.1 or later: pip install -e '.[qlora]'")
     return BitsAndBytesConfig(

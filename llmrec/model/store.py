@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import shutil
 import sys
@@ -234,4 +233,8 @@ def _copy(domain: str, folder: Path) -> Iterator[Path]:
 
 
 def _trained(folder: Path) -> str:
-    return str(json.loads((folder / adapter.CARD).read_text(encoding="utf-8")).get("trained", ""))
+    """When; a card that cannot be read counts as the oldest, and stands in nobody's way."""
+    try:
+        return str(adapter.read_json(folder / adapter.CARD).get("trained", ""))
+    except AdapterError:
+        return ""
