@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ import pyarrow.parquet as pq
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import read_manifest
+from llmrec.engine.server import Server
 from llmrec.engine.serving import base_name
-from llmrec.errors import AdapterError, LlmrecError
-from llmrec.evaluate import RECORDS, RESULTS, read_card
+from llmrec.errors import AdapterError, EngineError, LlmrecError
+from llmrec.evaluate import RECORDS, RESULTS
 from llmrec.metrics import ranking
 from llmrec.metrics.significance import Interval, paired
 from llmrec.model import adapter, pack, store, transfer, verify
@@ -31,10 +30,10 @@ from llmrec.model import merge as merging
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer, tokenizer_digest
 from llmrec.recommender import Listing
+from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
-MAX_ANSWER = 10_000_000  # bytes of a server's answer
 CUTOFF = 10  # promotion compares NDCG at this…
 LEAST_USERS = 30  # …for so many users at least: the interval of a handful is an accident
 
@@ -270,20 +269,24 @@ def load(source: str, url: str) -> str:
     domain, _, version = source.partition("@")
     folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
     _demand(inspect(folder, domain), folder)
-    _check_served(url, config.load_recipe(domain))  # before anything is kept
-    with store.lock(domain):
-        digest = store.keep(domain, folder)
-    name = f"{domain}-{digest}"
-    _ask(url, "load_lora_adapter", {"lora_name": name, "lora_path": str((store.kept(domain) / digest).resolve())})
+    with _asked(url) as server:
+        _check_served(server, config.load_recipe(domain))  # before anything is kept
+        with store.lock(domain):
+            digest = store.keep(domain, folder)
+        name = f"{domain}-{digest}"
+        server.load(name, store.kept(domain) / digest)
     return name
 
 
 def unload(source: str, url: str) -> str:
-    """A running vLLM server forgets an adapter.  Returns: the name it had."""
+    """A running vLLM server forgets an adapter.  Returns: the name it had.  Raises: AdapterError."""
     domain, _, version = source.partition("@")
     digest = store.folder_of(domain, version).name if version else store.served(domain)
-    name = f"{config.checked_name(domain, 'domain')}-{digest}"
-    _ask(url, "unload_lora_adapter", {"lora_name": name})
+    if digest is None:
+        raise AdapterError(f"{domain} has no adapter; name a version, as {domain}@3f2a: `llmrec adapters list`")
+    name = f"{domain}-{digest}"
+    with _asked(url) as server:
+        server.unload(name)
     return name
 
 
@@ -342,42 +345,27 @@ def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str]
     return found
 
 
-def _check_served(url: str, recipe: config.Recipe) -> None:
+@contextmanager
+def _asked(url: str) -> Iterator[Server]:
+    """The server at `url`.  Raises: AdapterError for all that goes wrong with it."""
+    try:
+        with closing(Server(url)) as server:
+            yield server
+    except EngineError as error:
+        raise AdapterError(str(error)) from None
+
+
+def _check_served(server: Server, recipe: config.Recipe) -> None:
     """A server's base models are named with the digests of their weights where `llmrec serve` has started it; another
     one says nothing of its weights, so the user is told."""
-    try:
-        listed = [entry["id"] for entry in json.loads(_ask(url, "models"))["data"] if not entry.get("parent")]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        listed = []
+    listed = [name for name, said in server.models().items() if not said.get("parent")]
     base = base_model(recipe.base_model)
     wanted = base_name(base, recipe.serve)
-    found = [re.search(r"-([0-9a-f]{12})(-|$)", str(name)) for name in listed]  # quantised or not, weights are weights
+    found = [re.search(r"-([0-9a-f]{12})(-|$)", name) for name in listed]  # quantised or not, weights are weights
     if any(one and one[1] == base.digest for one in found):
         return
     if any(found):
-        raise AdapterError(f"{url} serves {', '.join(map(str, listed))}, not {wanted}; start `llmrec serve` with it")
-    LOG.warning("%s does not say which weights it serves; an adapter answers wrongly on others than %s", url, wanted)
-
-
-def _ask(url: str, act: str, body: dict[str, str] | None = None) -> bytes:
-    """Asks a server for something, with `body` to do something.  Returns: its answer.  Raises: AdapterError with the
-    server's reason."""
-    if not url.startswith(("http://", "https://")):
-        raise AdapterError(f"{url}: a server's address begins with http:// or https://")
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("VLLM_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url.rstrip('/').removesuffix('/v1')}/v1/{act}", data, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return bytes(answer.read(MAX_ANSWER))
-    except urllib.error.HTTPError as error:
-        with error:
-            reason = error.read(2000).decode("utf-8", "replace")
-        if act.startswith("load") and "already" in reason:  # the name holds the digest: it is the same adapter
-            return b""
-        hint = "; start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-        raise AdapterError(f"{url} said {error.code}: {reason[:300]}{hint if error.code == 404 else ''}") from None
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{url}: no answer ({error}); is the vLLM server running there?") from None
+        raise AdapterError(f"{server.url} serves {', '.join(listed)}, not {wanted}; start `llmrec serve` with it")
+    LOG.warning(
+        "%s does not say which weights it serves; an adapter answers wrongly on others than %s", server.url, wanted
+    )

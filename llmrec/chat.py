@@ -126,6 +126,7 @@ def chat(
     Raises: RecipeError, DataError (unknown user, a file that is no session, a user for a session that goes on).
     """
     recipe = config.load_recipe(domain, overrides)
+    name = config.adapter_asked(recipe, adapter, base)
     dataset = prepare.load(recipe)
     catalog = Catalog.of(dataset)
     known = Session(domain=recipe.domain)
@@ -139,7 +140,7 @@ def chat(
     return Chat(
         recipe=recipe,
         vocabulary=Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain)),
-        ranker=Exact(recipe, None if base else adapter or recipe.domain, prior, engine),
+        ranker=Exact(recipe, name, prior, engine),
         session=known,
         file=session,
     )

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from llmrec import __version__, config
 from llmrec.errors import LlmrecError, RecipeError
 
-SETTING = re.compile(r"[a-z_]+(\.\w+)+=")  # the beginning of one in a section
+SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
@@ -47,14 +47,32 @@ class Verbs(TyperGroup):
 class ManyValues(TyperCommand):
     """A command whose repeatable options take several values: `--history A B` is `--history A --history B`."""
 
+    sections: tuple[type[config.Section], ...] = (config.Recipe,)
+    """What its settings belong to."""
+
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         many = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
-        return super().parse_args(ctx, spread(args, many))
+        return super().parse_args(ctx, spread(args, many, self.sections))
 
 
-def spread(args: Sequence[str], options: set[str]) -> list[str]:
+class ManyWordings(ManyValues):
+    """The same where a measurement of wordings has settings of its own."""
+
+    sections = (config.Wordings, config.Recipe)
+
+
+def is_setting(word: str, sections: Sequence[type[config.Section]] = (config.Recipe,)) -> bool:
+    """Whether a word sets something that one of `sections` has: `window_step=64` and `fit.epochs=1` do for a recipe, a
+    filter (`category=Comedy`) or a title with an equals sign does not."""
+    found = SETTING.match(word)
+    return bool(found) and any(found[1] in section.model_fields for section in sections)
+
+
+def spread(
+    args: Sequence[str], options: set[str], sections: Sequence[type[config.Section]] = (config.Recipe,)
+) -> list[str]:
     """Repeats each of `options` before every value that follows it, up to the next word that begins with a dash, or is
-    a setting, such as lora.rank=32."""
+    a setting of `sections`."""
     result: list[str] = []
     current = ""
     for place, word in enumerate(args):
@@ -62,7 +80,7 @@ def spread(args: Sequence[str], options: set[str]) -> list[str]:
             return [*result, *args[place:]]
         if word.startswith("-"):
             current = word if word in options else ""
-        elif SETTING.match(word):
+        elif is_setting(word, sections):
             current = ""
         elif current and result[-1] != current:
             result.append(current)
@@ -91,7 +109,7 @@ History = Annotated[
 ]
 OtherAdapter = Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)]
 Base = Annotated[bool, typer.Option("--base", help="The base model without an adapter.")]
-Prior = Annotated[bool, typer.Option(help="Add the weighted item-item transitions of the card.")]
+Prior = Annotated[bool, typer.Option(help="Add the prior at the weight of the card.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).")]
 
@@ -238,7 +256,11 @@ def evaluate(
         typer.Argument(help="Settings that differ, e.g. users=100.", metavar="KEY=VALUE", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; default: in LLMREC_HOME.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of the results; default: evaluations/SUITE-DIGEST in LLMREC_HOME, one for the same settings.",
+            show_default=False,
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Measure everything again, also what is kept of an earlier run.")
@@ -247,6 +269,7 @@ def evaluate(
     """Measure what a suite sets side by side, all on the same users or reviews.
 
     Its task says what: rankings of the whole catalog, interests, summaries, explanations, or labels of reviews.
+    Killed at any moment, the same command goes on.
 
     Example: llmrec evaluate smoke
 
@@ -417,8 +440,13 @@ def explain(
 @app.command()
 def review(
     domain: Domain,
-    text: Annotated[
-        list[str] | None, typer.Argument(help="Reviews, each in quotes.", metavar="TEXT", show_default=False)
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Reviews, each in quotes, and settings that differ.",
+            metavar="TEXT... KEY=VALUE...",
+            show_default=False,
+        ),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one review a line.", show_default=False)] = None,
     task: Annotated[str, typer.Option(help="What is asked: review_sentiment or item_class.")] = "review_sentiment",
@@ -435,10 +463,11 @@ def review(
     """
     from llmrec import review as verb
 
-    texts = [*(text or ()), *(verb.read_lines(file) if file else ())]
+    overrides = tuple(word for word in words or () if is_setting(word))
+    texts = [word for word in words or () if not is_setting(word)] + (verb.read_lines(file) if file else [])
     if not texts:
         raise LlmrecError("no review: give a text in quotes, or --file with one a line")
-    found = verb.review(domain, texts, task=task, adapter=adapter, base=base, engine=engine)
+    found = verb.review(domain, texts, task=task, overrides=overrides, adapter=adapter, base=base, engine=engine)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.as_dict(), ensure_ascii=False, allow_nan=False))
@@ -602,7 +631,7 @@ def prompts_try(
     )  # fmt: skip
 
 
-@prompts.command("measure", cls=ManyValues)
+@prompts.command("measure", cls=ManyWordings)
 def prompts_measure(
     domain: Domain,
     overrides: Annotated[

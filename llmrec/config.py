@@ -48,6 +48,15 @@ class DataSource(Section):
     """Users and items with fewer training interactions than this are left out; 0 keeps all."""
 
 
+class ChoiceSource(Section):
+    """Who chose what, and nothing more."""
+
+    path: str
+    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column name → the file's, where they differ: user_id, item_id."""
+
+
 class ReviewSource(Section):
     """Where people's texts come from: rated ones, where nobody has to be named, or texts of somebody on some item."""
 
@@ -59,8 +68,8 @@ class ReviewSource(Section):
     title, about (a text on the item) and person (a text on the person)."""
     items: str | None = None
     """Grounded tasks only: the file with one row per item (item_id, title, about), where the texts' own lacks them."""
-    history: DataSource | None = None
-    """Grounded tasks only: a table of more that people chose, without texts; its path and columns count."""
+    history: ChoiceSource | None = None
+    """Grounded tasks only: a table of more that people chose, without texts."""
     sentence: bool = False
     """Grounded tasks only: learn the one sentence of each text that explains best, not the whole text."""
     valid: float = Field(0.1, gt=0, lt=0.5)
@@ -73,6 +82,8 @@ class ReviewSource(Section):
 
 OF_HISTORIES = ("next_item", "interest", "interest_summary", "explanation")
 """Tasks that learn from the recipe's interactions; the others have texts of their own."""
+OF_PAIRS = ("grounded_explanation", "grounded_summary")
+"""Tasks that learn from texts of somebody on some item; the others of texts read one review."""
 
 
 class Task(Section):
@@ -93,12 +104,15 @@ class Task(Section):
     """Its own source: tasks of reviews and the grounded tasks learn from people's texts; they may share one (a YAML
     anchor)."""
     labels: tuple[str, ...] = ()
-    """Which labels (`item_class`: which categories) are told apart, e.g. two of three; by default all."""
+    """Tasks of reviews only: which labels (`item_class`: which categories) are told apart, e.g. two of three; by
+    default all."""
     examples: int = Field(0, ge=0)
-    """Most training examples (reviews; of `next_item` histories), a fixed random sample; 0 takes them all."""
+    """Most training examples (reviews or texts; of `next_item` histories), a fixed random sample; 0 takes them all.  Of
+    `interest`, `interest_summary` and `explanation` exactly how many moments are asked about, of histories drawn
+    anew, more than once where there are fewer; 0: one of each history that is long enough."""
     balance: float = Field(0.0, ge=0, le=1)
-    """Labels count for count^(1 - balance): 0 as they come, 1 all alike.  The sample is drawn so, and weights make up
-    for what there is too little of."""
+    """Tasks of reviews only: labels count for count^(1 - balance): 0 as they come, 1 all alike.  The sample is drawn
+    so, and weights make up for what there is too little of."""
     max_tokens: int = Field(96, ge=8, le=4096)
     """Longer texts are clipped at their end."""
 
@@ -364,10 +378,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _each_setting_has_an_effect(self) -> Recipe:
-        for name in [name for name in self.tasks if name in OF_HISTORIES]:
-            for key in ("data", "labels", "balance", "max_tokens"):
-                if getattr(self.tasks[name], key) != Task.model_fields[key].default:
-                    raise ValueError(f"tasks.{name}.{key}: only tasks of texts have it; remove it")
+        for name, task in self.tasks.items():
+            of_histories, of_pairs = name in OF_HISTORIES, name in OF_PAIRS
+            if of_histories and (idle := _set(task, "data", "max_tokens")):
+                raise ValueError(f"tasks.{name}.{idle}: only tasks of texts have it; remove it")
+            if (of_histories or of_pairs) and (idle := _set(task, "labels", "balance")):
+                raise ValueError(f"tasks.{name}.{idle}: only tasks of reviews have it; remove it")
+            if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "sentence")):
+                raise ValueError(f"tasks.{name}.data.{idle}: only grounded tasks read it; remove it")
         return self
 
     @model_validator(mode="after")
@@ -578,6 +596,12 @@ class Wordings(Section):
     """Seed of everything random."""
 
 
+def _set(section: Section, *keys: str) -> str | None:
+    """The first of `keys` that says something else than by default."""
+    defaults = type(section).model_fields
+    return next((key for key in keys if getattr(section, key) != defaults[key].default), None)
+
+
 S = TypeVar("S", bound=Section)
 
 
@@ -603,14 +627,19 @@ def checked_name(name: str, what: str = "name") -> str:
 
 
 def adapter_folder(name: str) -> Path:
-    """Folder of a domain's recipe and adapter, or of the version in `domain@version`; it exists."""
+    """Folder of a domain's recipe and adapter, or of the version in `domain@version`; it exists.
+
+    A version is named by its digest, or by the first four digits or more.  Raises: RecipeError.
+    """
     name, at, version = name.partition("@")
     folder = project() / "adapters" / checked_name(name, "domain")
     if at:
-        kept = folder.parent / VERSIONS / name / checked_name(version, "version")
-        if not kept.is_dir():
-            raise RecipeError(f"no version '{version}' of '{name}'; see `llmrec adapters list`")
-        return kept
+        kept = {path.name: path for path in (folder.parent / VERSIONS / name).glob("[!.]*") if path.is_dir()}
+        fitting = [place for one, place in kept.items() if len(version) >= 4 and one.startswith(version)]
+        if len(fitting) != 1:
+            what = f"{len(fitting)} versions begin with" if fitting else "no version"
+            raise RecipeError(f"{name}: {what} '{version}'{did_you_mean(version, kept)}; see `llmrec adapters list`")
+        return fitting[0]
     if not folder.is_dir():
         if not (project() / "adapters").is_dir():
             raise RecipeError(
@@ -625,6 +654,16 @@ def adapter_name(folder: Path) -> str:
     """What `adapter_folder` finds a folder by."""
     is_version = folder.parent.parent.name == VERSIONS
     return f"{folder.parent.name}@{folder.name}" if is_version else folder.name
+
+
+def adapter_asked(recipe: Recipe, adapter: str | None, base: bool) -> str | None:
+    """The adapter that answers: the one named, else the domain's; None for the base model.
+
+    Raises: RecipeError where both an adapter and the base model are asked for.
+    """
+    if base and adapter:
+        raise RecipeError(f"--base and --adapter {adapter}: give one of the two")
+    return None if base else adapter or recipe.domain
 
 
 def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -38,7 +38,8 @@ from llmrec.metrics import ranking
 from llmrec.metrics.report import chart, main_cutoff, markdown
 from llmrec.metrics.significance import compared
 from llmrec.metrics.slices import slices
-from llmrec.parts import Parts, Seconds, atomically, write_table, write_text
+from llmrec.parts import Parts, Seconds, atomically, digest, write_table, write_text
+from llmrec.tasks.saved import CARD, read_card
 from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -161,6 +162,8 @@ ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_mode
            "new_share": True, "window_step": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
 """What a recipe says that a model's answers depend on, beside its tasks."""
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
+BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
+"""Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
 
 def evaluate(
@@ -175,7 +178,7 @@ def evaluate(
 
     Args:
         overrides: `key=value`, e.g. `users=100`.
-        out: where results go; by default `evaluations/<suite>-<date>` in the home folder.
+        out: where results go; by default see `results_folder`.
         rankers: what the names in `suite.rankers` stand for.
         force: rank everything again.
 
@@ -191,7 +194,7 @@ def evaluate(
     labels = [asked.label for asked in settings.splits]
     if len(set(labels)) < len(labels):
         raise RecipeError(f"suite {name}: a split is listed twice ({', '.join(labels)})")
-    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    out = out or results_folder(name, settings)
     recipe = config.load_recipe(settings.domain)
     needs_adapter = bool(LLM & set(settings.rankers))
     adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
@@ -222,6 +225,17 @@ def evaluate(
         atomically(out / "chart.png", lambda partial: chart(results, partial))
     write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
     return out
+
+
+def results_folder(name: str, settings: config.Section) -> Path:
+    """Where a suite's results go by default: `evaluations/<suite>-<digest of its settings>` in the home folder.
+
+    The same command finds its parts again, on whatever day; another question, such as other `users`, has a folder of
+    its own.  Settings that no part depends on share one, so that a suite with more rankers goes on with what is there;
+    what else answers depend on (data, adapter, wording), each part says itself.
+    """
+    asked = settings.model_dump(mode="json", exclude=set(BESIDE_PARTS))
+    return config.home() / "evaluations" / f"{name}-{digest(asked)}"
 
 
 def load_suite(suite: str | config.Suite, overrides: tuple[str, ...] = ()) -> tuple[str, config.Suite]:
@@ -266,7 +280,7 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
     folder = config.adapter_folder(asked.adapter or recipe.domain)
     card = read_card(folder)
     if not card:
-        raise AdapterError(f"{folder}: no trained adapter (no card.json); run `llmrec train {folder.name}`")
+        raise AdapterError(f"{folder}: no trained adapter (no {CARD}); run `llmrec train {folder.name}`")
     cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
     wanted = under(recipe, asked).split.model_dump(mode="json")
     trained = card.get("recipe", {}).get("split", {})
@@ -322,7 +336,7 @@ def _measure(
     questions = sampled(questions, suite.users, suite.seed)
     if not questions:
         raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
-    digest = question_digest(questions, catalog)
+    questions_digest = question_digest(questions, catalog)
     depth = max(suite.cutoffs)
     popularity = catalog.popularity(dataset.interactions)
     user_ids = [query.user_id for query in questions]
@@ -340,7 +354,7 @@ def _measure(
 
         world = World(recipe, suite, dataset, catalog, valid, adapter, tick, loaded)
         made_from = {
-            "format": FORMAT, "questions": digest, "depth": depth, "seed": suite.seed, "ranker": name,
+            "format": FORMAT, "questions": questions_digest, "depth": depth, "seed": suite.seed, "ranker": name,
             "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
             "interactions": prepare.digests(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
             "repeats": recipe.split.repeats,
@@ -367,7 +381,7 @@ def _measure(
         "data": {
             "digests": prepare.digests(recipe),
             "catalog": catalog.digest,
-            "questions": digest,
+            "questions": questions_digest,
             **dataset.counts(),
         },
         "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
@@ -482,12 +496,3 @@ def _lists(part: pa.Table, catalog: Catalog, depth: int) -> np.ndarray:
     there = np.arange(depth) < lengths[:, None]
     lists[there] = catalog.positions(items.flatten().to_pandas())
     return lists
-
-
-def read_card(folder: Path | None) -> dict[str, Any]:
-    """The adapter's card; empty where there is none."""
-    try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if folder else {}
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}

@@ -36,17 +36,17 @@ def explain(
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
+    name = config.adapter_asked(recipe, adapter, base)
     if EXPLANATION in recipe.tasks and "explanation" not in recipe.tasks:
         from llmrec.grounded import told
 
-        name = None if base else adapter or recipe.domain
         return told(recipe, EXPLANATION, user, item, history=history, adapter=name, engine=engine)
     asked, catalog = somebody(recipe, "nobody to explain it to", user=user, history=history)
     [wanted] = match_titles([item], catalog)
     from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
-    model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
+    model = Recommender.load(recipe, name, engine=engine)
     [found] = Insight(model).explanations([asked.history], [wanted], [user])
     return found
 

@@ -15,8 +15,8 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, DataError
 from llmrec.recommender import Recommender
+from llmrec.tasks import next_item
 from llmrec.tasks.follow_up import message
-from llmrec.tasks.next_item import conversation
 from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
 from llmrec.writing import Allowed, Names
@@ -103,7 +103,7 @@ class FollowUp:
         """One prompt per history (catalog positions, oldest first): the list as next_item reads it, so that both share
         what is computed of it, then the turn, with what the wording says of `slots`."""
         model = self.recommender
-        before = conversation(model.template, model.recipe, (), list_wording).messages
+        before = next_item.messages(model.template, model.recipe, list_wording)
         prompts = []
         for i, prompt in enumerate(model.prompts(histories, list_wording)):
             asked = message(self.template, model.recipe, wording, **(slots[i] if slots else {}))

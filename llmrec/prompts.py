@@ -20,12 +20,11 @@ from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
 from llmrec.errors import DataError, PromptError, did_you_mean
-from llmrec.evaluate import read_card
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
 from llmrec.tasks import OF_REVIEWS, TASKS, grounded
 from llmrec.tasks.lint import Finding, Length, lengths, lint
-from llmrec.tasks.saved import Change, changes, saved_prompts
+from llmrec.tasks.saved import Change, changes, read_card, saved_prompts
 from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -302,7 +301,7 @@ def measure(
         overrides: `users=…`, `samples=…`, `seed=…` of this measurement; anything else is a setting of the recipe.
         tasks: of the recipe; default: its first.
         wordings: numbers in the file; default: all of it.
-        prior: of next_item with the card's weight of transitions, as people are served.
+        prior: of next_item with the card's weight of its prior, as people are served.
 
     Returns: of each task its wordings, the trained one first.
     Raises: PromptError, AdapterError, DataError.

@@ -82,12 +82,13 @@ def recommend(
     Raises: RecipeError, DataError (unknown user, title or filter), AdapterError.
     """
     recipe = config.load_recipe(domain, overrides)
+    name = config.adapter_asked(recipe, adapter, base)
     dataset = prepare.load(recipe)
     # Names are looked up before the seconds that a model takes to load.
     asked = question(dataset, Catalog.of(dataset), user=user, history=history, exclude=exclude, only=only)
     from llmrec.recommender import Recommender
 
-    model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
+    model = Recommender.load(recipe, name, engine=engine)
     return answer(model, asked, n, prior=prior)
 
 

@@ -124,7 +124,7 @@ class Recommender:
     def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
         """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""
         longest = max(len(line) for line in self.listing.lines)
-        messages = next_item.conversation(self.template, self.recipe, (), wording=wording).messages
+        messages = next_item.messages(self.template, self.recipe, wording)
         return [
             self.encoder.list_prompt(
                 messages,

@@ -60,7 +60,7 @@ def review(
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, None if base else adapter or recipe.domain, task=task, engine=engine)
+    judge = Judge.load(recipe, config.adapter_asked(recipe, adapter, base), task=task, engine=engine)
     groups, group = broader(judge.labels, 1)
     found = []
     for text, p in zip(texts, judge.p([(text, None) for text in texts]), strict=True):

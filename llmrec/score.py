@@ -39,8 +39,8 @@ SAMPLE = 16  # rows that a dry run answers
 SAY_EVERY = 30.0  # seconds between lines where there is no terminal
 # Settings that no answer depends on.
 TRAINING_ONLY = {"data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"}
-# What an earlier output may differ in and still say which users' lists are out of date.
 LISTS = ("users", "histories")  # kinds whose answers have a length
+# What an earlier output may differ in and still say which users' lists are out of date.
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
 PLACES = ("LLMREC_HOME", "LLMREC_PROJECT", "LLMREC_ASSETS")  # what workers take over from this environment
 
@@ -166,12 +166,10 @@ def job(
     if since and kind != "users":
         raise JobError("--since: only for --kind users, whose histories the domain's data has")
     recipe = config.load_recipe(domain, overrides)
+    name = config.adapter_asked(recipe, adapter, base)
     table = Table.find(source)
     table.require(KINDS[kind]().needs)
-    return Job(
-        recipe, table, kind, n, None if base else adapter or recipe.domain, prior, engine, format, shard_rows,
-        tuple(since),
-    )  # fmt: skip
+    return Job(recipe, table, kind, n, name, prior, engine, format, shard_rows, tuple(since))
 
 
 def score(

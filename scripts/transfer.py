@@ -38,7 +38,6 @@ from llmrec import config
 from llmrec.data.split import histories
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import LlmrecError, RecipeError
-from llmrec.evaluate import write_table, write_text
 from llmrec.learning import learners
 from llmrec.learning.next_item import NextItem
 from llmrec.learning.reviews import ReviewSentiment
@@ -48,6 +47,7 @@ from llmrec.model.encode import Encoder
 from llmrec.model.fit import fit
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.plan import Plan
+from llmrec.parts import write_table, write_text
 
 FORMAT = 1
 CURVES = {"without": "from nothing", "with": "from {start}"}

@@ -205,8 +205,13 @@ def test_a_version_is_ranked_by_its_name(project: Path) -> None:
     plain = Recommender.load(recipe, None).rank([[0, 2]], 5, prior=False)[0]
     version = Recommender.load(recipe, f"films@{digest}").rank([[0, 2]], 5, prior=False)[0]
     assert version.items.tolist() == plain.items.tolist()  # an update times zero is the base model
-    with pytest.raises(RecipeError):
-        config.adapter_folder("films@../../films")
+    assert config.adapter_folder(f"films@{digest[:4]}") == store.kept("films") / digest
+    for name in ("films@../../films", f"films@{digest[:3]}", "films@", "films@.writing"):
+        with pytest.raises(RecipeError, match="films: no version"):
+            config.adapter_folder(name)
+    (store.kept("films") / f"{digest[:4]}00").mkdir()
+    with pytest.raises(RecipeError, match="films: 2 versions begin with"):
+        config.adapter_folder(f"films@{digest[:4]}")
 
 
 def test_readers_see_whole_folders(tmp_path: Path) -> None:
@@ -365,22 +370,38 @@ SERVED: list[str] = []  # names of base models that `server` lists
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """A server that knows vLLM's two paths, refuses a name twice, and remembers what it was asked."""
+    """A server that knows vLLM's three paths, refuses a name twice, and remembers what it was asked to do."""
     asked: list[tuple[str, dict[str, str]]] = []
+    loaded: set[str] = set()
+
+    def answer(path: str, name: str) -> tuple[int, str]:
+        if path == "/v1/unload_lora_adapter":
+            if name not in loaded:
+                said = {"error": {"message": f"The lora adapter '{name}' cannot be found.", "code": 404}}
+                return 404, json.dumps(said)
+            loaded.remove(name)
+            return 200, "ok"
+        if path != "/v1/load_lora_adapter":
+            return 404, '{"detail":"Not Found"}'
+        if name in loaded:
+            return 400, f"The lora adapter '{name}' has already been loaded"
+        loaded.add(name)
+        return 200, "ok"
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path.startswith("/v1/") else 404)
+            self.send_response(200 if self.path == "/v1/models" else 404)
             self.end_headers()
-            self.wfile.write(json.dumps({"data": [{"id": name} for name in SERVED]}).encode())
+            adapters = [{"id": name, "parent": "base"} for name in loaded]
+            self.wfile.write(json.dumps({"data": [*({"id": name} for name in SERVED), *adapters]}).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            known = any(path.endswith("/load_lora_adapter") and old == body for path, old in asked)
             asked.append((self.path, body))  # before the answer: whoever has it may look at once
-            self.send_response(400 if known else 200 if self.path.startswith("/v1/") else 404)
+            status, said = answer(self.path, body["lora_name"])
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"has already been loaded" if known else b"ok")
+            self.wfile.write(said.encode())
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -402,10 +423,22 @@ def test_a_running_server_is_told(project: Path, server: tuple[str, list[tuple[s
     path = str((store.kept("films") / digest).resolve())
     assert asked[0] == ("/v1/load_lora_adapter", {"lora_name": f"films-{digest}", "lora_path": path})
     assert asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": f"films-{digest}"})
-    with pytest.raises(AdapterError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+    with pytest.raises(AdapterError, match=f"404: The lora adapter 'films-{digest}' cannot be found.$"):
+        adapters.unload("films", url)
+    with pytest.raises(AdapterError, match="404: .*Not Found.*VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         adapters.unload("films", f"{url}/wrong")
     with pytest.raises(AdapterError, match="no answer"):
         adapters.unload("films", "http://127.0.0.1:1")
+
+
+def test_a_domain_without_an_adapter_is_not_unloaded(
+    project: Path, server: tuple[str, list[tuple[str, dict[str, str]]]]
+) -> None:
+    url, asked = server
+    (project / "adapters" / "books").mkdir()
+    with pytest.raises(AdapterError, match="books has no adapter"):
+        adapters.unload("books", url)
+    assert not asked
 
 
 def test_a_server_with_other_weights_takes_nothing_in(

@@ -14,7 +14,9 @@ from conftest import PATIENCE
 from typer.testing import CliRunner
 
 from llmrec import __version__, cli
+from llmrec import prompts as prompts_module
 from llmrec import recommend as recommend_module
+from llmrec import review as review_module
 from llmrec.errors import DataError
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +96,64 @@ def test_spread():
     assert cli.spread(["--history", "b", "--", "c"], many) == ["--history", "b", "--", "c"]
     assert cli.spread(["--history", "b", "fit.epochs=2", "c=d"], many) == ["--history", "b", "fit.epochs=2", "c=d"]
     assert cli.spread(["--history"], many) == ["--history"]  # the parser says what is missing
+
+
+@pytest.mark.parametrize(
+    "word", ["window_step=64", "fit.epochs=2", "data.columns.user_id=who", "tasks={next_item: {}}"]
+)
+def test_settings_follow_lists(asked: list[dict], word: str):
+    assert run("recommend", "movies", "--history", "Fargo", word, "--only", "year=1990..1999", word).exit_code == 0
+    [call] = asked
+    assert call["overrides"] == (word, word)
+    assert list(call["history"]) == ["Fargo"] and list(call["only"]) == ["year=1990..1999"]
+
+
+@pytest.mark.parametrize("title", ["E=mc2", "users=50", "fits.all=1", "Dr. No=1", "fit. So size=8 it is", "=", "fit"])
+def test_titles_may_have_equals_signs(asked: list[dict], title: str):
+    assert run("recommend", "movies", "--history", "Fargo", title).exit_code == 0
+    assert list(asked[0]["history"]) == ["Fargo", title] and asked[0]["overrides"] == ()
+
+
+def test_settings_of_a_measurement_follow_its_wordings(monkeypatch: pytest.MonkeyPatch):
+    calls: list[tuple] = []
+    monkeypatch.setattr(prompts_module, "measure", lambda *args, **options: calls.append((args, options)) or [])
+    monkeypatch.setattr(prompts_module, "print_measure", lambda found: None)
+    result = run("prompts", "measure", "movies", "--wordings", "0", "4", "users=50", "window_step=64")
+    assert result.exit_code == 0, result.output
+    [(args, options)] = calls
+    assert args == ("movies", ("users=50", "window_step=64")) and list(options["wordings"]) == [0, 4]
+
+
+def test_review_takes_settings(monkeypatch: pytest.MonkeyPatch):
+    calls: list[tuple] = []
+    monkeypatch.setattr(review_module, "review", lambda *args, **options: calls.append((args, options)) or [])
+    result = run("review", "fashion", "Too tight", "fit.precision=float32", "size=8 runs small", "--json")
+    assert result.exit_code == 0, result.output
+    [(args, options)] = calls
+    assert args == ("fashion", ["Too tight", "size=8 runs small"])
+    assert options["overrides"] == ("fit.precision=float32",)
+    result = run("review", "fashion", "fit.precision=float32")
+    assert result.exit_code == 2 and "no review" in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recommend", "movies"],
+        ["summarize", "movies"],
+        ["summarize", "places"],
+        ["explain", "movies", "Heat"],
+        ["explain", "places", "Heat"],
+        ["review", "fashion", "Too tight"],
+        ["score", "movies", "--input", "users.csv", "--dry-run"],
+        ["chat", "movies", "--say", "Heat"],
+    ],
+    ids=" ".join,
+)
+def test_an_adapter_or_the_base(words: list[str]):
+    result = run(*words, "--base", "--adapter", "movies-lists")
+    assert result.exit_code == 2
+    assert result.stderr == "error: --base and --adapter movies-lists: give one of the two\n"
 
 
 def raising(error: BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from llmrec.evaluate import (
     evaluate,
     load_suite,
     load_suite_as,
+    results_folder,
     sampled,
     under,
 )
@@ -105,7 +107,7 @@ def results(folder: Path) -> dict:
 
 def test_a_suite_becomes_a_folder(project, rankers, tmp_path, home):
     folder = evaluate("small", rankers=rankers)
-    assert folder.parent == home / "evaluations" and folder.name.startswith("small-20")
+    assert folder.parent == home / "evaluations" and folder == results_folder(*load_suite("small"))
     assert {path.name for path in folder.iterdir()} == {
         "records.parquet", "results.json", "table.md", "chart.png", "parts",
     }  # fmt: skip
@@ -195,6 +197,23 @@ def test_an_interrupted_run_goes_on(project, rankers, asked, tmp_path):
     assert len(asked["first"]) == len(asked["third"]) == USERS
 
 
+def test_the_same_settings_share_a_folder_on_any_day(project, rankers, asked, monkeypatch):
+    monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 11, 28, 23, 59, 0, 5, 332, 0)))
+    folder = evaluate("small", rankers=rankers)
+    monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 11, 29, 0, 1, 0, 6, 333, 0)))
+    assert evaluate("small", rankers=rankers) == folder and results(folder)["finished"].startswith("2026-11-29")
+    few = ("samples=20", "compare=[]", "rankers=[first]")  # what is said of the parts, and of which
+    assert evaluate("small", few, rankers=rankers) == folder and len(asked["first"]) == USERS
+
+
+@pytest.mark.parametrize("override", ["users=5", "seed=1", "cutoffs=[3]", "splits=[{method: time}]", "sasrec.epochs=1"])
+def test_other_questions_leave_results_alone(project, rankers, override):
+    folder = evaluate("small", rankers=rankers)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert evaluate("small", (override,), rankers=rankers) != folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_protocols_stand_side_by_side(project, rankers, tmp_path):
     suite = (
         "domain: films\nrankers: [popular, first]\ncutoffs: [3]\nsplits:\n"
@@ -238,6 +257,13 @@ def test_an_adapter_is_measured_only_under_its_own_cut(project):
         adapter_of(recipe, by_time)
     card(project, "films-time", method="time")
     assert adapter_of(recipe, by_time).name == "films-time"
+
+
+def test_a_damaged_card_is_no_missing_one(project):
+    card(project)
+    (project / "adapters" / "films" / "card.json").write_text('{"weights": "dig')
+    with pytest.raises(AdapterError, match=r"films/card.json: cannot be read: .*; restore it, .*rollback"):
+        adapter_of(config.load_recipe("films"), config.Asked(method="leave_one_out"))
 
 
 def test_the_adapter_is_checked_before_anything_is_ranked(project, rankers, asked, tmp_path):

@@ -98,7 +98,13 @@ def test_torch_free(path: Path):
 
 
 @pytest.mark.parametrize(
-    "modules", ["llmrec.cli", "llmrec.prepare", "llmrec.data.split, llmrec.tasks, llmrec.choices, llmrec.metrics"]
+    "modules",
+    [
+        "llmrec.cli",
+        "llmrec.prepare",
+        "llmrec.data.split, llmrec.tasks, llmrec.choices, llmrec.metrics",
+        "llmrec.engine.server",
+    ],
 )
 def test_quick_to_import(modules: str):
     """In a fresh interpreter: torch is not even loaded through something else."""

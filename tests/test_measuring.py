@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from llmrec import cli, config
 from llmrec.data.split import Query
 from llmrec.errors import AdapterError, LlmrecError, RecipeError
+from llmrec.evaluate import load_suite_as, results_folder
 from llmrec.follow_up import FollowUp
 from llmrec.measuring import measure, task_of
 from llmrec.measuring.after_list import Person, World, people, sampled
@@ -78,6 +79,14 @@ def test_a_smoothed_history_leaves_no_category_at_zero(tmp_path: Path) -> None:
     records = pd.read_parquet(folder / "records.parquet")
     assert len(records) == 30 and all(min(p) > 0 for p in records["p"])
     assert results(folder)["adapter"] is None
+
+
+def test_results_lie_where_the_settings_say(tmp_path: Path) -> None:
+    asked = suite(tmp_path, task="interest", predictors=["history"], users=4)
+    folder = measure(asked)
+    assert folder == results_folder(*load_suite_as(config.Predicted, asked))
+    assert measure(asked, ("predictors=[popular]", "samples=20")) == folder
+    assert measure(asked, ("users=5",)) != folder and results(folder)["data"]["users"] == 4
 
 
 @pytest.mark.parametrize("task", ["interest_summary", "explanation"])

@@ -50,9 +50,29 @@ def test_a_token_budget_takes_another_part_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("labels", ["a", "b"]), ("balance", 0.5), ("max_tokens", 32), ("data", {"path": "x"})]
+    ("task", "key", "value", "says"),
+    [
+        ("interest", "labels", ["a", "b"], "only tasks of reviews have it"),
+        ("interest", "balance", 0.5, "only tasks of reviews have it"),
+        ("interest", "max_tokens", 32, "only tasks of texts have it"),
+        ("interest", "data", {"path": "x"}, "only tasks of texts have it"),
+        ("grounded_summary", "labels", ["a", "b"], "only tasks of reviews have it"),
+        ("grounded_explanation", "balance", 0.5, "only tasks of reviews have it"),
+        ("review_sentiment", "data.items", "x", "only grounded tasks read it"),
+        ("item_class", "data.history", {"path": "x"}, "only grounded tasks read it"),
+        ("item_class", "data.sentence", True, "only grounded tasks read it"),
+    ],
 )
-def test_a_setting_without_effect_is_refused(key: str, value: object) -> None:
-    recipe = {"domain": "films", "data": {"path": "x"}, "tasks": {"interest": {key: value}}}
-    with pytest.raises(RecipeError, match=f"tasks.interest.{key}: only tasks of texts have it"):
+def test_a_setting_without_effect_is_refused(task: str, key: str, value: object, says: str) -> None:
+    texts = {} if task in config.OF_HISTORIES else {"path": "x"}
+    *above, key = key.split(".")
+    settings = {"data": texts | {key: value}} if above else ({"data": texts} if texts else {}) | {key: value}
+    recipe = {"domain": "films", "data": {"path": "x"}, "tasks": {task: settings}}
+    with pytest.raises(RecipeError, match=f"{'.'.join(['tasks', task, *above, key])}: {says}; remove it"):
         config.section(config.Recipe, recipe)
+
+
+def test_what_people_chose_is_a_path_and_columns() -> None:
+    data = {"path": "x", "history": {"path": "y", "columns": {"user_id": "who"}, "k_core": 5}}
+    with pytest.raises(RecipeError, match="unknown key 'k_core'.*(columns, path)"):
+        config.section(config.Recipe, {"domain": "shop", "tasks": {"grounded_summary": {"data": data}}})

@@ -26,7 +26,6 @@ from llmrec.config import Lora, Mixture, Task
 from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, RecipeError
-from llmrec.evaluate import read_card
 from llmrec.explain import explain
 from llmrec.model import adapter, own, transfer
 from llmrec.model.batch import Decisions, collate
@@ -34,6 +33,7 @@ from llmrec.model.fit import Learner, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.recommend import recommend
 from llmrec.review import review
+from llmrec.tasks.saved import read_card
 from llmrec.train import train
 
 ROOT = Path(__file__).parent.parent

@@ -97,7 +97,7 @@ def test_without_times_whole_people_are_asked(tmp_path: Path) -> None:
 def test_people_are_known_by_what_they_chose(tmp_path: Path) -> None:
     more = tmp_path / "more.csv"
     more.write_text("user,item\n" + "".join(f"1,i{k}\n" for k in range(20)) + "1,unknown\n")
-    history = config.DataSource(path=str(more), columns={"user_id": "user", "item_id": "item"})
+    history = config.ChoiceSource(path=str(more), columns={"user_id": "user", "item_id": "item"})
     source = undated(tmp_path, history=history)
     [one] = [one for one in Pairs.read(source, Path).of_people() if one.user_id == "1"]
     assert len(one.earlier) == EARLIER and all(item.title for item in one.earlier)

@@ -21,7 +21,7 @@ from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks.lint import lengths, lint
-from llmrec.tasks.saved import Change, changes, outdated, saved_prompts
+from llmrec.tasks.saved import Change, changes, outdated, read_card, saved_prompts
 from llmrec.tasks.template import Template
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +196,7 @@ def test_check_of_files_that_are_broken_missing_or_read_by_nothing(project: Path
 def test_changes_in_words(tmp_path: Path):
     old = template(tmp_path / "old")
     new = template(
-        tmp_path / "new", version=2, system="Hello.", slots=[], metrics=["hr@10"], line="{{ item.title }}!",
+        tmp_path / "new", version=2, system="Hello.", slots=[], line="{{ item.title }}!",
         user=[{"text": "b"}, {"text": "A"}, {"text": "c", "held_out": True}, {"text": "d"}, {"text": "e"}],
     )  # fmt: skip
     found = {change.what: change.behaves for change in changes(old, new)}
@@ -204,7 +204,6 @@ def test_changes_in_words(tmp_path: Path):
         "line": True, "system": True, "wording 1 is now wording 0": True, "wording 1 added": True,
         "wording 0 removed": True, "wording 4 added": True, "wording 2 is held out": True,
         "wording 3 is no longer held out": True, "version: 1 → 2": False, "slots: domain → none": False,
-        "metrics: none → hr@10": False,
     }  # fmt: skip
     assert changes(old, old) == []
 
@@ -338,6 +337,38 @@ def test_what_cannot_be_tried(model: Recommender, project: Path):
     edit(project, 'line: "{{ item.title }}"', 'line: "{{ item.title | upper }}"')
     with pytest.raises(PromptError, match="train again first"):
         prompts.measure("films", wordings=[0])
+
+
+# --- cards
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompts": {', "cannot be read: .*"),
+        (b"\xff\xfe", "cannot be read: .*utf-8.*"),
+        (b"[" * 200_000, "cannot be read: .*"),
+        (b"[1]", "holds no JSON object but list"),
+    ],
+    ids=["torn", "no text", "nested", "list"],
+)
+def test_a_damaged_card_is_named(project: Path, content: bytes, message: str):
+    folder = project / "adapters" / "films"
+    (folder / "card.json").write_bytes(content)
+    with pytest.raises(AdapterError, match=f"films/card.json: {message}; restore it, .*`llmrec adapters rollback`"):
+        read_card(folder)
+    with pytest.raises(AdapterError, match="films/card.json: "):
+        prompts.diff("films")
+
+
+def test_only_a_missing_card_is_empty(project: Path):
+    folder = project / "adapters" / "films"
+    assert "prompts" in read_card(folder)
+    (folder / "card.json").unlink()
+    assert read_card(folder) == read_card(folder / "gone") == read_card(folder / "recipe.yaml") == read_card(None) == {}
+    (folder / "card.json").mkdir()
+    with pytest.raises(AdapterError, match="card.json: cannot be read"):
+        read_card(folder)
 
 
 # --- rollback

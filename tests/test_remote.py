@@ -18,6 +18,7 @@ from conftest import Served
 from llmrec.engine import Node, Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.engine.remote import RemoteEngine
+from llmrec.engine.server import Server
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -84,6 +85,16 @@ def test_what_does_not_fit_is_an_error(remote: RemoteEngine) -> None:
         remote.branch([Node(Prompt((5,) * 256), (), SOME)])
 
 
+@pytest.mark.slow
+def test_a_server_names_what_it_does_not_have(server: str, tmp_path: Path) -> None:
+    client = Server(server)
+    with pytest.raises(AdapterError, match=r"404: The lora adapter 'music-0' cannot be found\.$"):
+        client.unload("music-0")
+    with pytest.raises(AdapterError, match="not taken: .*404: .*music-0.*; name it when starting `llmrec serve`$"):
+        client.load("music-0", tmp_path / "none")
+    client.close()
+
+
 def test_nobody_there() -> None:
     with pytest.raises(EngineError, match="no answer .*refused.*llmrec serve") as found:
         RemoteEngine("http://127.0.0.1:9", "base", None)
@@ -95,11 +106,13 @@ class Odd(BaseHTTPRequestHandler):
 
     status, body, busy = 200, b"{}", 0
     asked: ClassVar[list[dict[str, Any]]] = []
+    keys: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         self._say(200, json.dumps({"data": [{"id": "base", "max_model_len": 100}]}).encode())
 
     def do_POST(self) -> None:
+        type(self).keys.append(self.headers["Authorization"])
         type(self).asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         busy = len(self.asked) <= self.busy
         self._say(503 if busy else self.status, b"{}" if busy else self.body)
@@ -144,12 +157,47 @@ def test_an_adapter_that_somebody_else_has_just_loaded(
     monkeypatch.setattr("llmrec.engine.remote.adapter.check", lambda folder: None)
     monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "1234abcd")
     Odd.status, Odd.body = 400, json.dumps({"error": {"message": "has already been loaded"}}).encode()
-    listed = iter([{"base": 100}, {"base": 100, "films-1234abcd": 100}, {"base": 100}, {"base": 100}])
-    monkeypatch.setattr(engine, "_listed", lambda: next(listed))
+    base, films = {"base": {"max_model_len": 100}}, {"films-1234abcd": {"parent": "base"}}
+    listed = iter([base, base | films, base, base])
+    monkeypatch.setattr(engine._server, "models", lambda: next(listed))
     assert engine.load("films", tmp_path) == "films-1234abcd" and engine.adapters == ("films",)
     with pytest.raises(AdapterError, match="already been loaded"):  # though the server does not have it
         engine.load("films", tmp_path)
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "way_out"),
+    [
+        (404, "Not Found", "start the server with --enable-lora"),
+        (404, "Loading lora films-1 failed", "name it when starting `llmrec serve`"),  # it looks in vain for the folder
+        (500, "rank 64 is too large", "name it when starting `llmrec serve`"),
+    ],
+)
+def test_an_adapter_that_is_not_taken(odd: str, tmp_path: Path, status: int, message: str, way_out: str) -> None:
+    Odd.status, Odd.body, Odd.asked = status, json.dumps({"error": {"message": message}}).encode(), []
+    server = Server(odd)
+    with pytest.raises(AdapterError, match=f"{tmp_path}: not taken: {odd}.*: {status}: {message}; {way_out}"):
+        server.load("films-1", tmp_path)
+    assert Odd.asked == [{"lora_name": "films-1", "lora_path": str(tmp_path.resolve())}]
+    server.close()
+
+
+@pytest.mark.parametrize("key", [None, "abc"])
+def test_the_key_is_sent(odd: str, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Odd.status, Odd.body, Odd.keys = 200, b'{"choices": []}', []
+    monkeypatch.setenv("VLLM_API_KEY", key or "")
+    server = Server(f"{odd}/v1/")
+    assert server.post("/v1/completions", {}) == {"choices": []} and list(server.models()) == ["base"]
+    assert Odd.keys == [key and f"Bearer {key}"]
+    server.close()
+
+
+def test_a_key_with_a_line_break_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "secret\n")
+    with pytest.raises(EngineError, match="VLLM_API_KEY") as found:
+        Server("http://127.0.0.1:9")
+    assert "secret" not in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,6 @@ def test_templates() -> None:
         "Mostly Comedy, Crime and Drama, such as Fargo and Heat."
     )
     assert summary([], ["Fargo"]) == "Many kinds, such as Fargo." and summary(["Comedy"], []) == "Mostly Comedy."
-    assert explanation("Heat", shared=["Crime"], because=["Fargo"], features=["pace"]) == (
-        "Heat: it is Crime like much of what you chose; people who chose Fargo chose it, too; reviews name its pace."
-    )
+    assert explanation("Heat", ["pace"]) == "Heat: reviews name its pace."
     assert explanation("Heat") == "Heat: it comes next for people with such a history."
     assert listed([]) == ""

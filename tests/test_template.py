@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from llmrec import tasks
 from llmrec.errors import PromptError
 from llmrec.tasks import lint
-from llmrec.tasks.next_item import conversation
+from llmrec.tasks.next_item import messages
+from llmrec.tasks.saved import outdated, read_card, saved_prompts
 from llmrec.tasks.template import MAX_FILE_BYTES, MAX_RENDERED, Message, Template
 
 ROOT = Path(__file__).parent.parent
@@ -62,18 +63,26 @@ def test_every_task_has_a_prompt_file():
 
 
 def test_list_turn():
-    found = conversation(Template.load(ROOT / "prompts" / "next_item.yaml"), Films(), ["Fargo", "Heat"])
-    assert found.messages == (
+    assert messages(NEXT_ITEM, Films()) == (
         Message("system", "You recommend films."),
         Message("user", "Films this person chose, oldest first. Continue the list."),
     )
-    assert found.lines == ("Fargo", "Heat")
 
 
 def test_digest_is_of_the_file(tmp_path: Path):
     loaded = template(tmp_path)
     content = (tmp_path / "next_item.yaml").read_bytes()
     assert loaded.digest == hashlib.sha256(content).hexdigest()[:12]
+
+
+def test_files_saved_with_adapters_load_as_they_were(tmp_path: Path):
+    """They may name metrics, as prompt files once did."""
+    plain = template(tmp_path)
+    named = template(tmp_path, metrics=["hr@10"])
+    assert named.meaning == plain.meaning and named.digest != plain.digest
+    for card in (ROOT / "adapters").glob("*/card.json"):
+        saved = saved_prompts(card.parent, read_card(card.parent))
+        assert outdated(saved, ROOT / "prompts") == []
 
 
 def test_wordings(tmp_path: Path):
@@ -213,8 +222,3 @@ def test_any_text_loads_or_is_refused(text: str):
 
     problems = list(_check(text, ("history",)))
     assert all(isinstance(problem, str) for problem in problems)
-
-
-def test_context_after_an_identifier_is_not_dropped_silently(tmp_path: Path):
-    with pytest.raises(PromptError, match="after: lists hold identifiers only"):
-        conversation(template(tmp_path, after=" | x", slots=["domain"]), Films(), [])

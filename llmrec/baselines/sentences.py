@@ -64,24 +64,10 @@ def summary(categories: Sequence[str], items: Sequence[str]) -> str:
     return f"{kinds}, such as {listed(items)}." if items else f"{kinds}."
 
 
-def explanation(
-    item: str, *, shared: Sequence[str] = (), because: Sequence[str] = (), features: Sequence[str] = ()
-) -> str:
-    """The template of an explanation.
-
-    Args:
-        shared: categories of the item that the history has, too.
-        because: items of the history that others chose together with this one.
-        features: what reviews of the item name.
-    """
-    reasons = []
-    if shared:
-        reasons.append(f"it is {listed(shared)} like much of what you chose")
-    if because:
-        reasons.append(f"people who chose {listed(because)} chose it, too")
-    if features:
-        reasons.append(f"reviews name its {listed(features)}")
-    return f"{item}: {'; '.join(reasons) or 'it comes next for people with such a history'}."
+def explanation(item: str, features: Sequence[str] = ()) -> str:
+    """The template of an explanation, where reviews of the item name `features` or none."""
+    reason = f"reviews name its {listed(features)}" if features else "it comes next for people with such a history"
+    return f"{item}: {reason}."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> t
     return pairs.reset_index(drop=True), timed
 
 
-def read_chosen(source: config.DataSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
+def read_chosen(source: config.ChoiceSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
     """Who chose what, in the order of a table, and nothing more: user_id, item_id.  Raises: DataError."""
     path = _only_table(_existing(resolve(source.path)))
     table = Table(path, _rows(path))

@@ -1,6 +1,6 @@
 """The waist: an engine knows prompts, adapters and token ids, and nothing about recommendation.
 
-Anything that answers `branch` and `generate` can rank and chat; `tests/test_engine.py` holds the contract.
+Anything with the members of `Engine` can rank and chat; `tests/test_engine.py` holds the contract.
 """
 
 from __future__ import annotations

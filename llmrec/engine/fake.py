@@ -1,4 +1,5 @@
-"""An engine without a model: repeatable pseudo-random answers, for tests of what sits above an engine."""
+"""An engine without a model: repeatable pseudo-random answers, to try what sits above an engine, in tests and as
+`--engine fake`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class HFEngine:
     Args:
         model: a causal decoder, or a PEFT model around one.
         tokenizer: for `generate`.
-        batch_tokens: padded prompt tokens in flight together: bounds memory.
+        batch_tokens: prompt tokens in flight together: bounds memory.
     """
 
     groups = 1  # in flight: there is one store of keys and values

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,23 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import urllib3
 
 from llmrec.engine import Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
-from llmrec.errors import AdapterError, EngineError
+from llmrec.engine.server import CONNECTIONS, Refused, Server
+from llmrec.errors import EngineError
 from llmrec.model import adapter, store
 
-CONNECTIONS = 32  # HTTP requests in flight
 PROMPTS = 64  # prompts of one HTTP request
-MAX_REASON = 300  # characters of a server's message that are shown
-TIMEOUT = urllib3.Timeout(connect=5, read=600)  # seconds
-RETRY = urllib3.Retry(  # for requests that change nothing; nobody there is said at once
-    total=3, connect=0, read=1, other=0, redirect=0, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504),
-    allowed_methods=None, raise_on_status=False, respect_retry_after_header=False,
-)  # fmt: skip
-CHANGES = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of each try
 GREEDY = {  # all of it: what is left out a server takes from the base model's generation_config.json
     "temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0,
     "frequency_penalty": 0,
@@ -48,20 +37,18 @@ class RemoteEngine(Asking):
     """
 
     def __init__(self, url: str, model: str, tokenizer: Any, adapters: Mapping[str, Path] | None = None):
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self._server = Server(url)
+        self.url = self._server.url
         self.tokenizer = tokenizer
         self._model = model
-        key = os.environ.get("VLLM_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = urllib3.PoolManager(maxsize=CONNECTIONS, block=True, timeout=TIMEOUT, headers=headers)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="llmrec-http")
         self._loaded: dict[str, str] = {}
         self.tally = Tally()
-        listed = self._listed()
+        listed = self._server.models()
         if model not in listed:
             raise EngineError(f"{self.url} serves {', '.join(listed) or 'nothing'}, not {model}; start `llmrec serve`")
         self.exact = f"{model}-float32" in listed
-        self.max_tokens: int = int(listed[model]) - 1
+        self.max_tokens: int = int(listed[model].get("max_model_len") or 0) - 1
         self._blocks, self._block_size = self._capacity()
         for name, folder in (adapters or {}).items():
             self.load(name, folder)
@@ -79,18 +66,17 @@ class RemoteEngine(Asking):
         """
         adapter.check(folder)
         served = f"{name}-{adapter.weights_digest(folder)}"
-        if served not in self._listed():
-            try:
-                self._post("/v1/load_lora_adapter", {"lora_name": served, "lora_path": str(store.lasting(folder))})
-            except EngineError as error:
-                if served not in self._listed():  # else somebody was quicker
-                    raise AdapterError(f"{folder}: not taken: {error}; name it when starting `llmrec serve`") from None
+        if served not in self._server.models():
+            self._server.load(served, store.lasting(folder))
         self._loaded[name] = served
         return served
 
     def unload(self, name: str) -> None:
-        """Remove an adapter from the server, for everybody.  Raises: EngineError."""
-        self._post("/v1/unload_lora_adapter", {"lora_name": self._name(name)})
+        """Remove an adapter from the server, for everybody.
+
+        Raises: AdapterError where the server does not have it; EngineError where it does not answer.
+        """
+        self._server.unload(self._name(name))
         del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
@@ -100,7 +86,7 @@ class RemoteEngine(Asking):
     def close(self) -> None:
         """Let go of the connections."""
         self._threads.shutdown()
-        self._http.clear()
+        self._server.close()
 
     def _greedy(self, prompts: Sequence[Prompt], max_tokens: int, stop: Sequence[str]) -> list[Sequence[int]]:
         options: dict[str, Any] = {"max_tokens": max_tokens, "return_token_ids": True}
@@ -149,7 +135,7 @@ class RemoteEngine(Asking):
         def post(request: tuple[str, dict[str, Any], list[int]]) -> Any:
             name, options, members = request
             body = {"model": name, "prompt": [prompts[i] for i in members], **GREEDY, **options}
-            return self._post("/v1/completions", body)
+            return self._server.post("/v1/completions", body)
 
         found = {}
         for (_, _, members), answer in zip(requests, self._threads.map(post, requests), strict=True):
@@ -161,7 +147,7 @@ class RemoteEngine(Asking):
                 cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
                 self.tally.add(len(members), usage["prompt_tokens"], cached)
             except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise self._odd(error) from None
+                raise self._server.odd(error) from None
         if len(found) < len(prompts):
             raise EngineError(f"{self.url}: {len(found)} answers to {len(prompts)} prompts")
         return [found[i] for i in range(len(prompts))]
@@ -169,61 +155,13 @@ class RemoteEngine(Asking):
     def _name(self, name: str | None) -> str:
         return self._model if name is None else loaded(self._loaded, name)
 
-    def _listed(self) -> dict[str, int]:
-        """Names that the server answers to, with the longest context of each."""
-        try:
-            return {entry["id"]: entry.get("max_model_len") or 0 for entry in self._get("/v1/models")["data"]}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise self._odd(error) from None
-
     def _capacity(self) -> tuple[int, int]:
         """(blocks, tokens of a block) of the server's cache."""
-        text = self._call("GET", "/metrics", optional=True)
-        found = re.search(r"^vllm:cache_config_info\{(.*)\}", text.data.decode() if text else "", re.MULTILINE)
+        try:
+            text = self._server.get("/metrics")
+        except Refused:
+            text = ""
+        found = re.search(r"^vllm:cache_config_info\{(.*)\}", text, re.MULTILINE)
         labels = dict(re.findall(r'(\w+)="(\d+)"', found[1])) if found else {}
         blocks, size = int(labels.get("num_gpu_blocks", BLOCKS)), int(labels.get("block_size", BLOCK_SIZE))
         return blocks - blocks // 4, size  # a quarter for the requests in flight and for other clients
-
-    def _get(self, path: str) -> Any:
-        return self._json(self._call("GET", path))
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._json(self._call("POST", path, body))
-
-    def _json(self, answer: Any) -> Any:
-        if "json" not in answer.headers.get("Content-Type", ""):
-            return answer.data  # loading an adapter is answered in words
-        try:
-            return answer.json()
-        except ValueError as error:
-            raise self._odd(error) from None
-
-    def _odd(self, error: Exception) -> EngineError:
-        return EngineError(f"{self.url}: an answer that is none of vLLM's ({error!r})"[:MAX_REASON])
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, optional: bool = False) -> Any:
-        try:
-            retries = False if path in CHANGES else RETRY
-            answer = self._http.request(method, self.url + path, json=body, retries=retries, redirect=False)
-        except urllib3.exceptions.HTTPError as error:
-            raise EngineError(f"{self.url}: no answer ({_reason(error)}); is `llmrec serve` running there?") from None
-        if answer.status == 200:
-            return answer
-        if optional:
-            return None
-        raise EngineError(f"{self.url}{path}: {answer.status}: {_message(answer)}")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.MaxRetryError):
-        error = error.reason or error
-    return re.sub(r"<.*?>:? ?", "", str(error)).splitlines()[0][:MAX_REASON]
-
-
-def _message(answer: Any) -> str:
-    try:
-        said = answer.json()
-        said = said.get("error", said) if isinstance(said, dict) else said
-        return " ".join(str(said.get("message", said) if isinstance(said, dict) else said).split())[:MAX_REASON]
-    except ValueError:
-        return " ".join(answer.data.decode(errors="replace").split())[:MAX_REASON]

@@ -132,9 +132,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     most = recipe.tasks["next_item"].examples or len(found)
     for history in sample.sampled(found, most, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]
-        header = recommender.encoder.header(
-            next_item.conversation(recommender.template, recipe, (), wording=wording).messages
-        )
+        header = recommender.encoder.header(next_item.messages(recommender.template, recipe, wording))
         items = rows.shuffled_ties(history.items, history.timestamps, rng)
         if settings.supervision == "last":
             made += rows.last_rows(header, lines, items, window_tokens=settings.window_tokens)

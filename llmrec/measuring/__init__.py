@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
-from llmrec.evaluate import PARTS, RECORDS, RESULTS, evaluate, load_suite_as, suite_path, versions
+from llmrec.evaluate import PARTS, RECORDS, RESULTS, evaluate, load_suite_as, results_folder, suite_path, versions
 from llmrec.measuring import grounded, interest, reviews, texts
 from llmrec.metrics import report
 from llmrec.parts import Parts, write_table, write_text
@@ -72,7 +72,7 @@ def measure(
 
     Args:
         overrides: `key=value`, e.g. `users=100`.
-        out: where results go; by default `evaluations/<suite>-<date>` in the home folder.
+        out: where results go; by default see `llmrec.evaluate.results_folder`.
         force: measure everything again, whatever parts an earlier run has left in `out`.
     Raises: RecipeError; else as `Measure.run` and `evaluate`.
     """
@@ -83,7 +83,7 @@ def measure(
     name, settings = load_suite_as(how.settings, suite, overrides)
     for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
         raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
-    out = out or config.home() / "evaluations" / f"{name}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    out = out or results_folder(name, settings)
     found, records = how.run(settings, Parts(out / PARTS, force))
     results = {
         "format": FORMAT,

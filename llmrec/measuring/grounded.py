@@ -15,13 +15,14 @@ from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, sampled
 from llmrec.errors import AdapterError
-from llmrec.evaluate import ANSWERS, read_card
+from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
 from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts, Seconds, timed
 from llmrec.tasks.grounded import EXPLANATION
+from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch
@@ -160,7 +161,7 @@ def _template(task: str, pairs: Pairs) -> Writing:
 
     def said(example: Example) -> str:
         if task == EXPLANATION:
-            return explanation(example.item.title, features=pairs.features.named(example.item.about)[:FEW])
+            return explanation(example.item.title, pairs.features.named(example.item.about)[:FEW])
         counts = Counter(name for item in example.earlier for name in pairs.features.named(item.about))
         return summary([name for name, _ in counts.most_common(FEW)], [item.title for item in example.earlier[-FEW:]])
 

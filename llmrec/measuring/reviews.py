@@ -13,11 +13,12 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.data.reviews import Reviews, broader
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import ANSWERS, read_card
+from llmrec.evaluate import ANSWERS
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
 from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
 if TYPE_CHECKING:  # it imports torch

@@ -25,7 +25,7 @@ from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.metrics.significance import Statistic
-from llmrec.tasks.grounded import EXPLANATION, SUMMARY
+from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.next_item import named
 from llmrec.tasks.template import Template
 from llmrec.writing import log_p_of
@@ -56,7 +56,7 @@ def trial(task: str, recipe: config.Recipe, edited: Template, settings: config.W
     """The domain's adapter ready to answer `edited`'s wordings.
 
     Args:
-        prior: `next_item` only: with the card's weight of transitions, as people are served.
+        prior: `next_item` only: with the card's weight of its prior, as people are served.
     Raises: AdapterError where it has not learned the task; PromptError where `edited` asks for other choices; DataError
         where there is nothing to validate on.
     """
@@ -183,12 +183,9 @@ def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, 
 TRIALS: dict[str, Callable[[config.Recipe, Template, config.Wordings, bool], Trial]] = {
     "next_item": _next_item,
     "interest": _interest,
-    "interest_summary": _text,
-    "explanation": _text,
-    "review_sentiment": _review,
-    "item_class": _review,
-    EXPLANATION: _grounded,
-    SUMMARY: _grounded,
+    **dict.fromkeys(KINDS, _text),
+    **dict.fromkeys(OF_REVIEWS, _review),
+    **dict.fromkeys(config.OF_PAIRS, _grounded),
 }
 
 

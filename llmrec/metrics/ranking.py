@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CUTOFFS = (1, 5, 10, 20)
-
 
 def ranks(lists: np.ndarray, targets: Sequence[int] | np.ndarray) -> np.ndarray:
     """(queries,) int32 ranks of `targets` (queries,) in `lists` (queries, n) of positions, -1 where they end early."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 SAMPLES = 2000
-LEVEL = 0.95
+BOUNDS = 0.025, 0.975  # quantiles that 95% lie between
 _BLOCK = 10_000_000  # draws held at once: memory stays bounded for a million users
 
 
@@ -26,7 +26,7 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES, level: float = LEVEL) -> Interval:
+def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> Interval:
     """Interval of the mean of `values` (users,), NaN left out.  Without values all is NaN; one value is its own
     interval.  The same seed and number of users draw the same users."""
     values = np.asarray(values, np.float64)
@@ -39,16 +39,16 @@ def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES, leve
         values[rng.integers(len(values), size=(min(block, samples - start), len(values)))].mean(1)
         for start in range(0, samples, block)
     ])  # fmt: skip
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, BOUNDS)
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLES, level: float = LEVEL) -> Interval:
+def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> Interval:
     """Interval of the mean of `a` - `b`, both (users,) with the same users in the same order.  Users that either
     lacks (NaN) are left out."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape, f"paired values need the same users, got {a.shape} and {b.shape}"
-    return bootstrap(a - b, seed=seed, samples=samples, level=level)
+    return bootstrap(a - b, seed=seed, samples=samples)
 
 
 Statistic = Callable[[np.ndarray], float]
@@ -62,7 +62,6 @@ def resampled(
     *,
     seed: int = 0,
     samples: int = SAMPLES,
-    level: float = LEVEL,
 ) -> tuple[dict[str, Interval], dict[tuple[str, str], Interval]]:
     """Intervals of numbers that are no means, such as a macro-F1, over `count` users (or reviews), and of their paired
     differences: every sample draws the same users for all of them."""
@@ -74,7 +73,7 @@ def resampled(
     def interval(mean: float, found: np.ndarray) -> Interval:
         if np.isnan(mean) or np.isnan(found).all():
             return Interval(np.nan, np.nan, np.nan)
-        low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.nanquantile(found, BOUNDS)
         return Interval(float(mean), float(low), float(high))
 
     return (

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from llmrec import config
-from llmrec.errors import AdapterError, did_you_mean
+from llmrec.errors import AdapterError
 from llmrec.locks import locked
 from llmrec.model import adapter
 
@@ -43,14 +43,8 @@ def served(domain: str) -> str | None:
 
 
 def folder_of(domain: str, version: str) -> Path:
-    """Folder of a version; `version` may be the first four or more digits of its digest.  Raises: AdapterError."""
-    known = versions(domain)
-    fitting = [name for name in known if len(version) >= 4 and name.startswith(version)]
-    if len(fitting) != 1:
-        raise AdapterError(
-            f"{domain}: no version '{version}'{did_you_mean(version, known)}; see `llmrec adapters list`"
-        )
-    return kept(domain) / fitting[0]
+    """Folder of a kept version, by its digest or the first digits.  Raises: RecipeError."""
+    return config.adapter_folder(f"{domain}@{version}")
 
 
 def keep(domain: str, folder: Path, *, anew: bool = False) -> str:

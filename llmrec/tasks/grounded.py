@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmrec.config import OF_PAIRS
 from llmrec.errors import PromptError
 from llmrec.tasks.next_item import Domain, named
 from llmrec.tasks.template import Message, Template
 
-EXPLANATION, SUMMARY = "grounded_explanation", "grounded_summary"
-TASKS = (EXPLANATION, SUMMARY)
+EXPLANATION, SUMMARY = TASKS = OF_PAIRS
 
 
 def messages(

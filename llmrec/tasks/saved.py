@@ -1,7 +1,8 @@
-"""The wordings saved with an adapter, and how prompt files differ from them."""
+"""What an adapter's folder says of it: its card, and the wordings saved with it; how prompt files differ from those."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,26 @@ from llmrec.errors import AdapterError, PromptError
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
+CARD = "card.json"
 RETRAIN = "no adapter answers this way until it is trained again"
+
+
+def read_card(folder: Path | None) -> dict[str, Any]:
+    """The card of the adapter in `folder`; empty where there is none.  Raises: AdapterError for a damaged one."""
+    if folder is None:
+        return {}
+    file = folder / CARD
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
+        reason = f"cannot be read: {error}"
+    else:
+        if isinstance(card, dict):
+            return card
+        reason = f"holds no JSON object but {type(card).__name__}"
+    raise AdapterError(f"{file}: {reason}; restore it, go back with `llmrec adapters rollback`, or train again")
 
 
 def saved_prompts(folder: Path, card: Mapping[str, Any]) -> dict[str, Template]:
@@ -22,7 +42,7 @@ def saved_prompts(folder: Path, card: Mapping[str, Any]) -> dict[str, Template]:
     Raises: AdapterError where there is no card or a file is not the one it names; PromptError where one is missing.
     """
     if not card:
-        raise AdapterError(f"{folder}: no trained adapter here (no card.json); run `llmrec train {folder.name}`")
+        raise AdapterError(f"{folder}: no trained adapter here (no {CARD}); run `llmrec train {folder.name}`")
     digests = card.get("prompts")
     if not isinstance(digests, dict) or not digests:
         raise AdapterError(f"{folder}: the card names no prompts; restore it or train again")
@@ -66,7 +86,7 @@ def changes(old: Template, new: Template) -> list[Change]:
         *_turns(old, new),
         *_labels(old, new),
         *_replies(old, new),
-        *(_unread(name, old, new) for name in ("version", "slots", "facts", "metrics")),
+        *(_unread(name, old, new) for name in ("version", "slots", "facts")),
     ]
     listed = [change for change in found if change]
     if any(change.behaves for change in listed) and old.version == new.version:
@@ -77,7 +97,7 @@ def changes(old: Template, new: Template) -> list[Change]:
 def _identifiers(old: Template, new: Template) -> Iterator[Change]:
     if old.line != new.line:
         yield Change("line", f"items are named otherwise; {RETRAIN}", True)
-    for name in ("after", "reply", "choices", "follows"):
+    for name in ("reply", "choices", "follows"):
         if getattr(old, name) != getattr(new, name):
             yield Change(name, f"another kind of answer; {RETRAIN}", True)
 

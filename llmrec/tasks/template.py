@@ -116,8 +116,6 @@ class Template(Section):
     line: str = "{{ item.title }}"
     """What names an item in a list, and is predicted; `item` has title, year and categories.  Cut to the recipe's
     `identifier.max_tokens` and made unique; changing it needs a new training."""
-    after: str = ""
-    """More of the item on the same line, as context that is never predicted."""
     choices: str = ""
     """The closed set that a choice comes from."""
     facts: tuple[str, ...] = ()
@@ -127,8 +125,6 @@ class Template(Section):
     category becomes a name, which an answer chooses from those that are true of the person."""
     labels: tuple[Label, ...] = ()
     """The closed set itself, where `choices: labels`."""
-    metrics: tuple[str, ...] = ()
-    """What evaluation reports for this task."""
 
     _path: Path = PrivateAttr(Path("."))
     _digest: str = PrivateAttr("")
@@ -137,7 +133,8 @@ class Template(Section):
     @classmethod
     def _lists_are_tuples(cls, values: Any) -> Any:
         """YAML has lists only; tuples keep a loaded template unchangeable."""
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        # `metrics`, which nothing reads, stands in files saved with adapters, and their digests hold it.
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "metrics"}
 
     @classmethod
     def load(cls, path: Path, task: str = "") -> Template:
@@ -174,8 +171,8 @@ class Template(Section):
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What a model reads or learns of the file: all but comments, layout, version, slots and metrics."""
-        unread = {"version", "slots", "facts", "metrics"}
+        """What a model reads or learns of the file: all but comments, layout, version and slots."""
+        unread = {"version", "slots", "facts"}
         unread |= {name for name in ("labels", "follows", "replies") if not getattr(self, name)}
         return self.model_dump(mode="json", exclude=unread)
 
@@ -226,10 +223,6 @@ class Template(Section):
         """An item (title, year, categories) as the text of one line; line breaks become spaces."""
         return " ".join(self._fill("line", {"item": item}).splitlines())
 
-    def after_text(self, item: Mapping[str, Any]) -> str:
-        """What follows an item on its line; line breaks become spaces."""
-        return " ".join(self._fill("after", {"item": item}).splitlines())
-
     @cached_property
     def _parts(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Place in the file → its text and the names it may use."""
@@ -238,7 +231,6 @@ class Template(Section):
             "system": (self.system, self.slots),
             **parts,
             "line": (self.line, ("item",)),
-            "after": (self.after, ("item",)),
             **{f"replies.{i}": (text, self.facts) for i, text in enumerate(self.replies)},
         }
 
