@@ -65,17 +65,13 @@ class ReviewLearner:
         return None
 
     def validate(self) -> dict[str, float]:
-        log_p, true = self.log_p(self.asked), self.asked["label"].to_numpy()
-        shift = self._put_back(log_p)
-        return {self.metric: type(self).measured(log_p - self.shift + shift, true)}
+        log_p, true, _ = self._judged()
+        return {self.metric: type(self).measured(log_p, true)}
 
     def finish(self, out: Path) -> dict[str, Any]:
         """What is put back of the balance of the examples, the temperature fitted on validation reviews, and the
         calibration error there before and after it."""
-        true = self.asked["label"].to_numpy()
-        log_p = self.log_p(self.asked)
-        shift = self._put_back(log_p)
-        log_p += shift - self.shift
+        log_p, true, shift = self._judged()
         temperature = fit_temperature(log_p, true)
         return {
             self.name: {
@@ -96,10 +92,12 @@ class ReviewLearner:
         self.engine.forget()
         return found + self.shift
 
-    def _put_back(self, log_p: np.ndarray) -> np.ndarray:
-        """(labels,) nats to give to the labels in place of `shift`, given `log_p` of the validation reviews."""
+    def _judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log p of the validation reviews, (reviews, labels), with part of `shift` put back; their labels; the part."""
         true = self.asked["label"].to_numpy()
-        return self.shift * share_put_back(log_p - self.shift, self.shift, true, type(self).measured)
+        learned = self.log_p(self.asked) - self.shift
+        shift = self.shift * share_put_back(learned, self.shift, true, type(self).measured)
+        return learned + shift, true, shift
 
 
 class ReviewSentiment(ReviewLearner):

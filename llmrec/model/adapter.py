@@ -25,8 +25,8 @@ from llmrec.errors import AdapterError, RecipeError
 from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
 from llmrec.tasks import TASKS
+from llmrec.tasks.saved import CARD
 
-CARD = "card.json"  # written last: a folder without it is not an adapter
 WEIGHTS = "adapter_model.safetensors"
 TEACHER = "teacher.safetensors"  # of the prior, where the card names its digest
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank

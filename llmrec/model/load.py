@@ -68,10 +68,10 @@ def load_model(
     model = _quiet(AutoModelForCausalLM.from_pretrained, base.folder, **options)
     if quantize == "none":
         model = model.to(device)
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes' layers in 4 bits
-            # On such processors they repack themselves when first evaluated, and let no gradient pass from then on.
-            module.support_avx512bf16_for_cpu = False
+    else:  # on such processors these layers repack themselves when first evaluated, and no gradient passes from then on
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     _check_plain(model.config)
     model.config.use_cache = True
     return model.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from llmrec.errors import AdapterError, PromptError
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
-CARD = "card.json"
+CARD = "card.json"  # written last: a folder without it is not an adapter
 RETRAIN = "no adapter answers this way until it is trained again"
 
 
