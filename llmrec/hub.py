@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
 from llmrec import config
 from llmrec.errors import AssetError
+from llmrec.files import whole
 from llmrec.locks import locked
 
 PREFIX = "hub:"
@@ -43,17 +43,16 @@ def table(address: str) -> Path:
         raise AssetError(f"{address}: needs the library datasets: pip install -e '.[hub]'") from None
     with locked(file.with_name(f"{file.name}.lock"), AssetError):
         if not file.is_file():  # another process may have been first
-            partial = file.with_suffix(".partial")
             try:
                 rows = load_dataset(
                     found["name"], found["config"], revision=found["revision"], split=found["split"] or "train"
                 )
-                rows.to_parquet(partial)
+                with whole(file) as partial:
+                    rows.to_parquet(partial)
             except Exception as error:  # the library and the hub client raise a dozen kinds
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
                 raise AssetError(
                     f"{address}: not fetched: {reason}; check the name, log in with `hf auth login` where it is gated, "
                     "or download it and give the file's path"
                 ) from None
-            os.replace(partial, file)
     return file

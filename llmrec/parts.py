@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llmrec.errors import DataError
+from llmrec.files import whole
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -100,9 +101,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Raises: DataError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
-        write(partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            write(partial)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be written: {reason}; choose another folder with --out") from None

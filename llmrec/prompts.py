@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,6 +19,7 @@ from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
 from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.files import whole
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
 from llmrec.tasks import OF_REVIEWS, TASKS, grounded
@@ -550,9 +550,5 @@ def _interval(value: Interval, sign: str = "") -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,7 +4,8 @@
 
 The peer is transformers' `generate` with 20 beams over the same identifiers (`prefix_allowed_tokens_fn`, renormalised
 logits, no length penalty), one user at a time as published decoders of title and semantic-id recommenders run it.  Also
-measured: reading the histories alone, so that the cost of a list is a multiple of what any model must pay.  Beam search
+measured: reading the histories alone, so that the cost of a list is a multiple of what any model must pay, and the
+search with the adapter's prior, as it is served.  Beam search
 takes so long that it may be given fewer of the users (`--beam-users`); NDCG@10 is on those.  CPU seconds are what to
 compare on a machine that is busy with other work.
 """
@@ -23,6 +24,7 @@ from llmrec.choices.search import listed
 from llmrec.data.split import Query, queries
 from llmrec.engine import Prompt
 from llmrec.metrics.ranking import ndcg, ranks
+from llmrec.metrics.significance import paired
 from llmrec.recommender import Recommender
 
 
@@ -107,25 +109,32 @@ def main() -> None:
             with torch.no_grad(), engine._active(members[0].adapter):
                 engine._prefill(members)
 
-    timed(lambda: model.rank([asked[0].history], 10, prior=False))  # warm
+    timed(lambda: model.rank([asked[0].history], 10))  # warm
     read, _ = timed(prefill)
-    ours, found = timed(lambda: model.rank([query.history for query in asked], 10, prior=False))
+    histories = [query.history for query in asked]
+    searches = {"exact search, top 10": False} | ({"the same with its prior": True} if model.prior_weight else {})
+    ours = {name: timed(lambda prior=prior: model.rank(histories, 10, prior=prior)) for name, prior in searches.items()}
     beams = Beams(model, args.beams)
     theirs, lists = timed(lambda: [beams.rank(prompt, args.beams) for prompt in prompts[:few]], few)
     valid = float(np.mean([np.mean(row >= 0) for row in lists]))
-    expansions, waves = np.mean([f.expansions for f in found]), np.mean([f.waves for f in found])
-    ndcgs = quality(listed(found[:few], 10), asked[:few]), quality(np.array(lists), asked[:few])
     print("| | users | seconds a user | CPU seconds a user | NDCG@10 | valid items |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(f"| reading the history alone | {len(asked)} | {read[0]:.3f} | {read[1]:.3f} | | |")
-    print(f"| exact search, top 10 | {len(asked)} | {ours[0]:.3f} | {ours[1]:.3f} | {ndcgs[0]:.4f} | 100% |")
-    print(f"| {args.beams} beams | {few} | {theirs[0]:.3f} | {theirs[1]:.3f} | {ndcgs[1]:.4f} | {valid:.0%} |")
-    faster, multiple = theirs / ours, ours / read
-    print(
-        f"\n{faster[0]:.1f} × the users per second of beam search ({faster[1]:.1f} × by CPU seconds); a top 10 costs "
-        f"{multiple[0]:.2f} × reading the history ({multiple[1]:.2f} ×), with {expansions:.1f} expansions in "
-        f"{waves:.1f} waves a user; {torch.get_num_threads()} threads, {engine.head.weight.dtype}"
-    )
+    beamed = gains(np.array(lists), asked[:few])
+    for name, (took, found) in ours.items():
+        of_few = quality(listed(found[:few], 10), asked[:few])
+        print(f"| {name} | {len(asked)} | {took[0]:.3f} | {took[1]:.3f} | {of_few:.4f} | 100% |")
+    print(f"| {args.beams} beams | {few} | {theirs[0]:.3f} | {theirs[1]:.3f} | {beamed.mean():.4f} | {valid:.0%} |")
+    for name, (took, found) in ours.items():
+        faster, multiple = theirs / took, took / read
+        more = paired(gains(listed(found[:few], 10), asked[:few]), beamed)
+        expansions, waves = np.mean([f.expansions for f in found]), np.mean([f.waves for f in found])
+        print(
+            f"\n{name}: {faster[0]:.1f} × the users per second of beam search ({faster[1]:.1f} × by CPU seconds), "
+            f"NDCG@10 {more.mean:+.4f} [{more.low:+.4f}, {more.high:+.4f}]; {multiple[0]:.2f} × reading the history "
+            f"({multiple[1]:.2f} ×), with {expansions:.1f} expansions in {waves:.1f} waves a user"
+        )
+    print(f"\n{torch.get_num_threads()} threads, {engine.head.weight.dtype}")
 
 
 if __name__ == "__main__":

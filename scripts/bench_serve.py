@@ -3,8 +3,9 @@
     python scripts/bench_serve.py movies --users 12 fit.precision=float32
 
 Per engine: reading the histories and one token each, then a top 10 in batches of each size asked for (with one user at
-a time, percentiles are those of a lone request), then a top 10 of invented catalogs of growing size.  Then ten
-adapters in rotation (copies of the domain's with other weights) against one.  The prefix cache is emptied before every
+a time, percentiles are those of a lone request), of the model alone and, as it is served, with its prior, whose lists
+are sharper and take fewer expansions; then a top 10 of invented catalogs of growing size.  Then ten adapters in
+rotation (copies of the domain's with other weights) against one.  The prefix cache is emptied before every
 measurement.  Processor seconds stand beside wall time: only they compare where the machine does other work as well.
 """
 
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +72,13 @@ def percentiles(waiting: list[float], busy: list[float]) -> Row:
 
 
 def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any], sizes: list[int]) -> list[Row]:
-    """One row per size of batch."""
+    """One row per size of batch, of the model alone and with its prior."""
     engine: Any = model.engine
     prompts = model.prompts(histories)
     history = sum(len(prompt.tokens) for prompt in prompts)
-    timed(engine, lambda: model.rank(histories[:1], N, prior=False))  # warm
+    timed(engine, lambda: model.rank(histories[:1], N))  # warm
     rows = []
-    for size in sorted({min(size, len(histories)) for size in sizes}):
+    for size, prior in product(sorted({min(size, len(histories)) for size in sizes}), terms(model)):
         parts = [slice(at, at + size) for at in range(0, len(histories), size)]
         reading, _ = timed(engine, lambda parts=parts: [read(engine, prompts[part]) for part in parts])
         tally = getattr(engine, "tally", None)
@@ -85,7 +87,7 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         took, waiting, busy, found = Took(0, 0), [], [], []
         for part in parts:
             start, processor = time.perf_counter(), time.process_time()
-            found += model.rank(histories[part], N, prior=False)
+            found += model.rank(histories[part], N, prior=prior)
             seconds, processor = time.perf_counter() - start, time.process_time() - processor
             took = Took(took.seconds + seconds, took.processor + processor)
             waiting += [seconds] * len(histories[part])
@@ -93,7 +95,7 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         # Of the tokens that expansions ask about, beside the one reading of each history.
         cached = f"{(tally.cached - before[1]) / (tally.tokens - before[0] - history):.1%}" if tally else ""
         rows.append({
-            "engine": name,
+            "engine": f"{name}, with prior" if prior else name,
             "batch": size,
             "users/s": f"{len(histories) / took.seconds:.2f}",
             "processor s a user": f"{took.processor / len(histories):.2f}",
@@ -108,6 +110,11 @@ def measure(name: str, model: Recommender, histories: list[Any], asked: list[Any
         })  # fmt: skip
         print(rows[-1], flush=True)
     return rows
+
+
+def terms(model: Recommender) -> tuple[bool, ...]:
+    """Without a prior, and with it where the adapter has one."""
+    return (False, True) if model.prior_weight else (False,)
 
 
 def valid(found: Sequence[Ranking], histories: Sequence[Any], items: int) -> str:
@@ -316,18 +323,23 @@ def main() -> None:
             print(notes[-1], flush=True)
         if name == "vllm" and args.beams:
             few, few_asked = histories[: args.beam_users], asked[: args.beam_users]
-            mine, found = timed(model.engine, lambda model=model, few=few: model.rank(few, N, prior=False))
+            ours = {
+                prior: timed(model.engine, lambda model=model, few=few, prior=prior: model.rank(few, N, prior=prior))
+                for prior in terms(model)
+            }
             for grammar in (False, True):
                 row, took, lists = beams(model, few, few_asked, args.beams, grammar)
                 rows.append(row)
-                notes.append(
-                    f"{row['engine']}, {len(few)} users together: {took.seconds / len(few):.2f} s a user, exact search "
-                    f"{mine.seconds / len(few):.2f} s ({took.seconds / mine.seconds:.1f} ×; in processor seconds "
-                    f"{took.processor / mine.processor:.1f} ×), "
-                    f"{gap(listed(found, N), lists, few_asked)}, valid "
-                    f"{valid(found, few, len(model.catalog))} and {row['valid']}"
-                )
-                print(notes[-1], flush=True)
+                for prior, (mine, found) in ours.items():
+                    notes.append(
+                        f"{row['engine']}, {len(few)} users together: {took.seconds / len(few):.2f} s a user, exact "
+                        f"search{' with prior' if prior else ''} {mine.seconds / len(few):.2f} s "
+                        f"({took.seconds / mine.seconds:.1f} ×; in processor seconds "
+                        f"{took.processor / mine.processor:.1f} ×), "
+                        f"{gap(listed(found, N), lists, few_asked)}, valid "
+                        f"{valid(found, few, len(model.catalog))} and {row['valid']}"
+                    )
+                    print(notes[-1], flush=True)
         if hasattr(model.engine, "close"):
             model.engine.close()
         del model

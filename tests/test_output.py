@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from llmrec.errors import JobError
+from llmrec.files import WRITING
 from llmrec.jobs import output as module
 from llmrec.jobs.output import MANIFEST, REJECTS, SHARDS, Output, answers, differences, read_manifest
 
@@ -82,7 +83,7 @@ def test_stopped_before_or_after_every_write(tmp_path, monkeypatch, format: str)
             moment()
 
         def unnamed(path: Path, text: bytes, write=module.write_whole) -> None:
-            path.with_name(path.name + module.WRITING).write_bytes(text[: len(text) // 2])
+            path.with_name(f"{WRITING}1-{path.name}").write_bytes(text[: len(text) // 2])
             moment()
             write(path, text)
             moment()

@@ -8,11 +8,13 @@ prior of the scores (`prior.kind`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +26,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories
 from llmrec.errors import AdapterError, RecipeError
+from llmrec.files import whole
 
 SETTINGS = "settings"  # of the file's metadata
 
@@ -38,7 +41,7 @@ class Teacher:
     def fit(
         cls, recipe: config.Recipe, dataset: Dataset, catalog: Catalog, valid: Sequence[Query], folder: Path
     ) -> Teacher:
-        """Members that are not in `folder` yet are trained and kept there."""
+        """Members that are not in `folder` yet are trained, which takes minutes, and kept there."""
         members = []
         folder.mkdir(parents=True, exist_ok=True)
         for seed in range(recipe.teacher.members):
@@ -47,12 +50,13 @@ class Teacher:
                 member = SASRec(len(catalog), recipe.sasrec)
                 member.load_state_dict(load_file(file))
             else:
-                member = SASRec.fit(
-                    histories(dataset, catalog), len(catalog), valid, recipe.sasrec,
-                    baskets=recipe.split.baskets, repeats=recipe.split.repeats, seed=seed,
-                ).cpu()  # fmt: skip
-                save_file(member.state_dict(), file.with_suffix(".writing"))
-                file.with_suffix(".writing").rename(file)
+                with _epochs(f"teacher {seed + 1}/{recipe.teacher.members}") as tick:
+                    member = SASRec.fit(
+                        histories(dataset, catalog), len(catalog), valid, recipe.sasrec,
+                        baskets=recipe.split.baskets, repeats=recipe.split.repeats, seed=seed, tick=tick,
+                    ).cpu()  # fmt: skip
+                with whole(file) as partial:
+                    save_file(member.state_dict(), partial)
             members.append(member.eval())
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
         return cls(members, transitions, recipe.teacher.transitions, recipe.split.repeats)
@@ -96,9 +100,8 @@ class Teacher:
             for name, tensor in member.state_dict().items()
         }
         settings = {"transitions": self.share, "sasrec": self.shape.model_dump(mode="json")}
-        temporary = file.with_suffix(".writing")
-        save_file(tensors, temporary, {SETTINGS: json.dumps(settings)})
-        temporary.rename(file)
+        with whole(file) as partial:
+            save_file(tensors, partial, {SETTINGS: json.dumps(settings)})
 
     @property
     def shape(self) -> config.SASRec:
@@ -127,3 +130,14 @@ class Teacher:
             for row, history in zip(p, histories, strict=True):
                 row[np.asarray(history, np.int64)] = 0
         return p / p.sum(1, keepdim=True).clamp(min=1e-30)
+
+
+@contextmanager
+def _epochs(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of epochs, for `SASRec.fit` to move; in a log file, a line when it is done."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs at most"),
+        TimeElapsedColumn(),
+    ) as bar:  # fmt: skip
+        job = bar.add_task(what, total=None)
+        yield lambda done, most: bar.update(job, completed=done, total=most)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from llmrec.data.records import MAX_INTERACTIONS, MAX_ITEMS
 from llmrec.errors import DataError
+from llmrec.files import whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -99,13 +100,12 @@ class Dataset:
             (folder / MANIFEST).unlink(missing_ok=True)
             for name, frame in zip(FILES, (self.items, self.interactions, self.users), strict=True):
                 frame.to_parquet(folder / name, index=False)
-            whole = {
+            manifest = {
                 "format": FORMAT, **manifest, "timed": self.timed, "ties": round(self.ties(), 4),
                 "counts": self.counts(), "files": {name: digest(folder / name) for name in FILES},
             }  # fmt: skip
-            partial = folder / f".{MANIFEST}"
-            partial.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(folder / MANIFEST)
+            with whole(folder / MANIFEST) as partial:
+                partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"{folder}: cannot be written: {error.strerror or error}; free space, or set LLMREC_HOME to a folder "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError
 from llmrec.config import Section
 from llmrec.data.catalog import Catalog
 from llmrec.errors import DataError
+from llmrec.files import whole
 
 MAX_BYTES = 1_000_000  # of a session file
 MAX_ITEMS = 500  # liked or left out; the oldest are forgotten
@@ -128,13 +128,10 @@ def load_session(path: Path, domain: str, catalog: Catalog) -> Session:
 def save_session(session: Session, path: Path) -> None:
     """Whole or not at all; what is too long for a file forgets its oldest past.  Raises: DataError where the disk
     refuses."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         while len(text := f"{session.model_dump_json(indent=1)}\n".encode()) > MAX_BYTES and session.past:
             session = session.model_copy(update={"past": session.past[1:]})
-        partial.write_bytes(text)
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_bytes(text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}; name another --session file") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from llmrec.errors import JobError
+from llmrec.files import unfinished, whole
 
 FORMAT = 1
 MANIFEST, SHARDS, REJECTS, LOCK = "_manifest.json", "_shards.jsonl", "_rejects.jsonl", ".lock"
-WRITING = ".writing"
 FORMATS = ("parquet", "jsonl")
 
 
@@ -72,7 +72,7 @@ class Output:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            strangers = [p.name for p in self.folder.iterdir() if not _ours(p.name)]
+            strangers = [path.name for path in self.folder.iterdir() if not _ours(path)]
             if strangers and not (self.folder / MANIFEST).is_file():
                 raise JobError(
                     f"{self.folder}: holds other files ({min(strangers)}, …); name a folder that is new or empty"
@@ -201,7 +201,7 @@ class Output:
             _append(rejects, b"")
         kept = {self.shard_name(shard.number) for shard in self.shards}
         for path in self.folder.iterdir():
-            if path.name.endswith(WRITING) or (path.name.startswith("scores-") and path.name not in kept):
+            if unfinished(path) or (path.name.startswith("scores-") and path.name not in kept):
                 path.unlink()
 
 
@@ -243,17 +243,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], before: str = ""
 
 def write_whole(path: Path, content: bytes) -> None:
     """Whole or not at all, and on the disk when this returns."""
-    temporary = path.with_name(path.name + WRITING)
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with whole(path, synced=True) as partial:
+        partial.write_bytes(content)
 
 
 def _append(path: Path, content: bytes) -> None:
@@ -263,8 +254,8 @@ def _append(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _ours(name: str) -> bool:
-    return name in (MANIFEST, SHARDS, REJECTS, LOCK) or name.endswith(WRITING)
+def _ours(path: Path) -> bool:
+    return path.name in (MANIFEST, SHARDS, REJECTS, LOCK) or unfinished(path)
 
 
 def _digest(path: Path) -> str:

@@ -33,12 +33,12 @@ from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
 
 METRIC = "ndcg@10"
-PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # tried on validation users
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # tried on validation
 WHOLE = 2000  # items up to which a whole distribution is computed
 BEST = 20  # items that the model, and the prior, bring in a larger catalog, …
 DRAWN = 50  # … and how many stand for the rest
 TOGETHER = 16  # users whose items are scored together: bounds memory
-SHARPNESS = np.geomspace(0.05, 1.5, 36)  # factors of a score
+SHARPNESS = np.geomspace(0.0125, 1.5, 50)  # factors of a score
 
 
 class NextItem:

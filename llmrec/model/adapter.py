@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from safetensors.torch import save_file
 from llmrec import config
 from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
+from llmrec.files import whole
 from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
 from llmrec.tasks import TASKS
@@ -107,9 +106,8 @@ def save(model: PeftModel, folder: Path, name: str = "default") -> str:
         key: tensor.to(torch.float16).cpu().contiguous()
         for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items()
     }
-    temporary = folder / f"{WEIGHTS}.writing"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, folder / WEIGHTS)
+    with whole(folder / WEIGHTS) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     peft_config = model.peft_config[name].to_dict() | {"inference_mode": True, "peft_version": None}
     write_json(folder / "adapter_config.json", _plain(peft_config))
     return weights_digest(folder)
@@ -147,14 +145,9 @@ def merged(base: BaseModel, folder: Path) -> Path:
                 head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)
                 plain.config.tie_word_embeddings = False
             model = load(plain, {"adapter": folder})
-            temporary = Path(tempfile.mkdtemp(prefix=result.name, dir=result.parent))
-            try:
-                model.merge_and_unload().save_pretrained(temporary)
-                load_tokenizer(base.folder).save_pretrained(temporary)
-                temporary.rename(result)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+            with whole(result) as partial:
+                model.merge_and_unload().save_pretrained(partial)
+                load_tokenizer(base.folder).save_pretrained(partial)
     return result
 
 
@@ -231,9 +224,8 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
     """Whole or not at all."""
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    with whole(file) as partial:
+        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def forget(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from llmrec.files import unfinished, whole
 
 
 @dataclass
@@ -40,21 +41,20 @@ class Progressed:
 
 def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], optimizer: Any) -> None:
     """Everything that exact resuming needs, whole or not at all."""
-    temporary = run / "checkpoint.writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_tensors(trainable, temporary / "trainable.safetensors")
     moments = {}
     for name, parameter in trainable.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             moments[f"{name}|{key}"] = value.detach().to("cpu").clone()
-    save_file(moments, temporary / "optimizer.safetensors")
-    (temporary / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     # A new name for every checkpoint: a rename onto a full folder is not atomic.
     target = run / f"checkpoint-{state.step:08d}"
     shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    for old in sorted(run.glob("checkpoint-*"))[:-1]:
+    with whole(target) as folder:
+        folder.mkdir()
+        save_tensors(trainable, folder / "trainable.safetensors")
+        save_file(moments, folder / "optimizer.safetensors")
+        (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+    left = [path for path in run.iterdir() if unfinished(path) and path.is_dir()]  # by a process that was killed
+    for old in [*sorted(run.glob("checkpoint-*"))[:-1], *left]:
         shutil.rmtree(old)
 
 
@@ -74,9 +74,8 @@ def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
     """Tensors by name as one file of safetensors, whole or not at all."""
-    temporary = file.with_suffix(".writing")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    os.replace(temporary, file)
+    with whole(file) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
 
 
 def load_tensors(file: Path, into: dict[str, Tensor]) -> None:

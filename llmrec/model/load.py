@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
+from llmrec.files import whole
 from llmrec.locks import locked
 
 LOOKS_BACK = 4096  # tokens; no prompt here is as long
@@ -124,9 +122,8 @@ def tensor_digest(folder: Path) -> str:
     digest = total.hexdigest()[:12]
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        written = remembered.with_name(f"{key}.{os.getpid()}.writing")  # others may be reading
-        written.write_text(digest)
-        written.replace(remembered)
+        with whole(remembered) as partial:  # others may be reading
+            partial.write_text(digest)
     except OSError:
         pass  # a read-only home costs a second per start, nothing else
     return digest
@@ -162,15 +159,9 @@ def _from_gguf(file: Path) -> Path:
             quantization_config=GgufConfig(dequantize=True),  # else the result cannot be saved
         )  # fmt: skip
         _restore_digit_split(tokenizer, model.config)
-        temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-        try:
-            _quiet(model.save_pretrained, temporary)
-            tokenizer.save_pretrained(temporary)
-            os.chmod(temporary, 0o755)
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        with whole(folder) as partial:
+            _quiet(model.save_pretrained, partial)
+            tokenizer.save_pretrained(partial)
     return folder
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from llmrec import config
 from llmrec.errors import AdapterError
+from llmrec.files import WRITING
 from llmrec.locks import locked
 from llmrec.model import adapter
 
@@ -127,7 +128,7 @@ def rewritten(folder: Path) -> Iterator[Path]:
     try:
         copy = above / folder.name
         if folder.is_dir():
-            shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("*.writing"))
+            shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(f"{WRITING}*"))
         else:
             copy.mkdir()
         yield copy
@@ -219,7 +220,7 @@ def _copy(domain: str, folder: Path) -> Iterator[Path]:
     above = Path(tempfile.mkdtemp(prefix=".new-", dir=kept(domain)))
     try:
         copy = above / "adapter"
-        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("*.writing"))
+        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(f"{WRITING}*"))
         os.chmod(copy, 0o755)
         yield copy
     finally:

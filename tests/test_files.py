@@ -1,0 +1,49 @@
+"""Files and folders that are whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmrec.files import unfinished, whole
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_file_changes_in_one_step(tmp_path: Path, synced: bool) -> None:
+    file = tmp_path / "chart.png"
+    file.write_text("old")
+    with whole(file, synced=synced) as partial:
+        partial.write_text("new")
+        assert file.read_text() == "old"
+        assert partial.parent == tmp_path and partial.suffix == ".png"  # writers go by the ending
+        assert unfinished(partial) and not unfinished(file)
+    assert file.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_after_an_error_nothing_has_changed(tmp_path: Path) -> None:
+    file, folder = tmp_path / "card.json", tmp_path / "merged"
+    file.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole(file) as partial:
+        partial.write_text("ne")
+        1 / 0  # noqa: B018
+    with pytest.raises(ZeroDivisionError), whole(folder) as partial:
+        partial.mkdir()
+        (partial / "weights").write_text("")
+        1 / 0  # noqa: B018
+    assert file.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_folder_appears_whole_and_is_never_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "merged"
+    with whole(folder) as partial:
+        partial.mkdir()
+        (partial / "weights").write_text("1")
+        assert not folder.exists()
+    with pytest.raises(OSError), whole(folder) as partial:
+        partial.mkdir()
+        (partial / "weights").write_text("2")
+    assert (folder / "weights").read_text() == "1"
+    assert [*tmp_path.iterdir()] == [folder]
