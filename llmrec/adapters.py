@@ -102,8 +102,7 @@ def checked(source: str, domain: str | None = None) -> Verdict:
         return inspect(path, domain)
     if os.sep in source or source.endswith(".tar.gz"):
         raise AdapterError(f"{source}: no such folder or archive")
-    name, _, version = source.partition("@")
-    return inspect(store.folder_of(name, version) if version else config.adapter_folder(name), domain or name)
+    return inspect(config.adapter_folder(source), domain or config.domain_of(source))
 
 
 def inspect(folder: Path, domain: str | None = None) -> Verdict:
@@ -220,8 +219,7 @@ def compare(results: Sequence[Path], candidate: str, current: str) -> Evidence:
 
 def export(source: str, out: Path) -> Path:
     """Writes a domain's served adapter, or domain@version, as a hub-style folder or .tar.gz.  Returns: `out`."""
-    domain, _, version = source.partition("@")
-    folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
+    folder = config.adapter_folder(source)
     adapter.check(folder)
     if problems := [*verify.files(folder), *verify.content(folder)]:
         raise AdapterError(f"{folder}: {'; '.join(problems)}")
@@ -266,25 +264,23 @@ def load(source: str, url: str) -> str:
 
     The server reads the kept version, whose files never change, not the folder that is exchanged by `promote`.
     """
-    domain, _, version = source.partition("@")
-    folder = store.folder_of(domain, version) if version else config.adapter_folder(domain)
+    domain, folder = config.domain_of(source), config.adapter_folder(source)
     _demand(inspect(folder, domain), folder)
     with _asked(url) as server:
         _check_served(server, config.load_recipe(domain))  # before anything is kept
         with store.lock(domain):
             digest = store.keep(domain, folder)
-        name = f"{domain}-{digest}"
+        name = adapter.served_name(domain, digest)
         server.load(name, store.kept(domain) / digest)
     return name
 
 
 def unload(source: str, url: str) -> str:
     """A running vLLM server forgets an adapter.  Returns: the name it had.  Raises: AdapterError."""
-    domain, _, version = source.partition("@")
-    digest = store.folder_of(domain, version).name if version else store.served(domain)
+    digest = read_card(config.adapter_folder(source)).get("weights")
     if digest is None:
-        raise AdapterError(f"{domain} has no adapter; name a version, as {domain}@3f2a: `llmrec adapters list`")
-    name = f"{domain}-{digest}"
+        raise AdapterError(f"{source} has no adapter; name a version, as {source}@3f2a: `llmrec adapters list`")
+    name = adapter.served_name(source, str(digest))
     with _asked(url) as server:
         server.unload(name)
     return name

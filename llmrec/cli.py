@@ -695,7 +695,8 @@ def prompts_rollback(
 @app.command()
 def serve(
     domains: Annotated[
-        list[str], typer.Argument(help="Domains to serve, then settings.", metavar="DOMAIN... KEY=VALUE...")
+        list[str],
+        typer.Argument(help="Domains, or versions as domain@digest, then settings.", metavar="DOMAIN... KEY=VALUE..."),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; set VLLM_API_KEY before opening it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,

@@ -626,6 +626,11 @@ def checked_name(name: str, what: str = "name") -> str:
     return name
 
 
+def prompt_file(task: str) -> Path:
+    """Where the wordings of a task lie today."""
+    return project() / "prompts" / f"{task}.yaml"
+
+
 def adapter_folder(name: str) -> Path:
     """Folder of a domain's recipe and adapter, or of the version in `domain@version`; it exists.
 
@@ -648,6 +653,11 @@ def adapter_folder(name: str) -> Path:
         known = [p.parent.name for p in (project() / "adapters").glob("*/recipe.yaml")]
         raise RecipeError(f"no domain '{name}' in {project() / 'adapters'}{did_you_mean(name, known)}")
     return folder
+
+
+def domain_of(name: str) -> str:
+    """The domain in the name of a domain or of one of its versions, `domain@version`."""
+    return name.partition("@")[0]
 
 
 def adapter_name(folder: Path) -> str:
@@ -677,9 +687,11 @@ def load_recipe(domain: str, overrides: tuple[str, ...] = ()) -> Recipe:
         if (Path(domain) / "recipe.yaml").is_file():
             return load_section(Recipe, Path(domain) / "recipe.yaml", overrides)
         raise RecipeError(f"{domain}: no recipe there; name a folder in adapters/, or the path of a recipe's file")
+    if "@" in domain:
+        raise RecipeError(f"{domain}: recipes are of domains; name the version with --adapter {domain}")
     path = adapter_folder(domain) / "recipe.yaml"
     recipe = load_section(Recipe, path, overrides)
-    if recipe.domain != domain.partition("@")[0]:
+    if recipe.domain != domain:
         raise RecipeError(
             f"{path}: says domain: {recipe.domain}, so it would change what belongs to that one; write domain: {domain}"
         )

@@ -29,10 +29,9 @@ from llmrec.baselines.popular import Popular
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed
-from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.split import Query, histories, queries
+from llmrec.data.split import Query, histories, of_users, queries
 from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
 from llmrec.metrics import ranking
 from llmrec.metrics.report import chart, main_cutoff, markdown
@@ -296,15 +295,6 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
     return folder
 
 
-def sampled(asked: Sequence[Query], users: int, seed: int) -> list[Query]:
-    """The queries of `users` random users, in their order; 0 keeps all."""
-    everyone = list(dict.fromkeys(query.user_id for query in asked))
-    if not users or users >= len(everyone):
-        return list(asked)
-    kept = {*sample.sampled(everyone, users, seed)}
-    return [query for query in asked if query.user_id in kept]
-
-
 def versions() -> dict[str, str]:
     """What the numbers were computed with; what is not installed is left out."""
     found = {}
@@ -333,7 +323,7 @@ def _measure(
         queries(dataset, catalog, split, baskets=asked.baskets, max_targets=recipe.split.max_targets)
         for split in (asked.split, "valid")
     )
-    questions = sampled(questions, suite.users, suite.seed)
+    questions = of_users(questions, suite.users, suite.seed)
     if not questions:
         raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
     questions_digest = question_digest(questions, catalog)
@@ -461,7 +451,7 @@ def _settings(name: str, world: World) -> Any:
     prior = world.recipe.prior.model_dump(mode="json")
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
-        today = {} if name in LLM else {TASK: Template.load(config.project() / "prompts" / f"{TASK}.yaml").digest}
+        today = {} if name in LLM else {TASK: Template.today(TASK).digest}
         added = {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher")}
         return {**(added if name in ("prior", "llm+prior") else {}), "prompts": card.get("prompts", today),
                 **world.recipe.model_dump(mode="json", include=ANSWERS)}  # fmt: skip

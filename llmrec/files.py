@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
         synced: the file is on the disk, under its name, when this returns: for what must outlive the machine.
     """
     partial = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    _remove(partial)  # of a process that had this one's number and was killed
     try:
         yield partial
         if synced:
@@ -30,15 +32,28 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
         if synced:
             _sync(path.parent)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def digest(path: Path) -> str:
+    """First 12 hex digits of the SHA-256 of a file."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()[:12]
 
 
 def unfinished(path: Path) -> bool:
     """Whether it is what a process that died has left."""
     return path.name.startswith(WRITING)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -57,9 +57,8 @@ class FollowUp:
 
         Raises: AdapterError where the adapter has not learned the task, or learned it with other categories.
         """
-        prompts = config.project() / "prompts"
         if recommender.adapter is None:
-            return cls.build(recommender, Template.load(prompts / f"{task}.yaml"))
+            return cls.build(recommender, Template.today(task))
         folder = config.adapter_folder(recommender.adapter)
         saved = saved_prompts(folder, recommender.card)
         known = recommender.card.get(task)

@@ -63,7 +63,7 @@ class Opened:
     def wording(self, task: str) -> Template:
         """As the adapter learned it; without one, as `prompts/` has it.  Raises: AdapterError where it did not."""
         if self.folder is None:
-            return Template.load(config.project() / "prompts" / f"{task}.yaml")
+            return Template.today(task)
         if task not in self.saved:
             raise AdapterError(f"{self.folder}: not trained on {task} (only {', '.join(self.saved)})")
         return self.saved[task]

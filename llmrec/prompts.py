@@ -98,7 +98,7 @@ def diff(adapter: str) -> list[Diff]:
     folder = config.adapter_folder(adapter)
     found = []
     for task, old in saved_prompts(folder, read_card(folder)).items():
-        path = config.project() / "prompts" / f"{task}.yaml"
+        path = config.prompt_file(task)
         new = Template.load(path)
         before, after = (source.read_text(encoding="utf-8").splitlines() for source in (old.path, path))
         lines = difflib.unified_diff(before, after, f"{adapter}, as trained", f"prompts/{task}.yaml", lineterm="")
@@ -353,7 +353,7 @@ def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path |
         raise PromptError(f"{folder}: not trained on '{unknown[0]}'{did_you_mean(unknown[0], saved)}")
     done: list[tuple[Path, Path | None]] = []
     for task in tasks or saved:
-        path, old = config.project() / "prompts" / f"{task}.yaml", saved[task].path.read_bytes()
+        path, old = config.prompt_file(task), saved[task].path.read_bytes()
         now = path.read_bytes() if path.is_file() else None
         if now == old:
             continue
@@ -524,7 +524,7 @@ def _two(wordings: Sequence[str]) -> list[str]:
 
 def _edited(file: Path | None, names: Sequence[str], task: str = TASK) -> Template:
     """The file whose wordings are tried; every name that is a number is one of them."""
-    path = file or config.project() / "prompts" / f"{task}.yaml"
+    path = file or config.prompt_file(task)
     edited = Template.load(path, task=task)
     for name in names:
         if name != TRAINED and not (name.isdecimal() and int(name) < len(edited.user)):

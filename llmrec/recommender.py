@@ -20,6 +20,7 @@ from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
+from llmrec.data.split import Query, queries
 from llmrec.engine import Engine, Prompt
 from llmrec.errors import AdapterError
 from llmrec.model import adapter as adapters
@@ -120,6 +121,12 @@ class Recommender:
             file = config.adapter_folder(self.adapter) / adapters.TEACHER
             return Teacher.load(file, self.recipe, self.dataset, self.catalog)
         return Transitions.fit(self.dataset, self.catalog, self.recipe.prior)
+
+    def queries(self, split: str, most: int | None = None) -> list[Query]:
+        """What each user is asked in `split`, at most `most` times, by default the recipe's `split.max_targets`."""
+        settings = self.recipe.split
+        most = settings.max_targets if most is None else most
+        return queries(self.dataset, self.catalog, split, baskets=settings.baskets, max_targets=most)
 
     def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
         """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""

@@ -290,9 +290,8 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
     """Everything that answers depend on, as digests and plain values."""
     from llmrec.model.load import base_model
 
-    today = config.project() / "prompts"
     trained = {task: model.card.get("prompts", {}).get(task) for task in asked.work().wordings}
-    worded = {task: known or Template.load(today / f"{task}.yaml").digest for task, known in trained.items()}
+    worded = {task: known or Template.today(task).digest for task, known in trained.items()}
     return {
         "kind": asked.kind,
         **(_label_from(asked, model) if asked.work().task in OF_REVIEWS else _list_from(asked, model)),

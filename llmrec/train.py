@@ -139,10 +139,9 @@ def validation(validated: Mapping[str, Learner]) -> dict[str, float]:
 
 def wordings(recipe: config.Recipe) -> dict[str, Template]:
     """Today's prompt files that the recipe's tasks read, by name: one after a list reads the list's, too."""
-    folder = config.project() / "prompts"
-    own = {name: Template.load(folder / f"{name}.yaml") for name in recipe.tasks}
+    own = {name: Template.today(name) for name in recipe.tasks}
     before = {template.follows for template in own.values() if template.follows} - {*own}
-    return own | {name: Template.load(folder / f"{name}.yaml") for name in sorted(before)}
+    return own | {name: Template.today(name) for name in sorted(before)}
 
 
 def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype: torch.dtype = torch.float32) -> Path:

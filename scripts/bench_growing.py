@@ -23,7 +23,7 @@ from rich.progress import track
 
 from llmrec import config
 from llmrec.choices.search import listed
-from llmrec.data.split import Query, queries
+from llmrec.data.split import Query
 from llmrec.metrics.ranking import ndcg, ranks
 from llmrec.metrics.significance import Interval, paired
 from llmrec.recommender import Recommender
@@ -32,7 +32,7 @@ from llmrec.recommender import Recommender
 def long_histories(model: Recommender, users: int, choices: int) -> list[Query]:
     """Random test queries whose histories do not fit, also before the last `choices`."""
     recipe = model.recipe
-    asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    asked = model.queries("test", 1)
     lines = model.listing.lines
     longer = [
         query for query in asked

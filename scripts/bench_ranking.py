@@ -21,7 +21,7 @@ import torch
 
 from llmrec import config
 from llmrec.choices.search import listed
-from llmrec.data.split import Query, queries
+from llmrec.data.split import Query
 from llmrec.engine import Prompt
 from llmrec.metrics.ranking import ndcg, ranks
 from llmrec.metrics.significance import paired
@@ -88,7 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     recipe = config.load_recipe(args.domain)
     model = Recommender.load(recipe, None if args.base else args.domain)
-    asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    asked = model.queries("test", 1)
     chosen = np.random.default_rng(0).permutation(len(asked))[: args.users]
     asked = [asked[i] for i in chosen]
     prompts = model.prompts([query.history for query in asked])

@@ -32,7 +32,6 @@ from bench_ranking import gains, quality  # noqa: E402
 from llmrec import config  # noqa: E402
 from llmrec.choices.search import Choices, Ranking, listed, rank  # noqa: E402
 from llmrec.choices.trie import ChoiceTrie  # noqa: E402
-from llmrec.data.split import queries  # noqa: E402
 from llmrec.engine import Node, Prompt  # noqa: E402
 from llmrec.metrics.significance import paired  # noqa: E402
 from llmrec.model import adapter as adapters  # noqa: E402
@@ -313,7 +312,7 @@ def main() -> None:
         extra += [f"serve.{key}={args.adapters + 1}" for key in ("max_loras", "max_cpu_loras")]
         recipe = config.load_recipe(args.domain, (*args.overrides, *extra))
         model = Recommender.load(recipe, args.domain, engine=kind)
-        asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+        asked = model.queries("test", 1)
         asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
         histories = [query.history for query in asked]
         rows += measure(name, model, histories, asked, args.batches)

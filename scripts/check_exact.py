@@ -33,7 +33,6 @@ import llmrec
 from llmrec import config
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import Ranking, rank
-from llmrec.data.split import queries
 from llmrec.model.load import base_model
 from llmrec.recommender import Recommender
 
@@ -170,7 +169,7 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = {one["user"]: one for one in map(json.loads, kept.read_text().splitlines())} if kept.is_file() else {}
     plain = Plain(base.folder, folder, [line.tolist() for line in model.listing.lines])
-    asked = queries(model.dataset, model.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    asked = model.queries("test", 1)
     chosen = np.random.default_rng(0).permutation(len(asked))[: args.users]
     users = [Asked(asked[i].user_id, asked[i].history) for i in chosen]
     users = [*special(model, users), *users]

@@ -24,7 +24,6 @@ import torch
 
 from llmrec import config
 from llmrec.choices.search import Ranking, listed
-from llmrec.data.split import queries
 from llmrec.metrics.ranking import ndcg, ranks
 from llmrec.metrics.significance import paired
 from llmrec.recommender import Recommender
@@ -63,9 +62,9 @@ def main() -> None:
         )
         for name, precision in precisions.items()
     }  # fmt: skip
-    mine, recipe = models["vllm"], models["hf"].recipe
+    mine = models["vllm"]
     assert mine.engine.exact != args.bf16 and models["hf"].engine.exact
-    asked = queries(mine.dataset, mine.catalog, "test", baskets=recipe.split.baskets, max_targets=1)
+    asked = mine.queries("test", 1)
     asked = [asked[i] for i in np.random.default_rng(0).permutation(len(asked))[: args.users]]
     of = {"weights": mine.card.get("weights"), "tokens": args.tokens, "vllm": precisions["vllm"]}
     done: list[dict[str, Any]] = []

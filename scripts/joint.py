@@ -40,15 +40,15 @@ import torch
 from llmrec import config, prepare
 from llmrec.choices.search import listed
 from llmrec.choices.search import score as log_p_of
-from llmrec.data.split import Person, Query, people, queries
+from llmrec.data.sample import at_most
+from llmrec.data.split import Person, Query, of_users, people
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import sampled as sampled_users
 from llmrec.follow_up import FollowUp
 from llmrec.judge import SENTIMENT, ReviewTask, source
 from llmrec.learning import reviews
 from llmrec.learning.next_item import recommender
-from llmrec.measuring.after_list import World, in_blocks, sampled
+from llmrec.measuring.after_list import World, in_blocks
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -85,7 +85,7 @@ class Asked:
     seed: int
 
     def sample(self, some: Sequence[Any]) -> list[Any]:
-        return sampled(some, self.users, self.seed)
+        return at_most(some, self.users, self.seed)
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,11 @@ class Loaded:
         return cls(recipe, encoder, HFEngine(adapters.load(model, {"default": folder}), encoder.tokenizer))
 
     def follow_up(self, task: str) -> FollowUp:
-        return FollowUp.build(recommender(self.recipe, self.encoder, self.engine), _template(task))
+        return FollowUp.build(recommender(self.recipe, self.encoder, self.engine), Template.today(task))
 
 
 def _queries(ranker: Recommender, asked: Asked) -> list[Query]:
-    split = ranker.recipe.split
-    found = queries(ranker.dataset, ranker.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
-    return sampled_users(found, asked.users, asked.seed)
+    return of_users(ranker.queries(asked.split), asked.users, asked.seed)
 
 
 def next_item(model: Loaded, asked: Asked) -> pd.DataFrame:
@@ -178,10 +176,10 @@ def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
 
 
 def review_sentiment(model: Loaded, asked: Asked) -> pd.DataFrame:
-    task = ReviewTask.build(model.recipe, _template(SENTIMENT), model.encoder)
+    task = ReviewTask.build(model.recipe, Template.today(SENTIMENT), model.encoder)
     read = source(model.recipe, SENTIMENT)
     train, part = (reviews.labelled(read.part(split), task.template, task.labels) for split in ("train", asked.split))
-    part = reviews.sampled(part, asked.users, asked.seed)
+    part = reviews.sampled_rows(part, asked.users, asked.seed)
     shift = reviews.shift(train["label"].to_numpy(), len(task.labels), model.recipe.tasks[SENTIMENT].balance)
     found = in_blocks(lambda some: list(task.log_p(model.engine, some, "default")), reviews.pairs(part), SENTIMENT)
     log_p = np.stack(found) + shift
@@ -259,7 +257,7 @@ def joint(
                 continue
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,
-                "users": asked.users, "seed": asked.seed, "wording": _template(task).digest,
+                "users": asked.users, "seed": asked.seed, "wording": Template.today(task).digest,
                 "data": _digest(recipe, task), "recipe": recipe.split.model_dump(mode="json"),
             }  # fmt: skip
             records[name, measure], _ = Parts(out).get(
@@ -353,15 +351,8 @@ def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
 
 
-def _template(task: str) -> Template:
-    return Template.load(config.project() / "prompts" / f"{task}.yaml")
-
-
 def _people(task: FollowUp, asked: Asked) -> list[Person]:
-    model, split = task.recommender, asked.recipe.split
-    return people(
-        queries(model.dataset, model.catalog, asked.split, baskets=split.baskets, max_targets=split.max_targets)
-    )
+    return people(task.recommender.queries(asked.split))
 
 
 def _digest(recipe: config.Recipe, task: str) -> Any:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from test_train import here, trained, world  # noqa: F401
 from typer.testing import CliRunner
 
-from llmrec import adapters, cli, config, prepare
+from llmrec import adapters, cli, config, prepare, serve
 from llmrec.engine.serving import base_name
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.evaluate import evaluate
@@ -212,6 +212,26 @@ def test_a_version_is_ranked_by_its_name(project: Path) -> None:
     (store.kept("films") / f"{digest[:4]}00").mkdir()
     with pytest.raises(RecipeError, match="films: 2 versions begin with"):
         config.adapter_folder(f"films@{digest[:4]}")
+
+
+def test_a_recipe_is_not_asked_for_by_version(project: Path) -> None:
+    with pytest.raises(RecipeError, match=r"films@0000: recipes are of domains; .*--adapter films@0000"):
+        config.load_recipe("films@0000")
+
+
+def test_a_version_is_served_as_itself(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "build", lambda: ("vllm", "0"))
+    digest, now = adapters.add("films", other(project, 0.5)), str(store.served("films"))
+
+    def lora_modules(*asked: str) -> list[str]:
+        words, _ = serve.command(asked, ("fit.precision=bf16",))
+        return [word.partition("=")[0] for word in words[words.index("--lora-modules") + 1 :]]
+
+    assert lora_modules("films") == [f"films-{now}"]
+    assert lora_modules(f"films@{digest[:4]}") == [f"films-{digest}"]
+    assert lora_modules("films", f"films@{digest}") == [f"films-{now}", f"films-{digest}"]
+    store.serve("films", digest)
+    assert lora_modules("films", f"films@{digest}") == [f"films-{digest}"]  # one adapter, once
 
 
 def test_readers_see_whole_folders(tmp_path: Path) -> None:
@@ -423,6 +443,7 @@ def test_a_running_server_is_told(project: Path, server: tuple[str, list[tuple[s
     path = str((store.kept("films") / digest).resolve())
     assert asked[0] == ("/v1/load_lora_adapter", {"lora_name": f"films-{digest}", "lora_path": path})
     assert asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": f"films-{digest}"})
+    assert adapters.load(f"films@{digest[:4]}", url) == adapters.unload(f"films@{digest[:4]}", url) == f"films-{digest}"
     with pytest.raises(AdapterError, match=f"404: The lora adapter 'films-{digest}' cannot be found.$"):
         adapters.unload("films", url)
     with pytest.raises(AdapterError, match="404: .*Not Found.*VLLM_ALLOW_RUNTIME_LORA_UPDATING"):

@@ -15,7 +15,7 @@ import pytest
 from llmrec import config
 from llmrec.baselines import ScoreRanker
 from llmrec.baselines.popular import Popular
-from llmrec.data.split import Query
+from llmrec.data.split import Query, of_users
 from llmrec.errors import AdapterError, DataError, RecipeError
 from llmrec.evaluate import (
     RANKERS,
@@ -26,7 +26,6 @@ from llmrec.evaluate import (
     load_suite,
     load_suite_as,
     results_folder,
-    sampled,
     under,
 )
 from llmrec.measuring import MEASURES, RANKING, task_of
@@ -229,14 +228,14 @@ def test_protocols_stand_side_by_side(project, rankers, tmp_path):
     assert "ndcg@3" in (folder / "table.md").read_text()
 
 
-def test_sampled_users_keep_all_their_queries():
+def test_users_drawn_keep_all_their_queries():
     questions = [Query(user, (), i) for i, user in enumerate("aabcccd")]
-    assert sampled(questions, 0, 0) == sampled(questions, 4, 0) == questions
-    few = sampled(questions, 2, 0)
+    assert of_users(questions, 0, 0) == of_users(questions, 4, 0) == questions
+    few = of_users(questions, 2, 0)
     users = {query.user_id for query in few}
     assert len(users) == 2 and few == [query for query in questions if query.user_id in users]
-    assert few == sampled(questions, 2, 0)
-    assert {query.user_id for seed in range(30) for query in sampled(questions, 1, seed)} == set("abcd")
+    assert few == of_users(questions, 2, 0)
+    assert {query.user_id for seed in range(30) for query in of_users(questions, 1, seed)} == set("abcd")
 
 
 def test_an_adapter_is_measured_only_under_its_own_cut(project):

@@ -36,6 +36,18 @@ def test_after_an_error_nothing_has_changed(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.parametrize("name", ["merged", "card.json"])
+def test_what_a_killed_process_left_is_not_gone_on_with(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / name) as left:
+        1 / 0  # noqa: B018
+    left.mkdir()  # process numbers come back, in a container soon
+    (left / "stale").write_text("")
+    with whole(tmp_path / name) as partial:
+        assert partial == left and not left.exists()
+        partial.write_text("{}")
+    assert [*tmp_path.iterdir()] == [tmp_path / name]
+
+
 def test_a_folder_appears_whole_and_is_never_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "merged"
     with whole(folder) as partial:

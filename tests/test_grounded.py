@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from llmrec import cli, config, prompts
 from llmrec.baselines.sentences import nearest
-from llmrec.data.pairs import Example, Item, sampled
+from llmrec.data.pairs import Example, Item, of_split
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.grounded import Asking, Writer, examples, facts, most_alike, source
@@ -158,7 +158,7 @@ def test_it_writes_like_the_texts_and_unlike_its_base(here: Path, task: str, tmp
 
 def test_a_reply_does_not_depend_on_what_is_asked_together(here: Path) -> None:
     recipe = config.load_recipe("shop")
-    some = sampled(examples(source(recipe, EXPLANATION), EXPLANATION), "test", 4, seed=0)
+    some = of_split(examples(source(recipe, EXPLANATION), EXPLANATION), "test", 4, seed=0)
     writer = Writer.load(recipe, EXPLANATION, "shop")
     together = writer.write(some)
     assert together == [writer.write([one])[0] for one in some]
@@ -169,7 +169,7 @@ def test_a_reply_does_not_depend_on_what_is_asked_together(here: Path) -> None:
 def test_no_reply_names_what_it_was_not_told(here: Path) -> None:
     recipe = config.load_recipe("shop")
     pairs = source(recipe, EXPLANATION)
-    some = sampled(examples(pairs, EXPLANATION), "test", 3, seed=0)
+    some = of_split(examples(pairs, EXPLANATION), "test", 3, seed=0)
     mine = some[0].item.title
     other = next(one.title for one in pairs.items.values() if one.title not in facts(pairs).facts(some[0].told))
     rounds = [[f"Fine. {other} is next.", f"It is {other}.", "It is for you."], ["All 77 like it."], ["Others do."]]

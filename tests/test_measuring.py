@@ -20,7 +20,7 @@ from llmrec.errors import AdapterError, LlmrecError, RecipeError
 from llmrec.evaluate import load_suite_as, results_folder
 from llmrec.follow_up import FollowUp
 from llmrec.measuring import measure, task_of
-from llmrec.measuring.after_list import Person, World, people, sampled
+from llmrec.measuring.after_list import Person, World, people
 from llmrec.measuring.texts import Explanations, Summaries
 from llmrec.metrics.llm_judge import Judge
 from llmrec.tasks.template import Name
@@ -47,8 +47,6 @@ def results(folder: Path) -> dict[str, Any]:
 def test_one_person_a_user_with_what_was_known_first() -> None:
     asked = [Query("u", (), 1), Query("u", (1,), 2), Query("v", (3,), 4), Query("v", (3, 4), 5)]
     assert people(asked) == [Person("v", (3,), (4, 5))]
-    assert sampled("abcdef", 0, 0) == [*"abcdef"] and sampled("abcdef", 2, 0) == sampled("abcdef", 2, 0)
-    assert len(sampled("abcdef", 2, 0)) == 2
 
 
 def test_interest_beside_its_baselines(tmp_path: Path) -> None:

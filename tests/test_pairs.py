@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmrec import config
-from llmrec.data.pairs import EARLIER, Pairs, sampled
+from llmrec.data.pairs import EARLIER, Pairs, of_split
 from llmrec.errors import DataError
 
 COLUMNS = {"user_id": "who", "item_id": "what", "review": "text", "title": "name"}
@@ -116,9 +116,11 @@ def test_titles_from_a_file_of_items(tmp_path: Path) -> None:
 
 def test_samples_are_fixed(tmp_path: Path) -> None:
     examples = Pairs.read(undated(tmp_path), Path).of_items()
-    some = sampled(examples, "train", 10, seed=3)
-    assert len(some) == 10 and some == sampled(examples, "train", 10, seed=3) != sampled(examples, "train", 10, seed=4)
-    assert sampled(examples, "train", 0, seed=3) == [one for one in examples if one.split == "train"]
+    some = of_split(examples, "train", 10, seed=3)
+    assert len(some) == 10 and some == of_split(examples, "train", 10, seed=3) != of_split(
+        examples, "train", 10, seed=4
+    )
+    assert of_split(examples, "train", 0, seed=3) == [one for one in examples if one.split == "train"]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

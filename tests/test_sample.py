@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.data.sample import sampled
+from llmrec.data.sample import at_most, sampled
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 26, 100])
@@ -14,6 +14,7 @@ def test_a_sample_is_fixed_in_order_and_without_repeats(count: int) -> None:
     found = sampled(letters, count, 7)
     assert found == sampled(letters, count, 7) == sorted({*found}) and len(found) == min(count, 26)
     assert sampled([], count, 7) == []
+    assert at_most(letters, count, 7) == (found or [*letters])
 
 
 def test_seeds_differ_and_a_generator_goes_on() -> None:

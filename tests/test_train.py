@@ -27,6 +27,7 @@ from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError
 from llmrec.evaluate import evaluate
+from llmrec.files import digest
 from llmrec.learning import Learner, learners
 from llmrec.learning.next_item import NextItem, fit_prior_weight, training_rows
 from llmrec.model import adapter, verify
@@ -131,7 +132,7 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
     recipe = config.load_recipe("films", settings)
     folder = train(recipe, out=world / "adapters" / "walks")
     card = json.loads((folder / "card.json").read_text())
-    assert card["teacher"] == adapter.digest(folder / adapter.TEACHER)
+    assert card["teacher"] == digest(folder / adapter.TEACHER)
     assert min(card["prior_weights_tried"], key=lambda tried: tried["nats"])["weight"] == card["prior_weight"]
     assert verify.files(folder) + verify.content(folder) == []
 

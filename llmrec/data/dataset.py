@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from llmrec.data.records import MAX_INTERACTIONS, MAX_ITEMS
 from llmrec.errors import DataError
-from llmrec.files import whole
+from llmrec.files import digest, whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -147,15 +146,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
-
-
-def digest(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256."""
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()[:12]
 
 
 def _with_all(rows: pd.DataFrame | None, key: str, events: pd.DataFrame) -> pd.DataFrame:

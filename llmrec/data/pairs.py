@@ -18,6 +18,7 @@ import pandas as pd
 
 from llmrec import config
 from llmrec.data import sources
+from llmrec.data.sample import at_most
 from llmrec.data.sentences import Features, reason
 from llmrec.data.split import SPLITS
 from llmrec.errors import DataError, did_you_mean
@@ -255,8 +256,6 @@ def _str(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def sampled(examples: Sequence[Example], split: str, size: int, seed: int) -> list[Example]:
+def of_split(examples: Sequence[Example], split: str, most: int, seed: int) -> list[Example]:
     """A fixed random sample of a split, in order; 0 keeps all."""
-    mine = [example for example in examples if example.split == split]
-    chosen = np.random.default_rng(seed).permutation(len(mine))[: size or len(mine)]
-    return [mine[i] for i in np.sort(chosen)]
+    return at_most([example for example in examples if example.split == split], most, seed)

@@ -14,3 +14,8 @@ def sampled(some: Sequence[T], count: int, seed: int | Sequence[int] | np.random
     """`count` of `some`, in their order; all where there are no more.  A generator is drawn from once."""
     chosen = np.random.default_rng(seed).permutation(len(some))[:count]
     return [some[i] for i in np.sort(chosen)]
+
+
+def at_most(some: Sequence[T], most: int, seed: int | Sequence[int]) -> list[T]:
+    """As `sampled`, where 0 keeps all."""
+    return sampled(some, most or len(some), seed)

@@ -11,6 +11,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, new_basket
+from llmrec.data.sample import at_most
 from llmrec.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -132,6 +133,12 @@ def queries(dataset: Dataset, catalog: Catalog, name: str, *, baskets: bool, max
         Query(user_id, tuple(items[a:b]), items[i])
         for user_id, a, b, i in zip(users, begin.tolist(), end.tolist(), asked.tolist(), strict=True)
     ]
+
+
+def of_users(asked: Sequence[Query], most: int, seed: int) -> list[Query]:
+    """The queries of a fixed random sample of users, in their order; 0 keeps all."""
+    kept = {*at_most(list(dict.fromkeys(query.user_id for query in asked)), most, seed)}
+    return [query for query in asked if query.user_id in kept]
 
 
 def _by_time(dataset: Dataset, settings: config.Split) -> np.ndarray:

@@ -65,18 +65,20 @@ class RemoteEngine(Asking):
         Raises: AdapterError where it is refused; EngineError where the server does not answer.
         """
         adapter.check(folder)
-        served = f"{name}-{adapter.weights_digest(folder)}"
+        served = adapter.served_name(name, adapter.weights_digest(folder))
         if served not in self._server.models():
             self._server.load(served, store.lasting(folder))
         self._loaded[name] = served
         return served
 
     def unload(self, name: str) -> None:
-        """Remove an adapter from the server, for everybody.
+        """Remove an adapter from the server, for everybody, unless another name here stands for the same weights.
 
         Raises: AdapterError where the server does not have it; EngineError where it does not answer.
         """
-        self._server.unload(self._name(name))
+        served = self._name(name)
+        if [*self._loaded.values()].count(served) == 1:
+            self._server.unload(served)
         del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:

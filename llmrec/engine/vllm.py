@@ -112,7 +112,7 @@ class VLLMEngine(Asking):
             raise AdapterError(
                 f"{folder}: rank {rank}, and vLLM was started for {self._max_rank}: serve.max_rank={rank}"
             )
-        served = f"{name}-{adapter.weights_digest(folder)}"
+        served = adapter.served_name(name, adapter.weights_digest(folder))
         old = self._loaded.get(name)
         if old is not None and old.lora_name == served:
             return served

@@ -11,7 +11,6 @@ vouches for is removed when the job goes on.  Names that begin with `_` are skip
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from llmrec.errors import JobError
-from llmrec.files import unfinished, whole
+from llmrec.files import digest, unfinished, whole
 
 FORMAT = 1
 MANIFEST, SHARDS, REJECTS, LOCK = "_manifest.json", "_shards.jsonl", "_rejects.jsonl", ".lock"
@@ -147,7 +146,7 @@ class Output:
         lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects).encode()
         _append(self.folder / REJECTS, lines)
         shard = Shard(
-            self.manifest["job"], number, rows, len(answers), len(rejects), unchanged, _digest(path),
+            self.manifest["job"], number, rows, len(answers), len(rejects), unchanged, digest(path),
             path.stat().st_size, before + len(lines),
         )  # fmt: skip
         _append(self.folder / SHARDS, json.dumps(asdict(shard)).encode() + b"\n")
@@ -182,7 +181,7 @@ class Output:
             if shard is None or shard.job != self.manifest["job"] or shard.number != number:
                 return
             path = self.folder / self.shard_name(number)
-            if not path.is_file() or path.stat().st_size != shard.size or _digest(path) != shard.digest:
+            if not path.is_file() or path.stat().st_size != shard.size or digest(path) != shard.digest:
                 raise JobError(f"{path}: missing, or not what was written; put it back, or give --restart")
             yield shard
 
@@ -256,10 +255,6 @@ def _append(path: Path, content: bytes) -> None:
 
 def _ours(path: Path) -> bool:
     return path.name in (MANIFEST, SHARDS, REJECTS, LOCK) or unfinished(path)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.sample import sampled
-from llmrec.data.split import histories, people, queries
+from llmrec.data.split import histories, people
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
@@ -43,13 +43,10 @@ class Moments:
         self.recipe = recipe
         self.settings = recipe.tasks[task]
         model = recommender(recipe, encoder, engine)
-        self.follow_up = FollowUp.build(model, Template.load(config.project() / "prompts" / f"{task}.yaml"))
+        self.follow_up = FollowUp.build(model, Template.today(task))
         self.seed = [recipe.fit.seed, *task.encode()]
         self._histories = [found.items.tolist() for found in histories(model.dataset, model.catalog, "train")]
-        asked = queries(
-            model.dataset, model.catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets
-        )
-        chosen = sampled(people(asked), recipe.fit.valid_users, self.seed)
+        chosen = sampled(people(model.queries("valid")), recipe.fit.valid_users, self.seed)
         self.valid = [Moment([*person.history], [*person.after], False) for person in chosen]
 
     def train(self, variant: int) -> Iterator[tuple[Moment, np.random.Generator]]:

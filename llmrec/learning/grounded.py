@@ -11,7 +11,8 @@ from torch import Tensor
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.pairs import sampled
+from llmrec.data.pairs import of_split
+from llmrec.data.sample import sampled
 from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.grounded import Asking, examples, source
@@ -29,15 +30,16 @@ class Grounded:
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.engine = engine
-        self.asking = Asking(recipe, Template.load(config.project() / "prompts" / f"{self.task}.yaml"), encoder)
+        self.asking = Asking(recipe, Template.today(self.task), encoder)
         self.vocabulary = len(encoder.tokenizer)
         self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
         self.metric = f"{self.task}_p"
         pairs = source(recipe, self.task)
         self.digest = pairs.digest
         found = examples(pairs, self.task)
-        self.train = sampled(found, "train", recipe.tasks[self.task].examples, recipe.fit.seed)
-        self._asked = sampled(found, "valid", recipe.fit.valid_users, recipe.fit.seed)
+        self.train = of_split(found, "train", recipe.tasks[self.task].examples, recipe.fit.seed)
+        valid = of_split(found, "valid", 0, recipe.fit.seed)
+        self._asked = sampled(valid, recipe.fit.valid_users, recipe.fit.seed)
         self.validates = bool(self._asked)
 
     def rows(self, variant: int) -> list[Row]:

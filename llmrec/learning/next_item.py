@@ -18,12 +18,13 @@ from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all, rank
 from llmrec.choices.search import score as log_p_of
-from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
-from llmrec.data.split import Query, histories, queries
+from llmrec.data.sample import sampled
+from llmrec.data.split import Query, histories
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
+from llmrec.files import digest
 from llmrec.metrics.ranking import hr, ndcg, ranks
 from llmrec.model import adapter as adapters
 from llmrec.model import rows
@@ -55,10 +56,7 @@ class NextItem:
                 f"{adapters.MAX_KNOWN_ITEMS:,}; leave out the rare ones with data.k_core"
             )
         self.digest = learned_from(recipe)
-        asked = queries(
-            self.recommender.dataset, self.recommender.catalog, "valid", baskets=recipe.split.baskets, max_targets=1
-        )
-        self.asked = sampled(asked, recipe)
+        self.asked = sampled(self.recommender.queries("valid", 1), recipe.fit.valid_users, recipe.fit.seed)
         self.fitted: Teacher | None = None
         self.validates = bool(self.asked)
 
@@ -82,7 +80,7 @@ class NextItem:
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
             self.fitted.save(out / adapters.TEACHER)
-            card["teacher"] = adapters.digest(out / adapters.TEACHER)
+            card["teacher"] = digest(out / adapters.TEACHER)
         return card
 
 
@@ -100,7 +98,7 @@ def known_items(recommender: Recommender) -> dict[str, Any]:
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
     """The recipe's domain with today's wording, around the model in training.  Raises: DataError, PromptError."""
     folder = prepare.prepare(recipe)
-    template = Template.load(config.project() / "prompts" / "next_item.yaml")
+    template = Template.today("next_item")
     manifest = json.dumps(read_manifest(folder))
     dataset, catalog, listing = _lists(
         folder, manifest, template.path, template.digest, recipe.identifier.max_tokens, encoder
@@ -130,7 +128,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     made: list[rows.Row] = []
     found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
     most = recipe.tasks["next_item"].examples or len(found)
-    for history in sample.sampled(found, most, settings.seed):
+    for history in sampled(found, most, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(next_item.messages(recommender.template, recipe, wording))
         items = rows.shuffled_ties(history.items, history.timestamps, rng)
@@ -147,9 +145,8 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
 
 def teacher(recommender: Recommender, run: Path) -> Teacher:
     """The recipe's teacher, fitted on the training events; what is fitted already lies in `run`."""
-    recipe, dataset, catalog = recommender.recipe, recommender.dataset, recommender.catalog
-    valid = queries(dataset, catalog, "valid", baskets=recipe.split.baskets, max_targets=recipe.split.max_targets)
-    return Teacher.fit(recipe, dataset, catalog, valid, run)
+    asked = recommender.queries("valid")
+    return Teacher.fit(recommender.recipe, recommender.dataset, recommender.catalog, asked, run)
 
 
 def expectations(fitted: Teacher) -> Callable[[Sequence[rows.Row]], Tensor]:
@@ -162,11 +159,6 @@ def expectations(fitted: Teacher) -> Callable[[Sequence[rows.Row]], Tensor]:
         ])  # fmt: skip
 
     return expects
-
-
-def sampled(asked: Sequence[Query], recipe: config.Recipe) -> list[Query]:
-    """A fixed random sample of `fit.valid_users` queries."""
-    return sample.sampled(asked, recipe.fit.valid_users, recipe.fit.seed)
 
 
 def validation(recommender: Recommender, asked: Sequence[Query]) -> dict[str, float]:

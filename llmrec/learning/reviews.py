@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
+from llmrec.data.sample import at_most
 from llmrec.engine.hf import HFEngine
 from llmrec.judge import ReviewTask, Said, source
 from llmrec.metrics.classification import accuracy, ece, fit_temperature, macro_f1, tempered
@@ -35,7 +36,7 @@ class ReviewLearner:
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recipe, self.encoder, self.engine = recipe, encoder, engine
         reviews = source(recipe, self.name)
-        template = Template.load(config.project() / "prompts" / f"{self.name}.yaml")
+        template = Template.today(self.name)
         self.asking = ReviewTask.build(recipe, template, encoder, reviews.categories)
         self.trie: ChoiceTrie = self.asking.choices.trie
         self.digest = reviews.digest
@@ -45,7 +46,7 @@ class ReviewLearner:
         self.validates = len(self.valid) > 0
         self.shift = shift(self.train["label"].to_numpy(), len(self.asking.labels), recipe.tasks[self.name].balance)
         asked = recipe.fit.valid_users
-        self.asked = sampled(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
+        self.asked = sampled_rows(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
 
     def rows(self, variant: int) -> list[Row]:
         settings = self.recipe.tasks[self.name]
@@ -170,11 +171,9 @@ def share_put_back(
     return max(PUT_BACK, key=lambda share: measured(log_p + share * shift, true))
 
 
-def sampled(reviews: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
-    """A fixed random sample of `size` reviews, in order; 0 keeps all."""
-    if not size or size >= len(reviews):
-        return reviews
-    return reviews.iloc[np.sort(np.random.default_rng(seed).permutation(len(reviews))[:size])].reset_index(drop=True)
+def sampled_rows(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """A fixed random sample, in order; 0 keeps all."""
+    return table.iloc[at_most(range(len(table)), most, seed)].reset_index(drop=True)
 
 
 def pairs(reviews: pd.DataFrame) -> list[Said]:

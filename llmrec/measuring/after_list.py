@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import track
 
 from llmrec import config, prepare
-from llmrec.data import sample
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
@@ -29,11 +28,6 @@ FORMAT = 1  # of the parts; goes up where the same settings give other answers
 BLOCK = 16  # people asked between two looks at the clock
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def sampled(some: Sequence[T], count: int, seed: int) -> list[T]:
-    """A fixed random sample, in order; 0 keeps all."""
-    return sample.sampled(some, count or len(some), seed)
 
 
 def in_blocks(ask: Callable[[Sequence[T]], Sequence[R]], asked: Sequence[T], what: str) -> list[R]:
@@ -104,8 +98,7 @@ class World:
         }  # fmt: skip
         if name in ("llm", "base"):
             card = read_card(self.adapter) if name == "llm" else {}
-            folder = config.project() / "prompts"
-            today = {each: Template.load(folder / f"{each}.yaml").digest for each in ("next_item", task)}
+            today = {each: Template.today(each).digest for each in ("next_item", task)}
             found |= {"engine": settings.engine, "weights": card.get("weights"), "prompts": card.get("prompts", today)}
         return found
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
-from llmrec.data.pairs import Example, Pairs, sampled
+from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.errors import AdapterError
 from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
@@ -49,8 +49,8 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
     found = examples(pairs, settings.task)
-    train = sampled(found, "train", 0, settings.seed)
-    asked = sampled(found, settings.split, settings.examples, settings.seed)
+    train = of_split(found, "train", 0, settings.seed)
+    asked = of_split(found, settings.split, settings.examples, settings.seed)
     adapter = settings.adapter or recipe.domain
     card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
 
@@ -76,7 +76,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     }
     replies: dict[str, list[str]] = {}
     seconds: dict[str, Seconds] = {}
-    wording = Template.load(config.project() / "prompts" / f"{settings.task}.yaml").digest
+    wording = Template.today(settings.task).digest
     for name in settings.writers:
 
         def make(name: str = name) -> tuple[pa.Table, Seconds]:

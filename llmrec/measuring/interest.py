@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from llmrec import config
+from llmrec.data.sample import at_most
 from llmrec.errors import DataError
-from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.metrics.interest import METRICS, cross_entropy
 from llmrec.metrics.significance import compared
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
@@ -36,7 +37,7 @@ def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], p
         raise DataError(f"{world.recipe.domain}: its items have no categories; name their column in the recipe's data")
     asked, true = asked_of(world, names, settings.split)
     if len(asked) > settings.users > 0:
-        kept = sampled(range(len(asked)), settings.users, settings.seed)
+        kept = at_most(range(len(asked)), settings.users, settings.seed)
         asked, true = [asked[i] for i in kept], true[kept]
 
     found: dict[str, np.ndarray] = {}

@@ -36,7 +36,7 @@ Judging = Callable[[pd.DataFrame], np.ndarray]
 def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
     """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.judge import source, told_apart
-    from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled
+    from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled_rows
 
     recipe = config.load_recipe(settings.domain)
     reviews = source(recipe, settings.task)
@@ -49,12 +49,12 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     if settings.adapter and card:  # the sample that it has seen, not the one that the domain's recipe draws
         learned = card["recipe"]["tasks"][settings.task]
         task = task.model_copy(update={key: learned[key] for key in ("examples", "balance") if key in learned})
-    template = Template.load(config.project() / "prompts" / f"{settings.task}.yaml")
+    template = Template.today(settings.task)
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
     train, valid, asked = (
         labelled(reviews.part(part), template, labels) for part in ("train", "valid", settings.split)
     )
-    asked = sampled(asked, settings.reviews, settings.seed)
+    asked = sampled_rows(asked, settings.reviews, settings.seed)
     same = balanced(train["label"].to_numpy(), len(labels), task, recipe.fit.seed)[0]
     shots = few(train["label"].to_numpy(), settings.shots, settings.seed)
     examples = pairs(train.iloc[shots]), train["label"].iloc[shots].tolist()

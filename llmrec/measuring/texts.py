@@ -18,10 +18,11 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.baselines.sentences import copied, typical
 from llmrec.baselines.together import Together
+from llmrec.data.sample import at_most
 from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
-from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import measured, words
@@ -164,7 +165,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     able = [(one, facts) for one in world.people(settings.split) if (facts := kind.facts(one)) is not None]
     if not able:
         raise DataError(f"{world.recipe.domain}: there is nothing to say of anybody; do its items have categories?")
-    chosen = sampled(able, settings.users, settings.seed)
+    chosen = at_most(able, settings.users, settings.seed)
     asked = [person for person, _ in chosen]
     given = [facts | {"domain": named(world.recipe)} for _, facts in chosen]
     right = [[plain(template.reply_parts(facts, i)) for i in range(len(template.replies))] for facts in given]

@@ -12,14 +12,13 @@ from rich.progress import Progress
 
 from llmrec import config
 from llmrec.choices.search import listed
-from llmrec.data.pairs import Example
-from llmrec.data.pairs import sampled as sampled_examples
-from llmrec.data.split import queries
+from llmrec.data.pairs import Example, of_split
+from llmrec.data.sample import at_most
+from llmrec.data.split import of_users
 from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, PromptError, did_you_mean
-from llmrec.evaluate import sampled as sampled_users
 from llmrec.measuring import interest as interests
-from llmrec.measuring.after_list import Person, World, in_blocks, sampled
+from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.measuring.reviews import check_unseen
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
@@ -67,9 +66,7 @@ def trial(task: str, recipe: config.Recipe, edited: Template, settings: config.W
 
 def _next_item(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
     model = recommender(recipe, edited)
-    split = recipe.split
-    asked = queries(model.dataset, model.catalog, "valid", baskets=split.baskets, max_targets=split.max_targets)
-    asked = sampled_users(asked, settings.users, settings.seed)
+    asked = of_users(model.queries("valid"), settings.users, settings.seed)
     if not asked:
         raise DataError(f"{recipe.domain}: no validation interactions; prepare it with other shares")
     users, targets = [query.user_id for query in asked], [query.target for query in asked]
@@ -89,7 +86,7 @@ def _next_item(recipe: config.Recipe, edited: Template, settings: config.Wording
 def _interest(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
     world, task = _after_list(recipe, edited)
     people, true = interests.asked_of(world, list(task.categories), "valid")
-    kept = sampled(range(len(people)), settings.users, settings.seed)
+    kept = at_most(range(len(people)), settings.users, settings.seed)
     histories, true = [people[i].history for i in kept], true[kept]
 
     def ask(template: Template, wording: int) -> Statistic:
@@ -111,7 +108,7 @@ def _text(recipe: config.Recipe, edited: Template, settings: config.Wordings, pr
         raise DataError(f"{recipe.domain}: there is nothing to say of anybody; do its items have categories?")
     rng = np.random.default_rng(settings.seed)
     asked: list[tuple[Person, list[int]]] = []
-    for person, facts in sampled(able, settings.users, settings.seed):
+    for person, facts in at_most(able, settings.users, settings.seed):
         reply = int(rng.integers(len(task.template.replies)))
         parts = task.template.reply_parts(facts | {"domain": named(recipe)}, reply)
         asked.append((person, task.encoded(parts)))
@@ -139,7 +136,7 @@ def _grounded(recipe: config.Recipe, edited: Template, settings: config.Wordings
     asking = writer.asking
     pairs = source(recipe, edited.task)
     check_unseen(writer.card, edited.task, pairs, recipe.domain, recipe.domain)
-    found = sampled_examples(examples(pairs, edited.task), "valid", settings.users, settings.seed)
+    found = of_split(examples(pairs, edited.task), "valid", settings.users, settings.seed)
     if not found:
         raise DataError(f"{recipe.domain}: no texts of {edited.task} to validate on; prepare it with other shares")
     asked = [(example, asking.reply(example.text)) for example in found]
@@ -158,17 +155,14 @@ def _grounded(recipe: config.Recipe, edited: Template, settings: config.Wordings
 def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
     from llmrec.judge import Judge, ReviewTask, source
     from llmrec.learning import LEARNERS
-    from llmrec.learning.reviews import labelled, pairs
-    from llmrec.learning.reviews import sampled as sampled_reviews
+    from llmrec.learning.reviews import labelled, pairs, sampled_rows
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
     reviews = source(recipe, edited.task)
     check_unseen(judge.card, edited.task, reviews, recipe.domain, recipe.domain)
     if ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels).labels != judge.labels:
         raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
-    asked = sampled_reviews(
-        labelled(reviews.part("valid"), judge.template, judge.labels), settings.users, settings.seed
-    )
+    asked = sampled_rows(labelled(reviews.part("valid"), judge.template, judge.labels), settings.users, settings.seed)
     true = asked["label"].to_numpy()
     learner: Any = LEARNERS[edited.task]
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from llmrec import config
 from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
-from llmrec.files import whole
+from llmrec.files import digest, whole
 from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
 from llmrec.tasks import TASKS
@@ -184,6 +184,15 @@ def weights_digest(folder: Path) -> str:
     return digest(folder / WEIGHTS)
 
 
+def served_name(name: str, digest: str) -> str:
+    """What a vLLM engine knows an adapter by; its caches go by names, so other weights need another one.
+
+    Args:
+        name: a domain, or one of its versions, which are one adapter to a server where their weights are one.
+    """
+    return f"{config.domain_of(name)}-{digest}"
+
+
 def teacher_problem(folder: Path, card: dict[str, Any]) -> str | None:
     """What is wrong with the teacher that the card in `folder` names, or with one that it does not name."""
     there = (folder / TEACHER).is_file()
@@ -192,11 +201,6 @@ def teacher_problem(folder: Path, card: dict[str, Any]) -> str | None:
     if there and card["teacher"] != digest(folder / TEACHER):
         return f"{TEACHER} is not what {CARD} describes; restore both or train again"
     return None
-
-
-def digest(file: Path) -> str:
-    """12 hex digits of SHA-256 over a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def item_digests(identifiers: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
-from llmrec.files import whole
+from llmrec.files import digest, whole
 from llmrec.locks import locked
 
 LOOKS_BACK = 4096  # tokens; no prompt here is as long
@@ -147,8 +147,7 @@ def _from_gguf(file: Path) -> Path:
     """A GGUF file as a folder of float32 safetensors, converted once."""
     if not file.is_file():
         raise AssetError(f"{file}: no such file")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    folder = config.home() / "models" / f"{file.stem}-{digest}"
+    folder = config.home() / "models" / f"{file.stem}-{digest(file)}"
     with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
         if folder.is_dir():
             return folder

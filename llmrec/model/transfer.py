@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from llmrec.config import Recipe, adapter_folder
 from llmrec.errors import AdapterError
-from llmrec.model import adapter, store, verify
+from llmrec.model import adapter, verify
 from llmrec.model.load import BaseModel
 
 Sources = dict[str, dict[str, Any]]
@@ -37,8 +37,7 @@ def find(name: str) -> Path:
     """Folder of the adapter that `init_from` names: a domain, domain@version, or a folder.  Raises: RecipeError."""
     if os.sep in name or name.startswith("."):
         return Path(name)
-    domain, at, version = name.partition("@")
-    return store.folder_of(domain, version) if at else adapter_folder(domain)
+    return adapter_folder(name)
 
 
 def start(recipe: Recipe, base: BaseModel) -> Start | None:

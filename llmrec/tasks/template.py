@@ -21,7 +21,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from llmrec.config import NOT_YAML, Section
+from llmrec.config import NOT_YAML, Section, prompt_file
 from llmrec.errors import PromptError, did_you_mean
 
 MAX_FILE_BYTES = 100_000
@@ -158,6 +158,11 @@ class Template(Section):
         if problems := list(template._problems(task or path.stem)):
             raise PromptError("; ".join(f"{path}: {problem}" for problem in problems))
         return template
+
+    @classmethod
+    def today(cls, task: str) -> Template:
+        """As `prompts/` has it.  Raises: PromptError."""
+        return cls.load(prompt_file(task))
 
     @property
     def path(self) -> Path:
