@@ -160,7 +160,7 @@ class Split(Section):
 class Identifier(Section):
     """How a title becomes the text that names an item to the model."""
 
-    max_tokens: int = Field(12, ge=2, le=64)
+    max_tokens: int = Field(12, ge=2, le=62)
     """Longer titles are clipped at a word boundary."""
 
 
@@ -302,15 +302,15 @@ class Serve(Section):
 class SASRec(Section):
     """The self-attentive baseline that stands beside the language model."""
 
-    dimension: int = Field(64, ge=2)
+    dimension: int = Field(64, ge=2, le=4096)
     """Size of an item's vector."""
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1, le=64)
     """Transformer blocks."""
     heads: int = Field(2, ge=1)
     """Attention heads; they share the dimension evenly."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of activations dropped while training."""
-    length: int = Field(50, ge=1)
+    length: int = Field(50, ge=1, le=10_000)
     """Latest items of a history that are looked at."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's step size, constant."""

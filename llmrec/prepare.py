@@ -24,8 +24,7 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
     made_from = {
         "domain": recipe.domain,
         "licence": recipe.licence,
-        "data": source.model_dump(mode="json"),
-        "split": recipe.split.model_dump(mode="json"),
+        **_settings(recipe),
         "source": sources.stamp(source, assets.PREFIX),
     }
     if not force and _is_current(folder, made_from):
@@ -40,8 +39,28 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
 
 
 def load(recipe: config.Recipe) -> Dataset:
-    """The domain's dataset, prepared now where it is missing or its settings changed."""
-    return Dataset.load(prepare(recipe))
+    """The domain's dataset, prepared now where it is missing or its settings changed.  Raises: DataError."""
+    dataset = Dataset.load(prepare(recipe))
+    check(recipe)
+    return dataset
+
+
+def check(recipe: config.Recipe) -> None:
+    """To call when what was prepared has been read.
+
+    Raises: DataError where another process has prepared the domain with other settings meanwhile: what is to be tested
+    could be trained on.
+    """
+    manifest = read_manifest(data_folder(recipe)) or {}
+    if any(manifest.get(key) != value for key, value in _settings(recipe).items()):
+        raise DataError(
+            f"{data_folder(recipe)}: prepared with other settings by another process meanwhile; run one after the "
+            "other, or each with an LLMREC_HOME of its own"
+        )
+
+
+def _settings(recipe: config.Recipe) -> dict[str, Any]:
+    return {"data": recipe.interactions.model_dump(mode="json"), "split": recipe.split.model_dump(mode="json")}
 
 
 def data_folder(recipe: config.Recipe) -> Path:

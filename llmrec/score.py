@@ -302,7 +302,6 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
         "adapter": asked.adapter,
         "weights": model.card.get("weights"),
         "teacher": model.card.get("teacher"),
-        "exact": model.engine.exact,
         "base": base_model(asked.recipe.base_model).digest,
         "prompts": worded | {model.template.task: model.template.digest},
         "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),

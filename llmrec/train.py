@@ -74,6 +74,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
             adapters.copy_prompts(config.project() / "prompts", wordings(recipe), run)
         prompts = {name: template.digest for name, template in wordings(recipe).items()}
+        read = {task: [*wordings(made)] for task, made in (apart or {"": recipe}).items()}
         variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
         if recipe.fit.cache != "none":
             check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
@@ -97,7 +98,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
                 fitted: dict[str, Any] = {}
                 for name in made.tasks:
                     fitted |= learned[name].finish(folder)
-                fitted |= known | {"prompts": {name: prompts[name] for name in wordings(made)}}
+                fitted |= known | {"prompts": {name: prompts[name] for name in read[task]}}
                 digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)
                 adapters.copy_prompts(run / "prompts", fitted["prompts"], folder)
                 curve(state, metric, folder / "curve.png", title=f"{made.domain}: {base.name}")

@@ -49,6 +49,10 @@ def written() -> str:
     return settings(config.Written)
 
 
+def grounded() -> str:
+    return settings(config.Grounded)
+
+
 def wordings() -> str:
     return settings(config.Wordings)
 

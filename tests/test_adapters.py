@@ -27,7 +27,7 @@ from llmrec import adapters, cli, config, prepare, serve
 from llmrec.engine.serving import base_name
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.evaluate import evaluate
-from llmrec.model import adapter, pack, store
+from llmrec.model import adapter, pack, store, verify
 from llmrec.model.load import base_model
 from llmrec.recommender import Recommender
 
@@ -232,6 +232,51 @@ def test_a_version_is_served_as_itself(project: Path, monkeypatch: pytest.Monkey
     assert lora_modules("films", f"films@{digest}") == [f"films-{now}", f"films-{digest}"]
     store.serve("films", digest)
     assert lora_modules("films", f"films@{digest}") == [f"films-{digest}"]  # one adapter, once
+
+
+def test_what_is_no_adapters_stays_in_the_domain(project: Path) -> None:
+    folder = project / "adapters" / "films"
+    digest = adapters.add("films", other(project, 0.5))
+    (folder / "more").mkdir()
+    for file in ("events.csv", "more/items.csv"):
+        (folder / file).write_text("mine")
+    store.serve("films", digest)
+    first = store.back("films")
+    assert not verify.files(store.kept("films") / first)  # a version is an adapter and nothing else
+    assert (folder / "events.csv").read_text() == (folder / "more" / "items.csv").read_text() == "mine"
+
+
+def test_the_card_that_was_served_comes_back(project: Path) -> None:
+    """The same weights with another prior are the same version, with a newer card."""
+    folder = project / "adapters" / "films"
+    store.lasting(folder)
+    digest = adapters.add("films", other(project, 0.5))
+    with store.rewritten(folder) as copy:
+        adapter.write_json(copy / adapter.CARD, adapter.read_json(copy / adapter.CARD) | {"prior_weight": 4.0})
+    before = adapter.read_json(folder / adapter.CARD)
+    store.serve("films", digest)
+    store.back("films")
+    assert adapter.read_json(folder / adapter.CARD) == before
+    assert adapter.read_json(folder / adapter.CARD)["prior_weight"] == 4.0
+
+
+def test_a_recipe_may_be_edited_while_an_adapter_is_written(project: Path) -> None:
+    recipe = project / "adapters" / "films" / "recipe.yaml"
+    with store.rewritten(recipe.parent) as copy:
+        recipe.write_text(recipe.read_text() + "noun: movies\n")
+        (copy / "curve.png").write_bytes(b"new")
+    assert "noun: movies" in recipe.read_text() and (recipe.parent / "curve.png").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("task_type", "SEQ_CLS"), ("lora_alpha", 10**400), ("lora_alpha", "8"), ("lora_dropout", {"a": 1}),
+     ("lora_dropout", 1.5)],
+)  # fmt: skip
+def test_settings_that_would_break_loading_are_found(project: Path, key: str, value: Any) -> None:
+    file = project / "adapters" / "films" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    assert any(key in problem for problem in verify.content(file.parent))
 
 
 def test_readers_see_whole_folders(tmp_path: Path) -> None:

@@ -159,6 +159,13 @@ def test_sasrec_answers_alone_as_together_and_nothing_too():
     assert model.scores([]).shape == (0, 6)
 
 
+def test_sasrec_is_asked_after_its_last_epoch():
+    """Whatever `valid_every` says, what comes back has learned."""
+    asked = (Query("u", (0, 1), 2),)
+    scores = learned(valid=asked, epochs=3, valid_every=5).scores([(5,)])
+    assert (scores == learned(epochs=3).scores([(5,)])).all()
+
+
 def test_sasrec_stops_early_and_keeps_the_best(monkeypatch):
     heard, metrics = [], iter([0.1, 0.5, 0.3, 0.4, 0.9])
     monkeypatch.setattr(SASRec, "ndcg", lambda *_: next(metrics))

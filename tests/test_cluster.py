@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from llmrec import score
+from llmrec.engine.server import Refused
 from llmrec.errors import JobError
 from llmrec.jobs import cluster
 from llmrec.jobs.output import MANIFEST, write_whole
@@ -166,4 +167,6 @@ def test_what_a_worker_says_comes_back_as_it_is():
     worker = cluster._Worker(lambda: refuses)
     assert [pickle.loads(found) for found in worker({"number": [0]})["found"]] == [0]
     [error] = [pickle.loads(found) for found in worker({"number": [1]})["found"]]
+    refused = pickle.loads(pickle.dumps(Refused("http://127.0.0.1:8000/v1", 400, "no such model")))
+    assert (str(refused), refused.status) == ("http://127.0.0.1:8000/v1: 400: no such model", 400)
     assert isinstance(error, JobError) and str(error) == "other weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -52,6 +53,23 @@ def test_user_text_never_becomes_a_control_token(encoder: Encoder, text: str) ->
     ids = encoder.text(text)
     assert encoder.control.isdisjoint(ids)
     assert encoder.control.isdisjoint(encoder.lines([text])[0])
+
+
+def test_a_template_may_put_the_system_text_last() -> None:
+    """As Mistral's do: behind the reply stand its end, the marks of the next turn, and that text."""
+    tokenizer = copy.deepcopy(tiny.tokenizer("gpt2"))
+    tokenizer.chat_template = (
+        "{%- set system = messages[0]['content'] -%}"
+        "{%- for m in messages[1:] -%}"
+        "{%- if m['role'] == 'assistant' -%}{{ m['content'] + '<|im_end|>' }}"
+        "{%- else -%}{{ '[INST]' + (system + ' ' if loop.last else '') + m['content'] + '[/INST]' }}{%- endif -%}"
+        "{%- endfor -%}"
+    )
+    encoder = Encoder(tokenizer)
+    before = (Message("system", "Say films."), Message("user", "Continue."))
+    assert tokenizer.decode(encoder.header(before)) == "[INST]Say films. Continue.[/INST]"
+    turn = encoder.turn(before, Message("user", "Why Heat?"))
+    assert tokenizer.decode(turn) == "<|im_end|>[INST]Say films. Why Heat?[/INST]"
 
 
 @pytest.mark.parametrize("kind", KINDS)

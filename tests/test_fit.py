@@ -55,6 +55,17 @@ def learner(**lora: object) -> tuple[object, Learner]:
     return model, Learner(causal.get_decoder(), {"next_item": TrieLoss(TRIE, causal.get_output_embeddings())})
 
 
+def test_a_teacher_that_expects_nothing_teaches_nothing() -> None:
+    """As of somebody who has chosen everything."""
+    loss = TrieLoss(TRIE, torch.nn.Linear(8, 100, bias=False))
+    hidden = torch.randn(2, 8, requires_grad=True)
+    p = torch.zeros(2, len(LINES))
+    p[0] = 1 / len(LINES)
+    happened, soft = loss(hidden, torch.tensor([0, 1]), loss.expected(p, torch.tensor([0, 1])))
+    (happened.sum() + soft.sum()).backward()
+    assert soft[0] > 0 and soft[1] == 0 and bool(torch.isfinite(hidden.grad).all())
+
+
 def nats(parts: list[list[Row]]) -> float:
     _, module = learner()
     decisions = Decisions(TRIE)

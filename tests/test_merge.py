@@ -80,6 +80,10 @@ def test_ranks_add_up_where_none_is_asked_for(world: Path, films: Path, tmp_path
     assert all(torch.allclose(after[layer], before[layer], atol=1e-3) for layer in before)
     adapters.merge(["books=0.5", f"{films}=0.5"], tmp_path / "wide")  # 8 + 16, and the next that is served
     assert json.loads((tmp_path / "wide" / "adapter_config.json").read_text())["r"] == 32
+    other, wide = updates(films), updates(tmp_path / "wide")
+    for layer, update in wide.items():
+        wanted = 0.5 * before.get(layer, torch.zeros(1)) + 0.5 * other.get(layer, torch.zeros(1))
+        assert torch.allclose(update, wanted, atol=1e-3) and update.abs().max() > 3e-3, layer
 
 
 def test_what_does_not_go_together_is_refused(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,20 @@ def test_other_settings_make_it_again(recipe, reads, change, train):
     other = changed(recipe, **change)
     assert load(other).counts()["train"] == load(other).counts()["train"] == train
     assert len(reads) == 2
+
+
+def test_another_process_with_other_settings_is_noticed(recipe, monkeypatch):
+    """What it would test could be trained on."""
+    module = sys.modules["llmrec.prepare"]
+
+    def overtaken(asked):
+        folder = prepare(asked)
+        prepare(changed(asked, split={"test": 0.3}))
+        return folder
+
+    monkeypatch.setattr(module, "prepare", overtaken)
+    with pytest.raises(DataError, match="prepared with other settings by another process"):
+        load(recipe)
 
 
 def test_settings_of_training_do_not(recipe, reads):

@@ -235,6 +235,15 @@ def test_reviews_get_what_judging_says(world, tmp_path, engine: str):
     assert "reviews/s" in console.export_text()
 
 
+def test_workers_may_compute_less_exactly_than_who_asks_them(world, tmp_path):
+    """Who asks has no engine; how exact an answer is stands in the answer."""
+    asked = job(world, csv(tmp_path, "user_id", "u1", "u2"), engine="hf", overrides=("fit.precision=bf16",))
+    model = score._load(replace(asked, engine="fake"))
+    made = json.loads(json.dumps(score.made_from(asked, model, asked.table.measure())))
+    answered = score.Shards.load(asked, made, {})(0)
+    assert model.engine.exact and [answer["exact"] for answer in answered.answers] == [False, False]
+
+
 DRIVER = """
 import os, random, signal, sys
 from pathlib import Path

@@ -107,7 +107,23 @@ def test_a_quoted_line_without_end_swallows_no_other(tmp_path, long: str, monkey
 
 def test_an_open_quote_is_said(tmp_path):
     place = write(tmp_path, "a.csv", 'user_id\na\n"b\n' + "c\n" * 100_000)
-    assert [row.problem.split(":")[0] for row in rows(place)][:2] == ["", "not CSV"]
+    assert [row.problem for row in rows(place)] == ["", "lines 3 to 100003: a quote is left open"]
+
+
+def test_a_quoted_text_that_is_too_long_is_one_row(tmp_path, monkeypatch):
+    """Its lines are not taken for rows, and those behind it are."""
+    monkeypatch.setattr(table, "MAX_LINE_BYTES", 5000)
+    review = "\n".join(['"', *["so good"] * 1000, '"'])
+    place = write(tmp_path, "a.csv", "\n".join(["user_id", "a", review, "b", '"two\nlines"', '5" wide', "c"]) + "\n")
+    found = rows(place)
+    assert [row.values.get("user_id") for row in found] == ["a", None, "b", "two\nlines", '5" wide', "c"]
+    assert found[1].problem.startswith("lines 3 to 1004: not CSV: field larger than field limit")
+
+
+def test_a_long_list_fits_into_a_cell(tmp_path):
+    cell = ",".join(f"item{i}" for i in range(30_000))  # more than Python's own limit of 131,072 characters
+    place = write(tmp_path, "a.csv", f'user_id,items\na,"{cell}"\n')
+    assert [len(row.values["items"]) for row in rows(place, "user_id", "items")] == [len(cell)]
 
 
 def test_what_cannot_be_found_or_read(tmp_path):

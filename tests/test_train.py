@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,16 +24,20 @@ from conftest import PATIENCE
 from safetensors.torch import load_file, save_file
 
 from llmrec import config
+from llmrec import train as training
 from llmrec.baselines.teacher import Teacher
+from llmrec.baselines.teacher import read as read_teacher
+from llmrec.data.catalog import Catalog
 from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
-from llmrec.errors import AdapterError, AssetError
+from llmrec.errors import AdapterError, AssetError, RecipeError
 from llmrec.evaluate import evaluate
 from llmrec.files import digest
 from llmrec.learning import Learner, learners
 from llmrec.learning.next_item import NextItem, fit_prior_weight, training_rows
 from llmrec.model import adapter, verify
 from llmrec.model.encode import Encoder
+from llmrec.model.fit import fit
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.plan import Plan
 from llmrec.recommend import recommend
@@ -143,6 +149,15 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
     others = config.load_recipe("films", ("teacher.transitions=0.9", "sasrec.heads=4"))  # what was fitted stays
     again = Teacher.load(folder / adapter.TEACHER, others, model.dataset, model.catalog)
     assert (again.share, again.shape) == (model.prior.share, model.prior.shape) == (0.3, recipe.sasrec)
+    turned = replace(model.dataset, items=model.dataset.items[::-1].reset_index(drop=True))
+    catalog = Catalog.of(turned)  # the same films, in another order
+    moved = [catalog.position[item] for item in model.catalog.item_id]
+    assert moved != sorted(moved)
+    there = Teacher.load(folder / adapter.TEACHER, recipe, turned, catalog).p([moved[0], moved[2]])
+    np.testing.assert_allclose(there[moved], p, atol=1e-6)
+    renamed = replace(catalog, item_id=["other", *catalog.item_id[1:]])
+    with pytest.raises(AdapterError, match="knows items that are not the first 15 of the catalog"):
+        Teacher.load(folder / adapter.TEACHER, recipe, turned, renamed)
     everything = range(len(model.catalog))
     assert not model.prior.p(everything).any() and not len(model.rank([everything], 3)[0].items)
     kept = model.prior.expects([[0, 2], []])
@@ -161,6 +176,44 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
         (folder / adapter.TEACHER).write_bytes(b"no tensors")
         Teacher.load(folder / adapter.TEACHER, model.recipe, model.dataset, model.catalog)
     shutil.rmtree(folder)
+
+
+def test_a_hostile_teacher_takes_no_memory(world: Path, tmp_path: Path) -> None:
+    shape = {"dimension": 4096, "heads": 1, "blocks": 64, "length": 10_000}
+    settings = {"settings": json.dumps({"transitions": 0.3, "sasrec": shape})}
+    save_file({"0.bias": torch.zeros(1)}, tmp_path / "teacher.safetensors", settings)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(AdapterError, match="not a teacher that training saved"):
+        read_teacher(tmp_path / "teacher.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; it claims 50 GB
+
+
+def test_prompts_may_be_edited_while_it_trains(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained on was copied when it began."""
+    (tmp_path / "prompts").mkdir()
+    for file in (world / "prompts").glob("*.yaml"):
+        shutil.copy(file, tmp_path / "prompts")
+    shutil.copytree(world / "adapters" / "films", tmp_path / "adapters" / "films")
+    monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path))
+    wording = tmp_path / "prompts" / "next_item.yaml"
+    digest_then = digest(wording)
+
+    def edited_meanwhile(*args: Any, **settings: Any) -> Any:
+        state = fit(*args, **settings)
+        wording.write_text("half an edit: [")
+        return state
+
+    monkeypatch.setattr(training, "fit", edited_meanwhile)
+    recipe = config.load_recipe("films", ("fit.epochs=0.2", "fit.valid_users=0"))
+    folder = train(recipe, out=tmp_path / "out")
+    assert adapter.read_json(folder / adapter.CARD)["prompts"] == {"next_item": digest_then}
+    assert digest(folder / "prompts" / "next_item.yaml") == digest_then
+
+
+@pytest.mark.parametrize("tokens", [32, 64])
+def test_a_window_that_is_too_small_is_said(world: Path, tmp_path: Path, tokens: int) -> None:
+    with pytest.raises(RecipeError, match=f"fit.window_tokens={tokens} cannot hold the instruction"):
+        train(config.load_recipe("films", (f"fit.window_tokens={tokens}",)), out=tmp_path / "out")
 
 
 def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

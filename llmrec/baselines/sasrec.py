@@ -77,7 +77,7 @@ class SASRec(nn.Module):
                     loss.backward()
                     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                     optimizer.step()
-                if not asked or epoch % settings.valid_every:
+                if not asked or (epoch % settings.valid_every and epoch < settings.epochs):
                     continue
                 metric = model.ndcg(asked, repeats)
                 if metric > best:
@@ -87,6 +87,13 @@ class SASRec(nn.Module):
         if asked:
             model.load_state_dict(weights)
         return model.eval()
+
+    @torch.no_grad()
+    def reorder(self, order: Sequence[int]) -> None:
+        """Item i is from now on item `order[i]`; all of them change places among themselves."""
+        place = torch.as_tensor(order, device=self.bias.device)
+        self.bias[place] = self.bias.clone()
+        self.item.weight[place] = self.item.weight[: self.items].clone()
 
     def loss(self, windows: Sequence[np.ndarray]) -> Tensor:
         """Mean nats per target of windows (each ≥ 2 positions): all but the first are targets."""

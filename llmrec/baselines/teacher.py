@@ -7,9 +7,11 @@ prior of the scores (`prior.kind`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from llmrec.errors import AdapterError, RecipeError
 from llmrec.files import whole
 
 SETTINGS = "settings"  # of the file's metadata
+ITEMS = "items"  # the tensor that says which they are
 
 
 class Teacher:
@@ -63,42 +66,33 @@ class Teacher:
 
     @classmethod
     def load(cls, file: Path, recipe: config.Recipe, dataset: Dataset, catalog: Catalog) -> Teacher:
-        """What `save` wrote; `catalog` holds the items that it knows, in their order, before all others.
+        """What `save` wrote; `catalog` holds the items that it knows, in any order, before all others.
 
         Raises: AdapterError.
         """
-        try:
-            with safe_open(file, "pt") as stored:
-                settings = json.loads((stored.metadata() or {}).get(SETTINGS, "null"))
-            shape = config.SASRec.model_validate(settings["sasrec"])
-            share = config.Teacher.model_validate({"transitions": settings["transitions"]}).transitions
-            tensors = load_file(file)
-            members = []
-            for number in range(len({name.partition(".")[0] for name in tensors})):
-                mine = {
-                    name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")
-                }
-                member = SASRec(len(mine["bias"]), shape)
-                member.load_state_dict(mine)
-                members.append(member.eval())
-        except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError, RecipeError) as error:
-            why = str(error).partition("\n")[0]
+        saved = read(file)
+        known = saved.members[0].items
+        there = {item: place for place, item in enumerate(_digests(catalog.item_id[:known]).tolist())}
+        # Of an adapter from before items were written down the number is all that can be compared.
+        order = range(known) if saved.items is None else [there.get(item, -1) for item in saved.items.tolist()]
+        if known > len(catalog) or min(order) < 0:
             raise AdapterError(
-                f"{file}: not a teacher that training saved ({why}); restore it or train again"
-            ) from None
-        if not members or any(member.items > len(catalog) for member in members):
-            raise AdapterError(f"{file}: knows more items than the catalog has; restore the catalog or train again")
+                f"{file}: knows items that are not the first {known} of the catalog; restore the catalog or train again"
+            )
+        for member in saved.members:
+            member.reorder(order)
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
-        return cls(members, transitions, share, recipe.split.repeats)
+        return cls(saved.members, transitions, saved.share, recipe.split.repeats)
 
-    def save(self, file: Path) -> None:
-        """The members' weights and how they are mixed, as safetensors: a recipe may change, the weight of a prior was
-        fitted for this one."""
+    def save(self, file: Path, catalog: Catalog) -> None:
+        """The members' weights, how they are mixed, and which items they know, as safetensors: a recipe may change, the
+        weight of a prior was fitted for this one; and so may the order of a catalog."""
         tensors = {
             f"{number}.{name}": tensor.contiguous()
             for number, member in enumerate(self.members)
             for name, tensor in member.state_dict().items()
         }
+        tensors[ITEMS] = _digests(catalog.item_id[: self.members[0].items])
         settings = {"transitions": self.share, "sasrec": self.shape.model_dump(mode="json")}
         with whole(file) as partial:
             save_file(tensors, partial, {SETTINGS: json.dumps(settings)})
@@ -130,6 +124,45 @@ class Teacher:
             for row, history in zip(p, histories, strict=True):
                 row[np.asarray(history, np.int64)] = 0
         return p / p.sum(1, keepdim=True).clamp(min=1e-30)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a teacher's file holds."""
+
+    members: list[SASRec]
+    share: float
+    items: Tensor | None
+    """(items,) digests, in the members' order; None in files from before they were written down."""
+
+
+def read(file: Path) -> Saved:
+    """No more memory is taken than the file has bytes, whatever it says.  Raises: AdapterError."""
+    try:
+        with safe_open(file, "pt") as stored:
+            settings = json.loads((stored.metadata() or {}).get(SETTINGS, "null"))
+        shape = config.SASRec.model_validate(settings["sasrec"])
+        share = config.Teacher.model_validate({"transitions": settings["transitions"]}).transitions
+        tensors = load_file(file)
+        items = tensors.pop(ITEMS, None)
+        members = []
+        for number in range(len({name.partition(".")[0] for name in tensors})):
+            mine = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+            with torch.device("meta"):
+                member = SASRec(len(mine["bias"]), shape)
+            member.load_state_dict(mine, assign=True)
+            members.append(member.float().eval())
+        if len({len(items) if items is not None else members[0].items, *(member.items for member in members)}) != 1:
+            raise ValueError("its members know different items")
+    except (OSError, SafetensorError, LookupError, RuntimeError, TypeError, ValueError, RecipeError) as error:
+        why = str(error).partition("\n")[0]
+        raise AdapterError(f"{file}: not a teacher that training saved ({why}); restore it or train again") from None
+    return Saved(members, share, items)
+
+
+def _digests(items: Sequence[str]) -> Tensor:
+    """(items,) int64: 48 bits of SHA-256 of each item's id."""
+    return torch.tensor([int(hashlib.sha256(item.encode()).hexdigest()[:12], 16) for item in items], dtype=torch.int64)
 
 
 @contextmanager

@@ -28,8 +28,11 @@ class Refused(EngineError):
     """A server's answer that is not 200, with its reason in one line."""
 
     def __init__(self, where: str, status: int, reason: str):
-        super().__init__(f"{where}: {status}: {reason}")
+        super().__init__(where, status, reason)  # all of them: it travels between processes
         self.status, self.reason = status, reason
+
+    def __str__(self) -> str:
+        return "{}: {}: {}".format(*self.args)
 
 
 class Server:

@@ -195,6 +195,9 @@ class _Lines:
         self.first = True
         self.cut = False
         self.begins = True  # whether the next line is the first of a row
+        self.number = 0  # of the line that was read last
+        self.quotes = 0  # since the row began
+        self.ended = False
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -202,7 +205,9 @@ class _Lines:
     def __next__(self) -> str:
         line = self.raw.readline(MAX_LINE_BYTES)
         if not line:
+            self.ended = True
             raise StopIteration
+        self.number += 1
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             self.cut = True
             quotes = line.count(b'"')
@@ -212,6 +217,7 @@ class _Lines:
                     break
             # Nobody reads it; an odd quote stays, for it opens a field, or closes the one of an earlier line.
             line = (b'"cut\n' if self.begins else b'cut"\n') if quotes % 2 else b"cut\n"
+        self.quotes = line.count(b'"') + (0 if self.begins else self.quotes)
         self.begins = False
         text = line.decode("utf-8-sig" if self.first else "utf-8", errors="surrogateescape")
         self.first = False
@@ -240,21 +246,27 @@ def _json_rows(raw: Any) -> Iterator[dict[str, Any] | str]:
 
 def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str]:
     lines = _Lines(raw)
+    csv.field_size_limit(MAX_LINE_BYTES)  # of the whole process; its default is less than a row may have
     header = _header(file, lines, reader)
     fields = csv.reader(lines, delimiter="\t" if reader == "tsv" else ",")
     while True:
         lines.begins = True
+        began = lines.number + 1
         try:
             row = next(fields)
         except StopIteration:
             return
         except csv.Error as error:
+            while lines.quotes % 2 and next(lines, None) is not None:
+                pass  # the rest of a quoted text that is too long: its lines are no rows
             lines.cut = False
-            yield f"not CSV: {error}; is a quote left open?"
+            yield f"lines {began} to {lines.number}: not CSV: {error}; is a quote left open?"
             continue
         if lines.cut:
             lines.cut = False
             yield f"longer than {MAX_LINE_BYTES:,} bytes"
+        elif lines.ended:
+            yield f"lines {began} to {lines.number}: a quote is left open"
         elif not row:
             continue
         elif len(row) != len(header):

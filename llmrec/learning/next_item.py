@@ -79,7 +79,7 @@ class NextItem:
         card = {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
-            self.fitted.save(out / adapters.TEACHER)
+            self.fitted.save(out / adapters.TEACHER, self.recommender.catalog)
             card["teacher"] = digest(out / adapters.TEACHER)
         return card
 
@@ -103,6 +103,7 @@ def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None
     dataset, catalog, listing = _lists(
         folder, manifest, template.path, template.digest, recipe.identifier.max_tokens, encoder
     )
+    prepare.check(recipe)
     return Recommender(
         recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
         engine=engine, adapter="default",
@@ -135,7 +136,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
         if settings.supervision == "last":
             made += rows.last_rows(header, lines, items, window_tokens=settings.window_tokens)
             continue
-        room = settings.window_tokens - len(header)
+        room = max(settings.window_tokens - len(header), 0)  # too little is said below
         first = int(rng.integers(room // 3, room + 1))
         made += rows.dense_rows(
             header, lines, items, window_tokens=settings.window_tokens, overlap=settings.overlap, first_tokens=first

@@ -128,21 +128,23 @@ class Encoder:
         return Prompt(header + tuple(int(token) for line in lines[first:] for token in line), adapter)
 
     def _render_header(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        return tuple(id for ids in self._pieces(messages) for id in ids)
+        return tuple(id for _, ids in self._pieces(messages) for id in ids)
 
     def _render_turn(self, before: tuple[tuple[str, str], ...], message: tuple[str, str]) -> tuple[int, ...]:
         pieces = self._pieces((*before, ("assistant", ""), message))
-        return tuple(id for ids in pieces[2 * len(before) + 2 :] for id in ids)
+        reply = [which for which, _ in pieces].index(len(before))  # some templates move the system's text behind it
+        return tuple(id for _, ids in pieces[reply + 1 :] for id in ids)
 
-    def _pieces(self, messages: tuple[tuple[str, str], ...]) -> list[list[int]]:
-        """The chat template rendered over marks, then cut at them: control parts (at even places) may spell control
-        tokens, the messages' texts (between them) may not."""
+    def _pieces(self, messages: tuple[tuple[str, str], ...]) -> list[tuple[int | None, list[int]]]:
+        """The chat template rendered over marks, then cut at them: control parts (None) may spell control tokens, the
+        texts of the messages (by their place) may not."""
         mark = secrets.token_hex(8)
         turns = [{"role": role, "content": f"{mark}x{i}x"} for i, (role, _) in enumerate(messages)]
         pieces = re.split(rf"{mark}x(\d+)x", self._render(turns))
         return [
-            self.text(messages[int(piece)][1].strip()) if place % 2 else self._raw(piece) if piece else []
+            (int(piece), self.text(messages[int(piece)][1].strip())) if place % 2 else (None, self._raw(piece))
             for place, piece in enumerate(pieces)
+            if piece
         ]
 
     def _render(self, turns: list[dict[str, str]]) -> str:

@@ -38,9 +38,10 @@ class TrieLoss(nn.Module):
             self.register_buffer(name, torch.as_tensor(getattr(trie, name)).long(), persistent=False)
 
     def expected(self, p: Tensor, target: Tensor) -> Expected:
-        """Probabilities of choices (targets, choices) for decisions of `target` (decisions,)."""
+        """Probabilities of choices (targets, choices) for decisions of `target` (decisions,); where all are 0, as for
+        somebody who has chosen everything, nothing is taught."""
         below = p.double()[:, self.order].cumsum(1)
-        return Expected(nn.functional.pad(below / below[:, -1:], (1, 0)), target)
+        return Expected(nn.functional.pad(below / below[:, -1:].clamp(min=1e-300), (1, 0)), target)
 
     def forward(self, hidden: Tensor, children: Tensor, expected: Expected | None = None) -> tuple[Tensor, Tensor]:
         """Nats of each decision, (decisions,) float32: of what happened, and of what was expected (the same where

@@ -58,6 +58,7 @@ def merge(parts: Sequence[Part], base: BaseModel, out: Path, *, rank: int | None
             names, [part.share for part in parts], "default", **({"combination_type": "cat"} | how)
         )
     adapter.widen(model, "default", wanted)  # a narrow layer has fewer singular values than the rank
+    model.peft_config["default"].lora_alpha = wanted  # what scales each part is in its weights by now
     model.peft_config["default"].base_model_name_or_path = base.name
     card["weights"] = adapter.save(model, out)
     card["recipe"]["lora"] |= {"rank": wanted, "alpha": wanted, "own": 0}

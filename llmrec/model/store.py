@@ -21,8 +21,9 @@ from llmrec import config
 from llmrec.errors import AdapterError
 from llmrec.files import WRITING
 from llmrec.locks import locked
-from llmrec.model import adapter
+from llmrec.model import adapter, verify
 
+RECIPE = "recipe.yaml"
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
 
@@ -85,14 +86,13 @@ def serve(domain: str, version: str) -> str | None:
     """Makes a kept version the one that is served, in one step.  Returns: the digest served before, which is kept; None
     where there was nothing, or nothing whole.
 
-    The domain's recipe.yaml stays.
+    The domain's recipe.yaml stays, and whatever else there belongs to no adapter.
     """
     current = config.adapter_folder(domain)
     with lock(domain):
         before = _keep_served(domain)
         with _copy(domain, kept(domain) / version) as copy:
-            if (current / "recipe.yaml").is_file():
-                shutil.copyfile(current / "recipe.yaml", copy / "recipe.yaml")
+            _own(current, copy)
             exchange(copy, current)
         _note(domain, before, version)
     return before
@@ -132,6 +132,8 @@ def rewritten(folder: Path) -> Iterator[Path]:
         else:
             copy.mkdir()
         yield copy
+        if (folder / RECIPE).is_file():  # it may have been edited while the copy was written
+            shutil.copyfile(folder / RECIPE, copy / RECIPE)
         if not folder.is_dir():
             copy.rename(folder)
         elif folder.parent == (config.project() / "adapters").resolve():
@@ -202,7 +204,22 @@ def _keep_served(domain: str) -> str | None:
             adapter.check(config.adapter_folder(domain))
     except AdapterError:
         return None
-    return keep(domain, config.adapter_folder(domain)) if before else None
+    return keep(domain, config.adapter_folder(domain), anew=True) if before else None
+
+
+def _belongs(name: str) -> bool:
+    """Whether what is called so in an adapter's folder is part of one."""
+    return name == "prompts" or verify.limit(name) is not None
+
+
+def _own(current: Path, copy: Path) -> None:
+    """Takes over what is the domain's or somebody's own, not the adapter's."""
+    for path in current.iterdir():
+        if path.name == RECIPE or not _belongs(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, copy / path.name, symlinks=True, dirs_exist_ok=True)
+            else:
+                shutil.copy2(path, copy / path.name, follow_symlinks=False)
 
 
 def _note(domain: str, before: str | None, now: str) -> None:
@@ -215,12 +232,15 @@ def _note(domain: str, before: str | None, now: str) -> None:
 
 @contextmanager
 def _copy(domain: str, folder: Path) -> Iterator[Path]:
-    """A copy beside the versions; what lies there in the end, if anything, is deleted."""
+    """A copy of an adapter beside the versions; what lies there in the end, if anything, is deleted."""
     kept(domain).mkdir(parents=True, exist_ok=True)
     above = Path(tempfile.mkdtemp(prefix=".new-", dir=kept(domain)))
     try:
         copy = above / "adapter"
-        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(f"{WRITING}*"))
+        shutil.copytree(
+            folder, copy, symlinks=True,
+            ignore=lambda place, names: [name for name in names if Path(place) == folder and not _belongs(name)],
+        )  # fmt: skip
         os.chmod(copy, 0o755)
         yield copy
     finally:

@@ -5,7 +5,6 @@ Nothing here runs or unpickles anything: JSON, YAML and safetensors are parsed, 
 
 from __future__ import annotations
 
-import math
 import re
 import stat
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llmrec.baselines import teacher
 from llmrec.config import NAME, Lora
 from llmrec.errors import AdapterError, PromptError
 from llmrec.model import adapter
@@ -35,6 +35,7 @@ LIMITS = {  # every file that an adapter may hold, as a pattern, with its most b
     r"prompts/[a-z0-9][a-z0-9_-]{0,63}\.yaml": MB,
 }
 MAX_FILES = 64
+MAX_ALPHA = 65_536
 MAX_TENSORS = 10_000
 NEEDED = ("adapter_config.json", adapter.WEIGHTS, adapter.CARD)
 MODULES = frozenset(get_args(get_args(Lora.model_fields["targets"].annotation)[0]))
@@ -147,10 +148,18 @@ def _config(folder: Path) -> list[str]:
     else:
         other = sorted({target.rsplit(".", 1)[-1] for target in targets} - MODULES)
         problems += [f"adapter_config.json: updates of {name[:60]!r} cannot be served" for name in other]
-    alpha = values.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
-        problems.append(f"adapter_config.json: lora_alpha {alpha!r} is not a positive number")
+    if values.get("task_type") != "CAUSAL_LM":
+        problems.append(f"adapter_config.json: task_type {str(values.get('task_type'))[:60]!r} is not CAUSAL_LM")
+    alpha, dropout = values.get("lora_alpha"), values.get("lora_dropout", 0.0)
+    if not _number(alpha) or not 0 < alpha <= MAX_ALPHA:
+        problems.append(f"adapter_config.json: lora_alpha {str(alpha)[:60]} is no number above 0, at most {MAX_ALPHA}")
+    if not _number(dropout) or not 0 <= dropout < 1:
+        problems.append(f"adapter_config.json: lora_dropout {str(dropout)[:60]} is no number from 0 to below 1")
     return [f"{problem}; train with one of this project's recipes" for problem in problems]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _card(folder: Path) -> list[str]:
@@ -167,6 +176,11 @@ def _card(folder: Path) -> list[str]:
         problems.append(f"{adapter.WEIGHTS} is not what {adapter.CARD} describes; restore both or train again")
     if problem := adapter.teacher_problem(folder, card):
         problems.append(problem)
+    elif "teacher" in card:
+        try:
+            teacher.read(folder / adapter.TEACHER)
+        except AdapterError as error:
+            problems.append(str(error))
     trained = card.get("prompts")
     trained = trained if isinstance(trained, dict) else {}
     if not trained:
