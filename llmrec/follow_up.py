@@ -121,12 +121,6 @@ class FollowUp:
         """Tokens of a reply.  Raises: PromptError."""
         return writing.encoded(parts, self.names, self.recommender.encoder)
 
-    def log_p_of(
-        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]], vocabulary: int
-    ) -> list[np.ndarray]:
-        """See `llmrec.writing.log_p_of`."""
-        return writing.log_p_of(self.recommender.engine, prompts, replies, vocabulary)
-
     def write(
         self,
         histories: Sequence[Sequence[int]],

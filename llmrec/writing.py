@@ -107,10 +107,10 @@ def _names(parts: Sequence[str | Name]) -> int:
 
 
 def log_p_of(
-    engine: Engine, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]], vocabulary: int
+    engine: Engine, encoder: Encoder, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
     """Per prompt the log p of each token of its reply, float32 nats, among the whole vocabulary."""
-    everything = np.arange(vocabulary, dtype=np.int32)
+    everything = np.arange(len(encoder.tokenizer), dtype=np.int32)
     found = []
     for prompt, reply in zip(prompts, replies, strict=True):  # one at a time: each token brings a whole vocabulary
         nodes = [Node(prompt, tuple(reply[:end]), everything) for end in range(len(reply))]

@@ -54,7 +54,6 @@ from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
-from llmrec.model.head import base_weight
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
 from llmrec.parts import Parts, Seconds, write_text
 from llmrec.recommender import Recommender
@@ -62,6 +61,7 @@ from llmrec.tasks.interest import HORIZON, expected
 from llmrec.tasks.next_item import named
 from llmrec.tasks.saved import outdated, read_card, saved_prompts
 from llmrec.tasks.template import Template
+from llmrec.writing import log_p_of as token_log_p
 
 FORMAT = 1
 METRIC = {  # what each measure says
@@ -161,13 +161,12 @@ def text(name: str) -> Callable[[Loaded, Asked], pd.DataFrame]:
         )
         able = [(person, facts) for person in _people(task, asked) if (facts := kind.facts(person)) is not None]
         rng = np.random.default_rng(asked.seed)
-        vocabulary = len(base_weight(model.engine.head))
         units, values = [], []
         for person, facts in asked.sample(able):
             wording = int(rng.integers(len(task.template.replies)))
             reply = task.encoded(task.template.reply_parts(facts | {"domain": named(model.recipe)}, wording))
             slots = [{"item": task.item_slot(person.after[0])}] if isinstance(kind, Explanations) else None
-            [log_p] = task.log_p_of(task.prompts([person.history], slots), [reply], vocabulary)
+            [log_p] = token_log_p(model.engine, model.encoder, task.prompts([person.history], slots), [reply])
             units.append(person.user_id)
             values.append(float(np.exp(log_p.mean())))
         return pd.DataFrame({"unit": units, "value": values})

@@ -9,14 +9,14 @@ import numpy as np
 from llmrec import config
 from llmrec.baselines.together import Together
 from llmrec.engine.hf import HFEngine
-from llmrec.learning.follow_up import Moment, TextLearner
+from llmrec.learning.follow_up import FollowUpText, Moment
 from llmrec.model.encode import Encoder
 from llmrec.tasks.explanation import facts
 from llmrec.tasks.interest import HORIZON
 from llmrec.tasks.next_item import named
 
 
-class Explanation(TextLearner):
+class Explanation(FollowUpText):
     """See `llmrec.learning.Learner`."""
 
     task = "explanation"

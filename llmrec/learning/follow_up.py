@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from llmrec import config
-from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.sample import sampled
 from llmrec.data.split import histories, people
+from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.follow_up import FollowUp
 from llmrec.learning.next_item import known_items, learned_from, recommender
+from llmrec.learning.text import TextLearner
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.template import Name, Template
@@ -80,21 +80,16 @@ class Moments:
         return history[-max(taken, FEWEST) :]
 
 
-class TextLearner:
+class FollowUpText(TextLearner):
     """A task whose reply is text; see `llmrec.learning.Learner`.  A subclass says what the reply to a moment is."""
 
-    task: str
-
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
+        super().__init__(encoder, engine)
         self.moments = Moments(self.task, recipe, encoder, engine)
         self.follow_up = self.moments.follow_up
         if not self.follow_up.template.replies:
             raise RecipeError(f"{self.follow_up.template.path}: replies: none, so training has nothing to teach")
-        self.engine = engine
-        self.vocabulary = len(encoder.tokenizer)
-        self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
         self.digest = learned_from(recipe)
-        self.metric = f"{self.task}_p"
         self._asked = list(self._examples(self.moments.valid, np.random.default_rng(self.moments.seed)))
         self.validates = bool(self._asked)
 
@@ -113,16 +108,9 @@ class TextLearner:
             made.append(text_row(prompt.tokens, reply, task=self.task))
         return made
 
-    def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
-        return None
-
-    def validate(self) -> dict[str, float]:
-        """The geometric mean probability of a token of the reply that the data gives."""
-        self.engine.forget()
-        prompts = self.follow_up.prompts([m.history for m, *_ in self._asked], [slots for _, slots, _ in self._asked])
-        log_p = self.follow_up.log_p_of(prompts, [reply for *_, reply in self._asked], self.vocabulary)
-        self.engine.forget()
-        return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
+    def asked(self) -> tuple[list[Prompt], list[list[int]]]:
+        moments, slots, replies = map(list, zip(*self._asked, strict=True))
+        return self.follow_up.prompts([moment.history for moment in moments], slots), replies
 
     def finish(self, out: Path) -> dict[str, Any]:
         return self.moments.finish()

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from llmrec import config
-from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.pairs import of_split
 from llmrec.data.sample import sampled
 from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.grounded import Asking, examples, source
+from llmrec.learning.text import TextLearner
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
 from llmrec.tasks.grounded import EXPLANATION, SUMMARY
 from llmrec.tasks.template import Template
-from llmrec.writing import log_p_of
 
 
-class Grounded:
+class Grounded(TextLearner):
     """See `llmrec.learning.Learner`."""
 
-    task: str
-
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
-        self.engine = engine
+        super().__init__(encoder, engine)
         self.asking = Asking(recipe, Template.today(self.task), encoder)
-        self.vocabulary = len(encoder.tokenizer)
-        self.trie = ChoiceTrie.build([[token] for token in range(self.vocabulary)])  # a text chooses among all tokens
-        self.metric = f"{self.task}_p"
         pairs = source(recipe, self.task)
         self.digest = pairs.digest
         found = examples(pairs, self.task)
@@ -52,17 +44,9 @@ class Grounded:
             for example in self.train
         ]
 
-    def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
-        return None
-
-    def validate(self) -> dict[str, float]:
-        """The geometric mean probability of a token of the text that is right."""
-        self.engine.forget()
+    def asked(self) -> tuple[list[Prompt], list[list[int]]]:
         prompts = [Prompt(self.asking.header(example), "default") for example in self._asked]
-        replies = [self.asking.reply(example.text) for example in self._asked]
-        log_p = log_p_of(self.engine, prompts, replies, self.vocabulary)
-        self.engine.forget()
-        return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
+        return prompts, [self.asking.reply(example.text) for example in self._asked]
 
     def finish(self, out: Path) -> dict[str, Any]:
         return {self.task: {"texts": self.digest, "learned_from": len(self.train)}}

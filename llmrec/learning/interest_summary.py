@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.learning.follow_up import Moment, TextLearner
+from llmrec.learning.follow_up import FollowUpText, Moment
 from llmrec.tasks.interest_summary import facts
 from llmrec.tasks.next_item import named
 
 
-class InterestSummary(TextLearner):
+class InterestSummary(FollowUpText):
     """See `llmrec.learning.Learner`."""
 
     task = "interest_summary"

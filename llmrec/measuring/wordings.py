@@ -213,7 +213,7 @@ def _token_p(
 
     def probable(some: Sequence[tuple[Any, list[int]]]) -> list[float]:
         replies = [reply for _, reply in some]
-        log_p = log_p_of(engine, prompts([one for one, _ in some]), replies, len(encoder.tokenizer))
+        log_p = log_p_of(engine, encoder, prompts([one for one, _ in some]), replies)
         return [float(np.exp(one.mean())) for one in log_p]
 
     return _mean(np.array(in_blocks(probable, asked, f"wording {wording}")))
