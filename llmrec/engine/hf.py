@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from llmrec.engine import Node, Prompt
-from llmrec.engine.asks import cut
+from llmrec.engine.asks import check, cut
 from llmrec.errors import LlmrecError
 from llmrec.model.head import base_weight, token_rows
 
@@ -105,7 +105,8 @@ class HFEngine:
         self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
     ) -> list[str]:
         """Greedy replies, grown on what `branch` has computed of their prompts, as `branch` goes on with theirs."""
-        self._check(prompts, room=max_tokens)
+        for prompt in prompts:
+            check(prompt, self.max_tokens - max_tokens)
         said: list[tuple[int, ...]] = [()] * len(prompts)
         texts = [""] * len(prompts)
         for group in self._in_flight(prompts):
@@ -122,13 +123,6 @@ class HFEngine:
                 if not (going := [i for i in going if i not in ended]):
                     break
         return [cut(text, stop, keep_stop) for text in texts]
-
-    def _check(self, prompts: Sequence[Prompt], room: int = 0) -> None:
-        for prompt in prompts:
-            if not 0 < len(prompt.tokens) <= self.max_tokens - room:
-                raise LlmrecError(
-                    f"a prompt of {len(prompt.tokens)} tokens: this model takes 1 to {self.max_tokens - room}"
-                )
 
     @contextmanager
     def _active(self, adapter: str | None) -> Any:
@@ -152,7 +146,8 @@ class HFEngine:
 
     def _in_flight(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Indexes of prompts of one adapter, group by group; each is in flight, its adapter active, until the next."""
-        self._check(prompts)
+        for prompt in prompts:
+            check(prompt, self.max_tokens)
         for adapter in dict.fromkeys(prompt.adapter for prompt in prompts):
             mine = [i for i, prompt in enumerate(prompts) if prompt.adapter == adapter]
             with self._active(adapter):
