@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, of_split
-from llmrec.errors import AdapterError
 from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
+from llmrec.measuring.suites import check_unseen
 from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import faithfulness, measured
@@ -140,19 +140,9 @@ def _split(pairs: Pairs, task: str) -> str:
     return "Whole people are asked: nobody of them, and no text of test, stands in training."
 
 
-def check_unseen(card: Mapping[str, Any], task: str, pairs: Pairs, adapter: str, domain: str) -> None:
-    """Raises: AdapterError where the adapter may have seen the answers."""
-    learned = card.get(task)
-    if not (isinstance(learned, dict) and learned.get("texts") == pairs.digest):
-        raise AdapterError(
-            f"{adapter}: no adapter that learned {task} from this split of the texts (it may have seen the answers); "
-            f"run `llmrec train {domain}`, or leave it out"
-        )
-
-
 def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs: Pairs) -> dict[str, Any]:
     card = read_card(config.adapter_folder(adapter))
-    check_unseen(card, settings.task, pairs, adapter, recipe.domain)
+    check_unseen(card, settings.task, "texts", pairs.digest, adapter, recipe.domain)
     return card
 
 

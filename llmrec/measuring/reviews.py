@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 
 from llmrec import config
-from llmrec.data.reviews import Reviews, broader
-from llmrec.errors import AdapterError, DataError, LlmrecError
+from llmrec.data.reviews import broader
+from llmrec.errors import DataError, LlmrecError
 from llmrec.evaluate import ANSWERS
+from llmrec.measuring.suites import check_unseen
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
@@ -43,7 +44,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     adapter = settings.adapter or recipe.domain
     card = read_card(config.adapter_folder(adapter)) if "llm" in settings.judges else {}
     if "llm" in settings.judges:
-        check_unseen(card, settings.task, reviews, adapter, recipe.domain)
+        check_unseen(card, settings.task, "reviews", reviews.digest, adapter, recipe.domain)
         recipe = told_apart(recipe, settings.task, card)
     task = recipe.tasks[settings.task]
     if settings.adapter and card:  # the sample that it has seen, not the one that the domain's recipe draws
@@ -114,16 +115,6 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         "adapter": {"name": adapter, "weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
         **compared(found, true, settings, seconds),
     }, records
-
-
-def check_unseen(card: Mapping[str, Any], task: str, reviews: Reviews, adapter: str, domain: str) -> None:
-    """Raises AdapterError unless the adapter learned the task from this split of the reviews."""
-    known = card.get(task)
-    if not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
-        raise AdapterError(
-            f"{adapter}: no adapter that learned {task} from this split of the reviews (it may have seen the answers); "
-            f"run `llmrec train {domain}`, or leave out the judge llm"
-        )
 
 
 def few(true: np.ndarray, count: int, seed: int) -> np.ndarray:
