@@ -20,7 +20,7 @@ from llmrec.measuring.suites import check_unseen
 from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import faithfulness, measured
-from llmrec.parts import Parts, Seconds, timed
+from llmrec.parts import Parts
 from llmrec.tasks.grounded import EXPLANATION
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -74,25 +74,23 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         "llm": lambda: model(adapter),
         "llm+consensus": lambda: model(adapter, consensus=True),
     }
-    replies: dict[str, list[str]] = {}
-    seconds: dict[str, Seconds] = {}
     wording = Template.today(settings.task).digest
-    for name in settings.writers:
 
-        def make(name: str = name) -> tuple[pa.Table, Seconds]:
-            texts, took = timed(makers[name], asked, "write")
-            return pa.table({"reply": pa.array(texts, pa.string())}), took
-
-        made_from = {
+    def made_from(name: str) -> dict[str, Any]:
+        found = {
             "format": FORMAT, "writer": name, "task": settings.task, "texts": pairs.digest, "split": settings.split,
             "asked": settings.examples, "seed": settings.seed,
         }  # fmt: skip
         if name in MODELS:
             mine = {"prompts": {settings.task: wording}} if name == "base" else card
-            made_from |= {key: mine.get(key) for key in ("weights", "prompts")}
-            made_from |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
-            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
-        replies[name], seconds[name] = parts.get(name, made_from, make, lambda part: part["reply"].to_pylist())
+            found |= {key: mine.get(key) for key in ("weights", "prompts")}
+            found |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
+            found |= recipe.model_dump(mode="json", include=ANSWERS)
+        return found
+
+    replies, seconds = parts.answers(
+        settings.writers, makers, asked, what="write", made_from=made_from, table=_stored, read=_replies
+    )
 
     references = [example.text for example in asked]
     names = facts(pairs)
@@ -144,6 +142,14 @@ def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs:
     card = read_card(config.adapter_folder(adapter))
     check_unseen(card, settings.task, "texts", pairs.digest, adapter, recipe.domain)
     return card
+
+
+def _stored(replies: Sequence[str]) -> pa.Table:
+    return pa.table({"reply": pa.array(replies, pa.string())})
+
+
+def _replies(part: pa.Table) -> list[str]:
+    return part["reply"].to_pylist()
 
 
 def _template(task: str, pairs: Pairs) -> Writing:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from llmrec import config
 from llmrec.data.reviews import broader
@@ -17,7 +16,7 @@ from llmrec.evaluate import ANSWERS
 from llmrec.measuring.suites import check_unseen
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
-from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
+from llmrec.parts import Parts, array_of, probabilities
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -78,15 +77,9 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         "base-few": lambda: model(None, examples),
         "llm": lambda: model(adapter),
     }
-    found: dict[str, np.ndarray] = {}
-    seconds: dict[str, Seconds] = {}
-    for one in settings.judges:
 
-        def make(one: str = one) -> tuple[pa.Table, Seconds]:
-            p, took = timed(makers[one], asked, "judge")
-            return probabilities(p), took
-
-        made_from = {
+    def made_from(one: str) -> dict[str, Any]:
+        found = {
             "format": FORMAT, "judge": one, "task": settings.task, "reviews": reviews.digest, "split": settings.split,
             "asked": settings.reviews, "seed": settings.seed, "labels": list(labels), "level": settings.level,
             "template": template.meaning,
@@ -94,10 +87,14 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         }  # fmt: skip
         if one in MODELS:
             mine = card if one == "llm" else {"prompts": {settings.task: template.digest}}
-            made_from |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
-            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
-            made_from |= {"shots": settings.shots} if one == "base-few" else {}
-        found[one], seconds[one] = parts.get(one, made_from, make, array_of)
+            found |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
+            found |= recipe.model_dump(mode="json", include=ANSWERS)
+            found |= {"shots": settings.shots} if one == "base-few" else {}
+        return found
+
+    found, seconds = parts.answers(
+        settings.judges, makers, asked, what="judge", made_from=made_from, table=probabilities, read=array_of
+    )
     records = pd.concat(
         [
             pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})

@@ -26,7 +26,7 @@ from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.metrics.llm_judge import OPINIONS, Judge
 from llmrec.metrics.significance import compared
 from llmrec.metrics.text import measured, words
-from llmrec.parts import Parts, Seconds, timed
+from llmrec.parts import Parts
 from llmrec.tasks import explanation, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.next_item import named
@@ -179,23 +179,20 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         "base": lambda: _model(world, kind, settings.task, trained=False),
         "llm": lambda: _model(world, kind, settings.task, trained=True),
     }
-    found: dict[str, list[Reply]] = {}
-    seconds: dict[str, Seconds] = {}
-    for name in settings.writers:
-        if name == "copy" and not _can_copy(world, kind):
-            notes.append(f"`{name}` is left out: {settings.task} of this data has no reviews to copy from.")
-            LOG.warning(notes[-1])
-            continue
-
-        def make(name: str = name) -> tuple[pa.Table, Seconds]:
-            replies, took = timed(makers[name], asked, "write")
-            return _stored(replies), took
-
-        made_from = world.made_from(settings.task, name, asked) | {"wording": template.digest}
-        found[name], seconds[name] = parts.get(name, made_from, make, _replies)
-    if not found:
+    writers = list(settings.writers)
+    if "copy" in writers and not _can_copy(world, kind):
+        writers = [name for name in writers if name != "copy"]
+        notes.append(f"`copy` is left out: {settings.task} of this data has no reviews to copy from.")
+        LOG.warning(notes[-1])
+    if not writers:
         raise DataError(f"{world.recipe.domain}: no writer is left; name others")
 
+    def made_from(name: str) -> dict[str, Any]:
+        return world.made_from(settings.task, name, asked) | {"wording": template.digest}
+
+    found, seconds = parts.answers(
+        writers, makers, asked, what="write", made_from=made_from, table=_stored, read=_replies
+    )
     texts = {name: [plain(reply) for reply in replies] for name, replies in found.items()}
     values: dict[str, dict[str, np.ndarray]] = {}
     corpus: dict[str, dict[str, float | None]] = {}
