@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -16,9 +15,9 @@ from llmrec.baselines.sentences import copied, explanation, nearest, summary, ty
 from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
+from llmrec.measuring.replies import Scored, reported
 from llmrec.measuring.suites import check_unseen
-from llmrec.metrics.llm_judge import OPINIONS, Judge
-from llmrec.metrics.significance import compared
+from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts
 from llmrec.tasks.grounded import EXPLANATION
@@ -48,9 +47,9 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     judge = Judge.of(settings)
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
-    found = examples(pairs, settings.task)
-    train = of_split(found, "train", 0, settings.seed)
-    asked = of_split(found, settings.split, settings.examples, settings.seed)
+    texts = examples(pairs, settings.task)
+    train = of_split(texts, "train", 0, settings.seed)
+    asked = of_split(texts, settings.split, settings.examples, settings.seed)
     adapter = settings.adapter or recipe.domain
     card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
 
@@ -97,38 +96,23 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     known = [example.told for example in asked]
     wanted = [pairs.features.named(text) for text in references]
     backing = [{*pairs.features.named(text), *more} for text, more in zip(known, wanted, strict=True)]
-    values: dict[str, dict[str, np.ndarray]] = {}
-    corpus: dict[str, dict[str, float | None]] = {}
-    for name, texts in replies.items():
-        values[name], corpus[name] = measured(
-            texts, references=references, named=[names.facts(text) for text in texts],
+    scored: dict[str, Scored] = {}
+    for name, written in replies.items():
+        values, corpus = measured(
+            written, references=references, named=[names.facts(text) for text in written],
             true=[names.facts(text) for text in known], features=list(pairs.features.idf), wanted=wanted,
         )  # fmt: skip
-        values[name]["backed"] = faithfulness([pairs.features.named(text) for text in texts], backing).per_reply
-    preferred = []
-    if judge:
-        marks, preferred = judge.opinions(
-            known, replies, references, settings.compare, settings.seed, settings.samples
-        )  # fmt: skip
-        for name, mark in marks.items():
-            values[name]["mark"] = mark
-    metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
-    records = [
-        {"writer": name, "user_id": example.user_id, "item_id": example.item_id, "reply": texts[i],
-         "reference": references[i], **{metric: value[i] for metric, value in values[name].items()}}
-        for name, texts in replies.items()
-        for i, example in enumerate(asked)
-    ]  # fmt: skip
+        values["backed"] = faithfulness([pairs.features.named(text) for text in written], backing).per_reply
+        scored[name] = values, corpus
+    found, records = reported(
+        replies, scored, seconds, about=[{"user_id": one.user_id, "item_id": one.item_id} for one in asked],
+        known=known, references=references, judge=judge, notes=[_split(pairs, settings.task), NOTES], settings=settings,
+    )  # fmt: skip
     return {
         "data": {"digest": pairs.digest, "train": len(train), "asked": len(asked)},
         "adapter": {"name": adapter, "weights": card.get("weights"), **card[settings.task]} if card else None,
-        "judge": judge.about if judge else None,
-        "notes": [_split(pairs, settings.task), NOTES, *([OPINIONS] if judge else [])],
-        "writers": {
-            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in replies
-        },
-        "differences": differences + preferred,
-    }, pd.DataFrame(records)
+        **found,
+    }, records
 
 
 def _split(pairs: Pairs, task: str) -> str:

@@ -23,8 +23,8 @@ from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks
-from llmrec.metrics.llm_judge import OPINIONS, Judge
-from llmrec.metrics.significance import compared
+from llmrec.measuring.replies import Scored, reported
+from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.text import measured, words
 from llmrec.parts import Parts
 from llmrec.tasks import explanation, interest_summary
@@ -194,42 +194,23 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         writers, makers, asked, what="write", made_from=made_from, table=_stored, read=_replies
     )
     texts = {name: [plain(reply) for reply in replies] for name, replies in found.items()}
-    values: dict[str, dict[str, np.ndarray]] = {}
-    corpus: dict[str, dict[str, float | None]] = {}
+    scored: dict[str, Scored] = {}
     for name, replies in found.items():
         claims = [kind.claims(person, reply) for person, reply in zip(asked, replies, strict=True)]
-        values[name], corpus[name] = measured(
+        values, corpus = measured(
             texts[name], references=references, named=claims,
             true=[{claim for claim, holds in one.items() if holds} for one in claims],
             features=sorted({name for own in world.catalog.categories for name in own}),
         )  # fmt: skip
         exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
-        values[name]["exact"] = np.array(exact)
-    pairs = [(a, b) for a, b in settings.compare if a in found and b in found]
-    preferred = []
-    if judge:
-        notes.append(OPINIONS)
-        known = [_known(world, kind, person) for person in asked]
-        marks, preferred = judge.opinions(known, texts, references, pairs, settings.seed, settings.samples)
-        for name, mark in marks.items():
-            values[name]["mark"] = mark
-    metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
-    records = [
-        {"writer": name, "user_id": person.user_id, **kind.about(person), "reply": texts[name][i],
-         "reference": references[i],
-         **{metric: value[i] for metric, value in values[name].items()}}
-        for name in found
-        for i, person in enumerate(asked)
-    ]  # fmt: skip
-    return {
-        **world.about(asked=len(asked)),
-        "judge": judge.about if judge else None,
-        "notes": notes,
-        "writers": {
-            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in found
-        },
-        "differences": differences + preferred,
-    }, pd.DataFrame(records)
+        values["exact"] = np.array(exact)
+        scored[name] = values, corpus
+    results, records = reported(
+        texts, scored, seconds, about=[{"user_id": person.user_id, **kind.about(person)} for person in asked],
+        known=[_known(world, kind, person) for person in asked], references=references, judge=judge, notes=notes,
+        settings=settings,
+    )  # fmt: skip
+    return {**world.about(asked=len(asked)), **results}, records
 
 
 def _template(template: Template, given: Sequence[Mapping[str, Any]]) -> Writing:
