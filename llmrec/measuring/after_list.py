@@ -16,7 +16,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.evaluate import ANSWERS, adapter_of, under
+from llmrec.measuring.suites import ANSWERS, adapter_of, under
 from llmrec.parts import digest
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template

@@ -13,10 +13,9 @@ import pyarrow as pa
 from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, of_split
-from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
 from llmrec.measuring.replies import Scored, reported
-from llmrec.measuring.suites import check_unseen
+from llmrec.measuring.suites import ANSWERS, check_unseen
 from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts
@@ -41,7 +40,7 @@ Writing = Callable[[Sequence[Example]], list[str]]
 
 
 def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
+    """See `llmrec.evaluate.Measure.run`: one record per example and writer, with reply, reference and metrics."""
     from llmrec.grounded import examples, facts, source
 
     judge = Judge.of(settings)

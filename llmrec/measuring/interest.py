@@ -25,7 +25,7 @@ Predicting = Callable[[Sequence[Person]], np.ndarray]
 
 
 def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per user and predictor, with the metrics and both distributions.
+    """See `llmrec.evaluate.Measure.run`: one record per user and predictor, with the metrics and both distributions.
 
     A user is asked once, with what is known before the first interaction of the split; true are the shares of the
     categories of the first ten interactions of the split, each item divided evenly among its own, as training and its

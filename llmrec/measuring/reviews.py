@@ -12,8 +12,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, LlmrecError
-from llmrec.evaluate import ANSWERS
-from llmrec.measuring.suites import check_unseen
+from llmrec.measuring.suites import ANSWERS, check_unseen
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, array_of, probabilities
@@ -34,7 +33,7 @@ Judging = Callable[[pd.DataFrame], np.ndarray]
 
 
 def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
+    """See `llmrec.evaluate.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.judge import source, told_apart
     from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled_rows
 

@@ -146,7 +146,7 @@ KINDS: dict[str, Callable[[World, Sequence[str]], Kind]] = {
 
 
 def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per user and writer, with reply, reference and metrics.
+    """See `llmrec.evaluate.Measure.run`: one record per user and writer, with reply, reference and metrics.
 
     A user is asked once, with what is known before the first interaction of the split.  The wording is the one that the
     adapter was trained on where it is measured, else today's.
