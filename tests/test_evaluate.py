@@ -58,7 +58,7 @@ def rankers(asked, monkeypatch):
         "popular": popular,
         "first": lambda world: Oracle(asked["first"]),
         "third": lambda world: Oracle(asked["third"], place=2),
-        "llm": lambda world: Oracle(asked["first"]) if world.trained else None,
+        "llm": lambda world: Oracle(asked["first"]) if world.adapter else None,
     }
     monkeypatch.setattr(ranking, "RANKERS", found)
     return found

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,8 @@ from llmrec.choices.search import listed
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, of_users, queries
-from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
-from llmrec.measuring.suites import ANSWERS, adapter_of, under
+from llmrec.errors import DataError, RecipeError, did_you_mean
+from llmrec.measuring.suites import ANSWERS, adapter_of, model_of, under
 from llmrec.metrics import ranking
 from llmrec.metrics.report import main_cutoff
 from llmrec.metrics.significance import compared
@@ -64,12 +63,10 @@ class World:
     loaded: dict[str | None, Recommender] = field(default_factory=dict)
     """Adapter (None: the base model) → what was loaded for an earlier ranker of the protocol."""
 
-    @property
-    def trained(self) -> str:
-        """The adapter's name.  Raises: AdapterError where there is none."""
-        if self.adapter is None:
-            raise AdapterError(f"{self.recipe.domain}: no trained adapter; train one, or leave out the llm rankers")
-        return config.adapter_name(self.adapter)
+    def model(self, *, trained: bool = True) -> Recommender:
+        """With the adapter, or the base model as it is."""
+        assert self.adapter or not trained, "a ranker with an adapter belongs in LLM"
+        return model_of(self.recipe, self.adapter if trained else None, self.suite.engine, self.loaded)
 
 
 Factory = Callable[[World], Ranker]
@@ -123,31 +120,17 @@ class PriorAlone:
 
 
 def _prior(world: World) -> Ranker:
-    model = _llm(lambda world: world.trained, prior=False)(world)
-    assert isinstance(model, LanguageModel)
-    return ScoreRanker(PriorAlone(model.recommender), world.recipe.split.repeats)
-
-
-def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
-    def make(world: World) -> Ranker:
-        from llmrec.engine import start as engines
-        from llmrec.recommender import Recommender
-
-        name = adapter(world)
-        load = partial(Recommender.load, world.recipe, name, engine=world.suite.engine)
-        return LanguageModel(engines.alone(world.loaded, name, load), prior)
-
-    return make
+    return ScoreRanker(PriorAlone(world.model()), world.recipe.split.repeats)
 
 
 RANKERS: dict[str, Factory] = {
     "popular": _popular,
     "transitions": _transitions,
     "sasrec": _sasrec,
-    "base": _llm(lambda world: None, prior=False),  # the base model, as it is
+    "base": lambda world: LanguageModel(world.model(trained=False), prior=False),  # the base model, as it is
     "prior": _prior,  # of the adapter, alone
-    "llm": _llm(lambda world: world.trained, prior=False),
-    "llm+prior": _llm(lambda world: world.trained, prior=True),
+    "llm": lambda world: LanguageModel(world.model(), prior=False),
+    "llm+prior": lambda world: LanguageModel(world.model(), prior=True),
 }
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 

@@ -1,16 +1,20 @@
-"""What suites of all tasks share: their files, where results go, and which adapter may be asked.  Never torch."""
+"""What suites of all tasks share: their files, where results go, and which adapter may be asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmrec import config
 from llmrec.errors import AdapterError, RecipeError, did_you_mean
 from llmrec.parts import digest
 from llmrec.tasks.saved import CARD, read_card
+
+if TYPE_CHECKING:  # it imports torch
+    from llmrec.recommender import Recommender
 
 RESULTS = "results.json"
 RECORDS = "records.parquet"
@@ -82,6 +86,17 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
                 f"'{asked.label}' ({key}={value}); name an adapter trained under that split"
             )
     return folder
+
+
+def model_of(
+    recipe: config.Recipe, adapter: Path | None, engine: str, loaded: dict[str | None, Recommender]
+) -> Recommender:
+    """With the adapter, or the base model as it is; among `loaded` only the one asked for last stays."""
+    from llmrec.engine import start as engines
+    from llmrec.recommender import Recommender
+
+    name = config.adapter_name(adapter) if adapter else None
+    return engines.alone(loaded, name, partial(Recommender.load, recipe, name, engine=engine))
 
 
 def check_unseen(
