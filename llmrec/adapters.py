@@ -22,7 +22,7 @@ from llmrec.data.dataset import read_manifest
 from llmrec.engine.server import Server
 from llmrec.engine.serving import base_name
 from llmrec.errors import AdapterError, EngineError, LlmrecError
-from llmrec.evaluate import RECORDS, RESULTS
+from llmrec.measuring.suites import RECORDS, RESULTS
 from llmrec.metrics import ranking
 from llmrec.metrics.significance import Interval, paired
 from llmrec.model import adapter, pack, store, transfer, verify

@@ -275,9 +275,9 @@ def evaluate(
 
     Example: llmrec evaluate movies-interest users=100
     """
-    from llmrec.measuring import measure
+    from llmrec import evaluate as verb
 
-    folder = measure(suite, tuple(overrides or ()), out=out, force=force)
+    folder = verb.evaluate(suite, tuple(overrides or ()), out=out, force=force)
     typer.echo((folder / "table.md").read_text(encoding="utf-8"))
     typer.echo(folder)
 

@@ -1,488 +1,103 @@
-"""evaluate: every ranker of a suite on the same queries of the whole catalog, with intervals over users.
+"""evaluate: everything that a suite sets side by side, on the same users or reviews, with intervals.
 
-A finished folder holds records.parquet (one row per query and ranker), table.md, chart.png and, written last,
-results.json.  Each ranker's records are first a part of their own: see `llmrec.parts`.
+A task joins with a function in `llmrec/measuring/` and a line in MEASURES.  A finished folder holds records.parquet,
+table.md, for rankings chart.png and, written last, results.json.  The answers of each that is measured are first a part
+of their own: see `llmrec.parts`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llmrec import config, prepare
-from llmrec.baselines import Ranker, ScoreRanker
-from llmrec.baselines.popular import Popular
-from llmrec.baselines.transitions import Transitions
-from llmrec.choices import bonus as terms
-from llmrec.choices.search import listed
-from llmrec.data.catalog import Catalog
-from llmrec.data.dataset import Dataset
-from llmrec.data.split import Query, histories, of_users, queries
-from llmrec.errors import AdapterError, DataError, RecipeError, did_you_mean
-from llmrec.metrics import ranking
-from llmrec.metrics.report import chart, main_cutoff, markdown
-from llmrec.metrics.significance import compared
-from llmrec.metrics.slices import slices
-from llmrec.parts import Parts, Seconds, atomically, digest, write_table, write_text
-from llmrec.tasks.saved import CARD, read_card
-from llmrec.tasks.template import Template
-
-if TYPE_CHECKING:  # it imports torch; what is here works without
-    from llmrec.recommender import Recommender
+from llmrec import config
+from llmrec.errors import RecipeError, did_you_mean
+from llmrec.measuring import grounded, interest, ranking, reviews, texts
+from llmrec.measuring.suites import PARTS, RECORDS, RESULTS, load_suite_as, results_folder, suite_path, versions
+from llmrec.metrics import report
+from llmrec.parts import Parts, atomically, write_table, write_text
 
 FORMAT = 1
-RESULTS = "results.json"
-RECORDS = "records.parquet"
-PARTS = "parts"
-TASK = "next_item"
-BLOCK = 32  # queries ranked between two looks at the clock
-
-Tick = Callable[[int, int], None]
-"""Called with what is done and the total; either may grow."""
 
 
 @dataclass(frozen=True)
-class World:
-    """What a ranker may know: one protocol's data, never its answers."""
+class Measure:
+    """How suites of one task are measured."""
 
-    recipe: config.Recipe
-    """The domain's, with the protocol's split settings."""
-    suite: config.Suite
-    dataset: Dataset
-    catalog: Catalog
-    valid: list[Query]
-    """Queries for choosing settings and for early stopping."""
-    adapter: Path | None
-    """Folder of the trained adapter; None where there is none."""
-    tick: Tick
-    loaded: dict[str | None, Recommender] = field(default_factory=dict)
-    """Adapter (None: the base model) → what was loaded for an earlier ranker of the protocol."""
+    settings: type[config.Section]
+    names: str
+    """The setting that names what is measured side by side; results hold an entry for each under the same key."""
+    run: Callable[[Any, Parts], tuple[dict[str, Any], pd.DataFrame]]
+    """Settings, and the parts of an earlier run → what results.json says beside what all suites say, and one record per
+    example and name.
 
-    @property
-    def trained(self) -> str:
-        """The adapter's name.  Raises: AdapterError where there is none."""
-        if self.adapter is None:
-            raise AdapterError(f"{self.recipe.domain}: no trained adapter; train one, or leave out the llm rankers")
-        return config.adapter_name(self.adapter)
+    Raises: RecipeError for a name that nothing stands for; AdapterError where an adapter is missing, has not learned
+    the task or may have seen the answers; DataError; LlmrecError where a package is missing.
+    """
+    table: Callable[[Mapping[str, Any]], str]
+    """Results → Markdown."""
+    chart: Callable[[Mapping[str, Any], Path], None] | None = None
+    """Results, and the file that the picture goes to."""
 
 
-Factory = Callable[[World], Ranker]
-
-
-def _popular(world: World) -> Ranker:
-    return ScoreRanker(Popular(world.catalog.popularity(world.dataset.interactions)), world.recipe.split.repeats)
-
-
-def _transitions(world: World) -> Ranker:
-    fitted = Transitions.fit(world.dataset, world.catalog, world.recipe.prior)
-    return ScoreRanker(fitted, world.recipe.split.repeats)
-
-
-def _sasrec(world: World) -> Ranker:
-    from llmrec.baselines.sasrec import SASRec
-
-    fitted = SASRec.fit(
-        histories(world.dataset, world.catalog), len(world.catalog), world.valid, world.suite.sasrec,
-        baskets=world.recipe.split.baskets, repeats=world.recipe.split.repeats, seed=world.suite.seed, tick=world.tick,
-    )  # fmt: skip
-    return ScoreRanker(fitted, world.recipe.split.repeats)
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """The recommender as a ranker, with or without the card's weight of the transition prior."""
-
-    recommender: Recommender
-    prior: bool
-
-    def rank(self, queries: Sequence[Query], n: int) -> np.ndarray:
-        """(queries, n) int32 positions, -1 where a list ends early."""
-        return listed(self.recommender.rank([query.history for query in queries], n, prior=self.prior), n)
-
-
-@dataclass(frozen=True)
-class PriorAlone:
-    """What a recommender adds to its model's log p, without the model."""
-
-    recommender: Recommender
-
-    @property
-    def items(self) -> int:
-        return len(self.recommender.catalog)
-
-    def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
-        """(queries, items) float32 nats."""
-        prior, floor = self.recommender.prior, self.recommender.recipe.prior.floor
-        return np.stack([terms.mix(prior.p(history), prior.popularity, 1.0, floor) for history in histories])
-
-
-def _prior(world: World) -> Ranker:
-    model = _llm(lambda world: world.trained, prior=False)(world)
-    assert isinstance(model, LanguageModel)
-    return ScoreRanker(PriorAlone(model.recommender), world.recipe.split.repeats)
-
-
-def _llm(adapter: Callable[[World], str | None], *, prior: bool) -> Factory:
-    def make(world: World) -> Ranker:
-        from llmrec.engine import start as engines
-        from llmrec.recommender import Recommender
-
-        name = adapter(world)
-        load = partial(Recommender.load, world.recipe, name, engine=world.suite.engine)
-        return LanguageModel(engines.alone(world.loaded, name, load), prior)
-
-    return make
-
-
-RANKERS: dict[str, Factory] = {
-    "popular": _popular,
-    "transitions": _transitions,
-    "sasrec": _sasrec,
-    "base": _llm(lambda world: None, prior=False),  # the base model, as it is
-    "prior": _prior,  # of the adapter, alone
-    "llm": _llm(lambda world: world.trained, prior=False),
-    "llm+prior": _llm(lambda world: world.trained, prior=True),
+MEASURES = {
+    "next_item": Measure(config.Suite, "rankers", ranking.measure, report.markdown, report.chart),
+    "interest": Measure(config.Predicted, "predictors", interest.measure, report.interest_markdown),
+    "interest_summary": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "explanation": Measure(config.Written, "writers", texts.measure, report.written_markdown),
+    "grounded_explanation": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
+    "grounded_summary": Measure(config.Grounded, "writers", grounded.measure, report.written_markdown),
+    "review_sentiment": Measure(config.Judged, "judges", reviews.measure, report.judged_markdown),
+    "item_class": Measure(config.Judged, "judges", reviews.measure, report.judged_markdown),
 }
-ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
-           "new_share": True, "window_step": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
-"""What a recipe says that a model's answers depend on, beside its tasks."""
-LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
-BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
-"""Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
 
-def evaluate(
-    suite: str | config.Suite,
-    overrides: tuple[str, ...] = (),
-    *,
-    out: Path | None = None,
-    rankers: Mapping[str, Factory] = RANKERS,
-    force: bool = False,
-) -> Path:
-    """Measures a suite (a name in `eval/`, a path, or the settings themselves) and returns the folder of results.
+def task_of(suite: str) -> str:
+    """What the suite of this name or path asks for.  Raises: RecipeError naming the nearest task there is."""
+    task = config.read_yaml(suite_path(suite)).get("task", config.Suite.model_fields["task"].default)
+    if task not in MEASURES:
+        raise RecipeError(f"{suite_path(suite)}: task: nothing measures '{task}'{did_you_mean(str(task), MEASURES)}")
+    return str(task)
+
+
+def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, force: bool = False) -> Path:
+    """Measures a suite (a name in `eval/`, or a path), whatever its task, and returns the folder of results.
 
     Args:
         overrides: `key=value`, e.g. `users=100`.
         out: where results go; by default see `results_folder`.
-        rankers: what the names in `suite.rankers` stand for.
-        force: rank everything again.
-
-    Raises: RecipeError for an unknown suite or ranker, AdapterError where an adapter is missing or was trained under
-    another split (its training data would hold this one's answers), DataError.
+        force: measure everything again, whatever parts an earlier run has left in `out`.
+    Raises: RecipeError; else as `Measure.run`.
     """
-    name, settings = load_suite(suite, overrides)
-    for ranker in {*settings.rankers, *(ranker for pair in settings.compare for ranker in pair)}:
-        if ranker not in rankers:
-            raise RecipeError(f"suite {name}: unknown ranker '{ranker}'{did_you_mean(ranker, rankers)}")
-        if ranker not in settings.rankers:
-            raise RecipeError(f"suite {name}: '{ranker}' is compared but not among the rankers; add it to them")
-    labels = [asked.label for asked in settings.splits]
-    if len(set(labels)) < len(labels):
-        raise RecipeError(f"suite {name}: a split is listed twice ({', '.join(labels)})")
+    task = task_of(suite)
+    how = MEASURES[task]
+    name, settings = load_suite_as(how.settings, suite, overrides)
+    for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
+        raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
     out = out or results_folder(name, settings)
-    recipe = config.load_recipe(settings.domain)
-    needs_adapter = bool(LLM & set(settings.rankers))
-    adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
-
-    parts = Parts(out / PARTS, force)
-    found: dict[str, Any] = {}
-    records: list[pd.DataFrame] = []
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), console=Console(stderr=True),
-    ) as progress:  # fmt: skip
-        for asked, adapter in zip(settings.splits, adapters, strict=True):
-            result, frames = _measure(asked, adapter, recipe, settings, parts, rankers, progress)
-            found[asked.label] = result
-            records += frames
+    found, records = how.run(settings, Parts(out / PARTS, force))
     results = {
         "format": FORMAT,
         "suite": name,
+        "task": task,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),
-        "splits": found,
+        **found,
     }
     (out / RESULTS).unlink(missing_ok=True)
-    write_table(pa.Table.from_pandas(pd.concat(records, ignore_index=True), preserve_index=False), out / RECORDS)
-    write_text(markdown(results), out / "table.md")
-    if find_spec("matplotlib"):  # an extra: no picture is better than no results
-        atomically(out / "chart.png", lambda partial: chart(results, partial))
-    write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", out / RESULTS)
+    write_table(pa.Table.from_pandas(records, preserve_index=False), out / RECORDS)
+    write_text(how.table(results), out / "table.md")
+    if how.chart and find_spec("matplotlib"):  # an extra: no picture is better than no results
+        atomically(out / "chart.png", partial(how.chart, results))
+    write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / RESULTS)
     return out
-
-
-def results_folder(name: str, settings: config.Section) -> Path:
-    """Where a suite's results go by default: `evaluations/<suite>-<digest of its settings>` in the home folder.
-
-    The same command finds its parts again, on whatever day; another question, such as other `users`, has a folder of
-    its own.  Settings that no part depends on share one, so that a suite with more rankers goes on with what is there;
-    what else answers depend on (data, adapter, wording), each part says itself.
-    """
-    asked = settings.model_dump(mode="json", exclude=set(BESIDE_PARTS))
-    return config.home() / "evaluations" / f"{name}-{digest(asked)}"
-
-
-def load_suite(suite: str | config.Suite, overrides: tuple[str, ...] = ()) -> tuple[str, config.Suite]:
-    """Name and settings of a suite.  Raises: RecipeError naming the nearest suite there is."""
-    if isinstance(suite, config.Suite):
-        return suite.domain if config.NAME.fullmatch(suite.domain) else "suite", suite
-    return load_suite_as(config.Suite, suite, overrides)
-
-
-def load_suite_as(kind: type[config.S], suite: str, overrides: tuple[str, ...] = ()) -> tuple[str, config.S]:
-    """Name and settings of a suite's file, of the kind that its task asks for.  Raises: RecipeError."""
-    path = suite_path(suite)
-    return path.stem, config.load_section(kind, path, overrides)
-
-
-def suite_path(suite: str) -> Path:
-    """The file of a suite, by name or path.  Raises: RecipeError naming the nearest suite there is."""
-    path = Path(suite)
-    if path.suffix not in (".yaml", ".yml"):
-        folder = config.project() / "eval"
-        path = folder / f"{config.checked_name(suite, 'suite')}.yaml"
-        if not path.is_file():
-            known = [file.stem for file in folder.glob("*.yaml")]
-            raise RecipeError(f"no suite '{suite}' in {folder}{did_you_mean(suite, known)}")
-    return path
-
-
-def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
-    """The recipe with a protocol's split.  Another method than its own is prepared in a folder of its own."""
-    split = recipe.split.model_copy(update={"method": asked.method, "baskets": asked.baskets})
-    domain = recipe.domain
-    if asked.method != recipe.split.method:
-        domain = f"{domain[: 63 - len(asked.method)]}-{asked.method}"
-    return recipe.model_copy(update={"split": split, "domain": domain})
-
-
-def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
-    """Folder of the adapter to measure; its card must say that it was trained under the same cut.
-
-    Raises: AdapterError.
-    """
-    folder = config.adapter_folder(asked.adapter or recipe.domain)
-    card = read_card(folder)
-    if not card:
-        raise AdapterError(f"{folder}: no trained adapter (no {CARD}); run `llmrec train {folder.name}`")
-    cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
-    wanted = under(recipe, asked).split.model_dump(mode="json")
-    trained = card.get("recipe", {}).get("split", {})
-    wanted, trained = ({f"split.{key}": split.get(key) for key in cut} for split in (wanted, trained))
-    wanted["data.min_rating"] = recipe.interactions.min_rating  # it moves the cut
-    trained["data.min_rating"] = (card.get("recipe", {}).get("data") or {}).get("min_rating")
-    for key, value in wanted.items():
-        if trained[key] != value:
-            raise AdapterError(
-                f"{folder}: trained with {key}={trained[key]}, so it may have seen the answers of "
-                f"'{asked.label}' ({key}={value}); name an adapter trained under that split"
-            )
-    return folder
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were computed with; what is not installed is left out."""
-    found = {}
-    for name in ("llmrec", "numpy", "scipy", "scikit-learn", "torch", "transformers", "peft"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _measure(
-    asked: config.Asked,
-    adapter: Path | None,
-    recipe: config.Recipe,
-    suite: config.Suite,
-    parts: Parts,
-    rankers: Mapping[str, Factory],
-    progress: Progress,
-) -> tuple[dict[str, Any], list[pd.DataFrame]]:
-    """One protocol: its entry in the results, and a frame of records per ranker."""
-    recipe = under(recipe, asked)
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
-    questions, valid = (
-        queries(dataset, catalog, split, baskets=asked.baskets, max_targets=recipe.split.max_targets)
-        for split in (asked.split, "valid")
-    )
-    questions = of_users(questions, suite.users, suite.seed)
-    if not questions:
-        raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
-    questions_digest = question_digest(questions, catalog)
-    depth = max(suite.cutoffs)
-    popularity = catalog.popularity(dataset.interactions)
-    user_ids = [query.user_id for query in questions]
-
-    measured: dict[str, Any] = {}
-    frames: list[pd.DataFrame] = []
-    places: dict[str, np.ndarray] = {}
-    per_user: dict[str, dict[str, np.ndarray]] = {}
-    loaded: dict[str | None, Recommender] = {}
-    for name in suite.rankers:
-        bar = progress.add_task(f"{asked.label}: {name}", total=None)
-
-        def tick(done: int, total: int, bar: Any = bar) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        world = World(recipe, suite, dataset, catalog, valid, adapter, tick, loaded)
-        made_from = {
-            "format": FORMAT, "questions": questions_digest, "depth": depth, "seed": suite.seed, "ranker": name,
-            "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
-            "interactions": prepare.digests(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
-            "repeats": recipe.split.repeats,
-        }  # fmt: skip
-
-        def make(name: str = name, world: World = world) -> tuple[pa.Table, Seconds]:
-            lists, seconds = _rank(rankers[name], world, questions, depth)
-            return _part(lists, questions, catalog, asked.label, name), seconds
-
-        (lists, frame), seconds = parts.get(
-            f"{asked.label}/{name}", made_from, make, lambda part: (_lists(part, catalog, depth), part.to_pandas())
-        )
-        tick(len(questions), len(questions))
-
-        places[name] = ranking.ranks(lists, [query.target for query in questions])
-        per_user[name] = user_metrics(places[name], lists, user_ids, popularity, suite.cutoffs)
-        measured[name] = {
-            "seconds": seconds,
-            "coverage": {f"coverage@{k}": ranking.coverage(lists, k, len(catalog)) for k in suite.cutoffs},
-        }
-        frames.append(frame)
-    metrics, differences = compared(per_user, suite.compare, seed=suite.seed, samples=suite.samples)
-    return {
-        "data": {
-            "digests": prepare.digests(recipe),
-            "catalog": catalog.digest,
-            "questions": questions_digest,
-            **dataset.counts(),
-        },
-        "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
-        "users": len(set(user_ids)),
-        "queries": len(questions),
-        "rankers": {name: {"metrics": metrics[name], **measured[name]} for name in measured},
-        "differences": differences,
-        "slices": sliced(questions, places, popularity, suite),
-    }, frames
-
-
-def sliced(
-    questions: Sequence[Query], places: Mapping[str, np.ndarray], popularity: np.ndarray, suite: config.Suite
-) -> dict[str, Any]:
-    """The main metric of every ranker, and the suite's paired differences, among a part of the queries at a time.
-
-    Args:
-        places: ranker → (queries,) rank of the target.
-        popularity: (items,) training interactions.
-    """
-    k = main_cutoff(suite.cutoffs)
-    parts = slices([query.target for query in questions], [len(query.history) for query in questions], popularity)
-    found = {}
-    for part, mask in parts.items():
-        user_ids = [questions[i].user_id for i in np.flatnonzero(mask)]
-        values = {name: {f"ndcg@{k}": ranking.by_user(ranking.ndcg(rank[mask], k), user_ids)}
-                  for name, rank in places.items()}  # fmt: skip
-        metrics, differences = compared(values, suite.compare, seed=suite.seed, samples=suite.samples)
-        found[part] = {"queries": int(mask.sum()), "metrics": metrics, "differences": differences}
-    return found
-
-
-def user_metrics(
-    ranks: np.ndarray,
-    lists: np.ndarray,
-    user_ids: Sequence[str],
-    interactions: np.ndarray,
-    cutoffs: Sequence[int],
-) -> dict[str, np.ndarray]:
-    """`hr@k`, `ndcg@k`, `mrr@k` and `popularity@k`, each (users,): a user's queries are averaged first."""
-    found = {
-        f"{name}@{k}": ranking.by_user(metric(ranks, k), user_ids)
-        for name, metric in ranking.METRICS.items()
-        for k in cutoffs
-    }
-    return found | {
-        f"popularity@{k}": ranking.by_user(ranking.popularity(lists, k, interactions), user_ids) for k in cutoffs
-    }
-
-
-def question_digest(questions: Sequence[Query], catalog: Catalog) -> str:
-    """First 12 hex digits of SHA-256 over who is asked, what is known and what is right, and the catalog."""
-    sha256 = hashlib.sha256(catalog.digest.encode())
-    for query in questions:
-        sha256.update(json.dumps([query.user_id, query.target, *query.history]).encode())
-    return sha256.hexdigest()[:12]
-
-
-def _rank(
-    factory: Factory, world: World, questions: Sequence[Query], depth: int
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Lists (queries, depth), and the seconds it took to make the ranker ready (`fit`) and to rank."""
-    start = time.perf_counter()
-    ranker = factory(world)
-    ready = time.perf_counter()
-    lists = np.full((len(questions), depth), -1, np.int32)
-    for first in range(0, len(questions), BLOCK):
-        world.tick(first, len(questions))
-        lists[first : first + BLOCK] = ranker.rank(questions[first : first + BLOCK], depth)
-    return lists, {"fit": round(ready - start, 3), "rank": round(time.perf_counter() - ready, 3)}
-
-
-def _settings(name: str, world: World) -> Any:
-    """The settings that decide a ranker's lists, beside the data and the adapter's weights."""
-    if name == "sasrec":
-        return world.suite.sasrec.model_dump(mode="json")
-    prior = world.recipe.prior.model_dump(mode="json")
-    if name in LLM or name == "base":
-        card = read_card(world.adapter) if name in LLM else {}
-        today = {} if name in LLM else {TASK: Template.today(TASK).digest}
-        added = {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher")}
-        return {**(added if name in ("prior", "llm+prior") else {}), "prompts": card.get("prompts", today),
-                **world.recipe.model_dump(mode="json", include=ANSWERS)}  # fmt: skip
-    return prior if name == "transitions" else None
-
-
-def _part(
-    lists: np.ndarray,
-    questions: Sequence[Query],
-    catalog: Catalog,
-    label: str,
-    name: str,
-) -> pa.Table:
-    """One ranker's records: user_id, split, ranker, target and items as item ids, rank (0: not in the list)."""
-    ids = np.array(catalog.item_id, dtype=object)
-    targets = [query.target for query in questions]
-    return pa.table({
-        "user_id": pa.array([query.user_id for query in questions], pa.string()),
-        "split": pa.array([label] * len(questions), pa.string()),
-        "ranker": pa.array([name] * len(questions), pa.string()),
-        "target": pa.array(ids[targets].tolist(), pa.string()),
-        "rank": pa.array(ranking.ranks(lists, targets), pa.int32()),
-        "items": pa.array([ids[found[found >= 0]].tolist() for found in lists], pa.list_(pa.string())),
-    })  # fmt: skip
-
-
-def _lists(part: pa.Table, catalog: Catalog, depth: int) -> np.ndarray:
-    """(queries, depth) int32 positions of a part, -1 where a list ends early.  Raises: DataError, ValueError."""
-    items = part["items"].combine_chunks()
-    lists = np.full((len(items), depth), -1, np.int32)
-    lengths = items.value_lengths().to_numpy(zero_copy_only=False)
-    there = np.arange(depth) < lengths[:, None]
-    lists[there] = catalog.positions(items.flatten().to_pandas())
-    return lists

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +52,35 @@ class Parts:
             write_table(table.replace_schema_metadata({"made_from": wanted, "seconds": json.dumps(seconds)}), path)
             found = read(table), seconds
         return found
+
+    def answers(
+        self,
+        names: Iterable[str],
+        makers: Mapping[str, Callable[[], Callable[[A], R]]],
+        asked: A,
+        *,
+        what: str,
+        made_from: Callable[[str], Mapping[str, Any]],
+        table: Callable[[R], pa.Table],
+        read: Callable[[pa.Table], T],
+    ) -> tuple[dict[str, T], dict[str, Seconds]]:
+        """What each of `names` answers to `asked`, a part each, and the seconds that it took, see `timed`.
+
+        Args:
+            makers: name → what makes the one that answers; called only where the part is made.
+            made_from: name → see `get`.
+            table: answers → the part, which `read` gives back.
+        """
+        found: dict[str, T] = {}
+        seconds: dict[str, Seconds] = {}
+        for name in names:
+
+            def make(name: str = name) -> tuple[pa.Table, Seconds]:
+                answers, took = timed(makers[name], asked, what)
+                return table(answers), took
+
+            found[name], seconds[name] = self.get(name, made_from(name), make, read)
+        return found, seconds
 
 
 def _kept(path: Path, wanted: str, read: Callable[[pa.Table], T]) -> tuple[T, Seconds] | None:

@@ -354,10 +354,10 @@ def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> No
 def test_real_results_of_two_versions_are_compared(project: Path, tmp_path: Path) -> None:
     """An update taken away predicts worse than what was trained, and the records say so."""
     digest = adapters.add("films", other(project, 0.0))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("domain: films\nrankers: [llm]\nsamples: 100\n")
     for name in ("films", f"films@{digest}"):
-        asked = config.Asked(method="leave_one_out", adapter=name)
-        suite = config.Suite(domain="films", splits=(asked,), rankers=("llm",), samples=100)
-        evaluate(suite, out=tmp_path / name)
+        evaluate(str(suite), (f"splits=[{{method: leave_one_out, adapter: {name}}}]",), out=tmp_path / name)
     found = adapters.compare([tmp_path / "films", tmp_path / f"films@{digest}"], digest, str(store.served("films")))
     assert found.users == 30 and found.candidate < found.current
     with pytest.raises(AdapterError, match="not shown to be better"):

@@ -17,18 +17,10 @@ from llmrec.baselines import ScoreRanker
 from llmrec.baselines.popular import Popular
 from llmrec.data.split import Query, of_users
 from llmrec.errors import AdapterError, DataError, RecipeError
-from llmrec.evaluate import (
-    RANKERS,
-    LanguageModel,
-    World,
-    adapter_of,
-    evaluate,
-    load_suite,
-    load_suite_as,
-    results_folder,
-    under,
-)
-from llmrec.measuring import MEASURES, RANKING, task_of
+from llmrec.evaluate import MEASURES, evaluate, task_of
+from llmrec.measuring import ranking
+from llmrec.measuring.ranking import RANKERS, LanguageModel, World
+from llmrec.measuring.suites import adapter_of, load_suite_as, results_folder, under
 
 ROOT = Path(__file__).parent.parent
 USERS, ITEMS = 12, 9
@@ -55,17 +47,21 @@ def asked() -> dict[str, list[Query]]:
 
 
 @pytest.fixture
-def rankers(asked):
+def rankers(asked, monkeypatch):
+    """What the names of rankers stand for here."""
+
     def popular(world: World) -> ScoreRanker:
         world.tick(1, 2)
         return ScoreRanker(Popular(world.catalog.popularity(world.dataset.interactions)))
 
-    return {
+    found = {
         "popular": popular,
         "first": lambda world: Oracle(asked["first"]),
         "third": lambda world: Oracle(asked["third"], place=2),
-        "llm": lambda world: Oracle(asked["first"]) if world.trained else None,
+        "llm": lambda world: Oracle(asked["first"]) if world.adapter else None,
     }
+    monkeypatch.setattr(ranking, "RANKERS", found)
+    return found
 
 
 @pytest.fixture
@@ -105,13 +101,14 @@ def results(folder: Path) -> dict:
 
 
 def test_a_suite_becomes_a_folder(project, rankers, tmp_path, home):
-    folder = evaluate("small", rankers=rankers)
-    assert folder.parent == home / "evaluations" and folder == results_folder(*load_suite("small"))
+    folder = evaluate("small")
+    assert folder.parent == home / "evaluations" and folder == results_folder(*load_suite_as(config.Suite, "small"))
     assert {path.name for path in folder.iterdir()} == {
         "records.parquet", "results.json", "table.md", "chart.png", "parts",
     }  # fmt: skip
     assert (folder / "chart.png").read_bytes().startswith(b"\x89PNG")
 
+    assert results(folder)["task"] == "next_item"
     found = results(folder)["splits"]["test-leave_one_out"]
     first, third = (found["rankers"][name]["metrics"] for name in ("first", "third"))
     assert found["users"] == found["queries"] == USERS
@@ -133,7 +130,7 @@ def test_a_suite_becomes_a_folder(project, rankers, tmp_path, home):
 
 
 def test_all_rankers_answer_the_same_queries(project, rankers, asked, tmp_path):
-    records = pd.read_parquet(evaluate("small", out=tmp_path / "out", rankers=rankers) / "records.parquet")
+    records = pd.read_parquet(evaluate("small", out=tmp_path / "out") / "records.parquet")
     assert asked["first"] == asked["third"]
     assert list(records) == ["user_id", "split", "ranker", "target", "rank", "items"]
     by_ranker = {name: part.reset_index(drop=True) for name, part in records.groupby("ranker")}
@@ -149,8 +146,8 @@ def test_all_rankers_answer_the_same_queries(project, rankers, asked, tmp_path):
         assert row["rank"] == place
 
 
-def test_no_ranker_runs_twice(project, rankers, asked, tmp_path):
-    evaluate("small", out=tmp_path / "out", rankers=rankers)
+def test_no_ranker_runs_twice(project, rankers, asked, tmp_path, monkeypatch):
+    evaluate("small", out=tmp_path / "out")
     before = results(tmp_path / "out")
     asked["first"].clear()
     asked["third"].clear()
@@ -158,14 +155,15 @@ def test_no_ranker_runs_twice(project, rankers, asked, tmp_path):
     def fails(world: World) -> None:
         raise AssertionError("ranked again")
 
-    again = dict.fromkeys(rankers, fails)
-    evaluate("small", out=tmp_path / "out", rankers=again)
+    monkeypatch.setattr(ranking, "RANKERS", again := dict.fromkeys(rankers, fails))
+    evaluate("small", out=tmp_path / "out")
     after = results(tmp_path / "out")
     assert {**after, "finished": ""} == {**before, "finished": ""}
 
-    evaluate("small", ("samples=20",), out=tmp_path / "out", rankers=again)  # intervals need no lists
+    evaluate("small", ("samples=20",), out=tmp_path / "out")  # intervals need no lists
     (tmp_path / "out" / "parts" / "test-leave_one_out" / "third.parquet").write_bytes(b"half written")
-    evaluate("small", out=tmp_path / "out", rankers={**again, "third": rankers["third"]})
+    again["third"] = rankers["third"]
+    evaluate("small", out=tmp_path / "out")
     assert len(asked["third"]) == USERS and not asked["first"]
     assert results(tmp_path / "out")["splits"] == {
         label: {**split, "rankers": {**split["rankers"], "third": {**split["rankers"]["third"], "seconds": seconds}}}
@@ -173,43 +171,45 @@ def test_no_ranker_runs_twice(project, rankers, asked, tmp_path):
         for seconds in [results(tmp_path / "out")["splits"][label]["rankers"]["third"]["seconds"]]
     }
 
-    evaluate("small", out=tmp_path / "out", rankers=rankers, force=True)
+    monkeypatch.setattr(ranking, "RANKERS", rankers)
+    evaluate("small", out=tmp_path / "out", force=True)
     assert len(asked["first"]) == USERS
 
 
 @pytest.mark.parametrize("override", ["users=5", "cutoffs=[1, 7]", "seed=1"])
 def test_other_questions_are_asked_anew(project, rankers, asked, tmp_path, override):
-    evaluate("small", out=tmp_path / "out", rankers=rankers)
+    evaluate("small", out=tmp_path / "out")
     asked["first"].clear()
-    evaluate("small", (override,), out=tmp_path / "out", rankers=rankers)
+    evaluate("small", (override,), out=tmp_path / "out")
     assert asked["first"]
 
 
-def test_an_interrupted_run_goes_on(project, rankers, asked, tmp_path):
+def test_an_interrupted_run_goes_on(project, rankers, asked, tmp_path, monkeypatch):
     def stopped(world: World) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluate("small", out=tmp_path / "out", rankers={**rankers, "third": stopped})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(rankers, "third", stopped)
+        evaluate("small", out=tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
-    evaluate("small", out=tmp_path / "out", rankers=rankers)
+    evaluate("small", out=tmp_path / "out")
     assert len(asked["first"]) == len(asked["third"]) == USERS
 
 
 def test_the_same_settings_share_a_folder_on_any_day(project, rankers, asked, monkeypatch):
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 11, 28, 23, 59, 0, 5, 332, 0)))
-    folder = evaluate("small", rankers=rankers)
+    folder = evaluate("small")
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 11, 29, 0, 1, 0, 6, 333, 0)))
-    assert evaluate("small", rankers=rankers) == folder and results(folder)["finished"].startswith("2026-11-29")
+    assert evaluate("small") == folder and results(folder)["finished"].startswith("2026-11-29")
     few = ("samples=20", "compare=[]", "rankers=[first]")  # what is said of the parts, and of which
-    assert evaluate("small", few, rankers=rankers) == folder and len(asked["first"]) == USERS
+    assert evaluate("small", few) == folder and len(asked["first"]) == USERS
 
 
 @pytest.mark.parametrize("override", ["users=5", "seed=1", "cutoffs=[3]", "splits=[{method: time}]", "sasrec.epochs=1"])
 def test_other_questions_leave_results_alone(project, rankers, override):
-    folder = evaluate("small", rankers=rankers)
+    folder = evaluate("small")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert evaluate("small", (override,), rankers=rankers) != folder
+    assert evaluate("small", (override,)) != folder
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
@@ -219,7 +219,7 @@ def test_protocols_stand_side_by_side(project, rankers, tmp_path):
         "  - {method: leave_one_out}\n  - {method: time, baskets: false}\n  - {method: time, split: valid}\n"
     )
     (project / "eval" / "both.yaml").write_text(suite)
-    folder = evaluate("both", out=tmp_path / "out", rankers=rankers)
+    folder = evaluate("both", out=tmp_path / "out")
     found = results(folder)["splits"]
     assert list(found) == ["test-leave_one_out", "test-time-no_baskets", "valid-time"]
     assert found["test-time-no_baskets"]["data"]["test"] == 6  # a tenth of 60 interactions
@@ -267,10 +267,10 @@ def test_a_damaged_card_is_no_missing_one(project):
 
 def test_the_adapter_is_checked_before_anything_is_ranked(project, rankers, asked, tmp_path):
     with pytest.raises(AdapterError, match="films: no trained adapter"):
-        evaluate("small", ("rankers=[first, llm]", "compare=[]"), out=tmp_path / "out", rankers=rankers)
+        evaluate("small", ("rankers=[first, llm]", "compare=[]"), out=tmp_path / "out")
     assert not asked["first"]
     card(project)
-    evaluate("small", ("rankers=[llm]", "compare=[]"), out=tmp_path / "out", rankers=rankers)
+    evaluate("small", ("rankers=[llm]", "compare=[]"), out=tmp_path / "out")
     assert results(tmp_path / "out")["splits"]["test-leave_one_out"]["adapter"] == {
         "name": "films", "weights": "digest-films",
     }  # fmt: skip
@@ -300,13 +300,13 @@ def test_another_method_is_prepared_in_a_folder_of_its_own(project):
 )
 def test_mistakes_are_one_line(project, rankers, suite, overrides, message):
     with pytest.raises(RecipeError, match=message):
-        evaluate(suite, overrides, rankers=rankers)
+        evaluate(suite, overrides)
 
 
 def test_a_folder_that_cannot_be_written(project, rankers, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written.*--out"):
-        evaluate("small", out=tmp_path / "file" / "out", rankers=rankers)
+        evaluate("small", out=tmp_path / "file" / "out")
 
 
 def test_the_real_baselines_run(project, tmp_path):
@@ -327,15 +327,11 @@ def test_the_real_baselines_run(project, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "eval").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_suite_loads(path):
-    task = task_of(str(path))
-    if task == RANKING:
-        name, suite = load_suite(str(path))
-        measured = suite.rankers
-        assert set(measured) <= set(RANKERS)
-    else:
-        name, suite = load_suite_as(MEASURES[task].settings, str(path))
-        measured = getattr(suite, MEASURES[task].names)
+    how = MEASURES[task_of(str(path))]
+    name, suite = load_suite_as(how.settings, str(path))
+    measured = getattr(suite, how.names)
     assert name == path.stem and {one for pair in suite.compare for one in pair} <= set(measured)
+    assert how.names != "rankers" or set(measured) <= set(RANKERS)
 
 
 def test_the_language_model_ranks_with_and_without_prior():

@@ -20,9 +20,9 @@ from llmrec.baselines.sentences import nearest
 from llmrec.data.pairs import Example, Item, of_split
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, PromptError, RecipeError
+from llmrec.evaluate import evaluate
 from llmrec.grounded import Asking, Writer, examples, facts, most_alike, source
 from llmrec.learning import learners
-from llmrec.measuring import measure
 from llmrec.model.encode import Encoder
 from llmrec.tasks.grounded import EXPLANATION, SUMMARY, TASKS
 from llmrec.tasks.template import Template
@@ -148,7 +148,7 @@ def test_the_card_says_from_which_texts_it_learned_and_holds_none(here: Path) ->
 
 @pytest.mark.parametrize("task", TASKS)
 def test_it_writes_like_the_texts_and_unlike_its_base(here: Path, task: str, tmp_path: Path) -> None:
-    found = json.loads((measure(task.replace("_", "-"), out=tmp_path) / "results.json").read_text())
+    found = json.loads((evaluate(task.replace("_", "-"), out=tmp_path) / "results.json").read_text())
     rouge = {name: one["metrics"]["rougeL"]["mean"] for name, one in found["writers"].items()}
     assert rouge["llm"] > rouge["base"] + 0.1 and rouge["llm+consensus"] > rouge["base"] + 0.1
     assert found["data"]["asked"] == 12 and found["adapter"]["name"] == "shop"
@@ -244,7 +244,7 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
     suite = yaml.safe_load((here / "eval" / "grounded-explanation.yaml").read_text())
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite | {"domain": str(tmp_path / "shop.yaml")}))
     with pytest.raises(AdapterError, match="may have seen the answers"):
-        measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
+        evaluate(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
     recipe = config.load_recipe("shop")
     with pytest.raises(RecipeError, match="does not list"):
         Writer.load(recipe.model_copy(update={"tasks": {}}), SUMMARY, "shop")

@@ -104,6 +104,7 @@ def test_torch_free(path: Path):
         "llmrec.prepare",
         "llmrec.data.split, llmrec.tasks, llmrec.choices, llmrec.metrics",
         "llmrec.engine.server",
+        "llmrec.measuring.suites, llmrec.measuring.ranking",
     ],
 )
 def test_quick_to_import(modules: str):

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from llmrec import adapters, cli, config, prepare, prompts
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, DataError, PromptError, RecipeError
+from llmrec.evaluate import evaluate
 from llmrec.judge import Judge, ReviewTask
 from llmrec.learning.reviews import balanced, share_put_back, shift
-from llmrec.measuring import measure
 from llmrec.measuring import reviews as measured
 from llmrec.measuring.reviews import compared, few
 from llmrec.metrics.classification import macro_f1, tempered
@@ -325,7 +325,7 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path, m
     found = review("shop", ["Toy Story 7 Heat", "Toy Story 300 Suspects"])
     assert [one.label for one in found] == ["negative", "positive"]
     assert all(sum(one.p.values()) == pytest.approx(1) for one in found)
-    results = json.loads((measure("shop", out=tmp_path) / "results.json").read_text())
+    results = json.loads((evaluate("shop", out=tmp_path) / "results.json").read_text())
     macro = {name: measured["metrics"]["macro_f1"]["mean"] for name, measured in results["judges"].items()}
     assert macro["llm"] > 0.6 > 0.4 > macro["majority"] and macro["llm"] > macro["base"] + 0.2
     assert "llm - base" in (tmp_path / "table.md").read_text()
@@ -335,10 +335,10 @@ def test_it_tells_reviews_apart_and_beats_its_base(here: Path, tmp_path: Path, m
 
     monkeypatch.setattr(Judge, "load", fails)
     monkeypatch.setattr(measured, "_tfidf", fails)
-    again = json.loads((measure("shop", out=tmp_path) / "results.json").read_text())  # all of it is kept
+    again = json.loads((evaluate("shop", out=tmp_path) / "results.json").read_text())  # all of it is kept
     assert {**again, "finished": ""} == {**results, "finished": ""}
     with pytest.raises(AssertionError, match="asked again"):
-        measure("shop", ("reviews=7",), out=tmp_path)
+        evaluate("shop", ("reviews=7",), out=tmp_path)
 
 
 def test_it_tells_what_texts_are_about(here: Path, tmp_path: Path) -> None:
@@ -351,11 +351,11 @@ def test_it_tells_what_texts_are_about(here: Path, tmp_path: Path) -> None:
         assert one.broad["Films"] == pytest.approx(one.p["Films > New"] + one.p["Films > Old"])
     shown = CliRunner().invoke(cli.app, ["review", "shelf", "Fargo 7 Fargo", "--task", "item_class"])
     assert shown.exit_code == 0 and "Films > Old" in shown.output
-    results = json.loads((measure("shelf", out=tmp_path) / "results.json").read_text())
+    results = json.loads((evaluate("shelf", out=tmp_path) / "results.json").read_text())
     accuracy = {name: measured["metrics"]["accuracy"]["mean"] for name, measured in results["judges"].items()}
     assert accuracy["llm"] > 0.7 > accuracy["majority"] and accuracy["llm"] > accuracy["base"] + 0.2
     assert "base-few after 3 labelled reviews" in (tmp_path / "table.md").read_text()
-    broad = json.loads((measure("shelf", ("level=1",), out=tmp_path) / "results.json").read_text())
+    broad = json.loads((evaluate("shelf", ("level=1",), out=tmp_path) / "results.json").read_text())
     assert sorted(broad["data"]["asked"]) == ["Films", "Songs"]
     assert broad["judges"]["llm"]["metrics"]["accuracy"]["mean"] >= accuracy["llm"]
 
@@ -385,7 +385,7 @@ def test_two_labels_are_told_apart_by_an_adapter_of_their_own(here: Path, tmp_pa
     assert [*bad["p"]] == ["negative", "positive"] and (bad["label"], good["label"]) == ("negative", "positive")
     suite = yaml.safe_load((here / "eval" / "shop.yaml").read_text()) | {"adapter": adapter}
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    found = json.loads((measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out") / "results.json").read_text())
+    found = json.loads((evaluate(str(tmp_path / "suite.yaml"), out=tmp_path / "out") / "results.json").read_text())
     assert [*found["data"]["asked"]] == ["negative", "positive"]
     judged = {name: one["metrics"]["accuracy"]["mean"] for name, one in found["judges"].items()}
     assert judged["llm"] > 0.9 > judged["majority"]
@@ -398,7 +398,7 @@ def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:
         (tmp_path / "shop.yaml").write_text(yaml.safe_dump(reseeded))
         suite = yaml.safe_load((here / "eval" / "shop.yaml").read_text()) | {"domain": str(tmp_path / "shop.yaml")}
         (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-        measure(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
+        evaluate(str(tmp_path / "suite.yaml"), out=tmp_path / "out")
     with pytest.raises(AdapterError, match="other labels"):
         review("shelf", ["fine"], task="item_class", overrides=("tasks.item_class.labels=[Songs, Films > Old]",))
     with pytest.raises(AdapterError, match="other labels"):

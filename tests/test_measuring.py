@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from llmrec import cli, config
 from llmrec.data.split import Query
 from llmrec.errors import AdapterError, LlmrecError, RecipeError
-from llmrec.evaluate import load_suite_as, results_folder
+from llmrec.evaluate import evaluate, task_of
 from llmrec.follow_up import FollowUp
-from llmrec.measuring import measure, task_of
 from llmrec.measuring.after_list import Person, World, people
+from llmrec.measuring.suites import load_suite_as, results_folder
 from llmrec.measuring.texts import Explanations, Summaries
 from llmrec.metrics.llm_judge import Judge
 from llmrec.tasks.template import Name
@@ -52,7 +52,7 @@ def test_one_person_a_user_with_what_was_known_first() -> None:
 def test_interest_beside_its_baselines(tmp_path: Path) -> None:
     names = ["popular", "history", "base", "llm"]
     asked = suite(tmp_path, task="interest", predictors=names, compare=[["llm", "popular"]], users=24)
-    folder = measure(asked, out=tmp_path / "out")
+    folder = evaluate(asked, out=tmp_path / "out")
     found = results(folder)
     assert list(found["predictors"]) == names and found["data"]["users"] == 24 and found["task"] == "interest"
     value = {name: {m: v["mean"] for m, v in one["metrics"].items()} for name, one in found["predictors"].items()}
@@ -73,7 +73,7 @@ def test_interest_beside_its_baselines(tmp_path: Path) -> None:
 
 def test_a_smoothed_history_leaves_no_category_at_zero(tmp_path: Path) -> None:
     asked = suite(tmp_path, task="interest", predictors=["history"], split="valid")
-    folder = measure(asked, out=tmp_path / "out")
+    folder = evaluate(asked, out=tmp_path / "out")
     records = pd.read_parquet(folder / "records.parquet")
     assert len(records) == 30 and all(min(p) > 0 for p in records["p"])
     assert results(folder)["adapter"] is None
@@ -81,10 +81,10 @@ def test_a_smoothed_history_leaves_no_category_at_zero(tmp_path: Path) -> None:
 
 def test_results_lie_where_the_settings_say(tmp_path: Path) -> None:
     asked = suite(tmp_path, task="interest", predictors=["history"], users=4)
-    folder = measure(asked)
+    folder = evaluate(asked)
     assert folder == results_folder(*load_suite_as(config.Predicted, asked))
-    assert measure(asked, ("predictors=[popular]", "samples=20")) == folder
-    assert measure(asked, ("users=5",)) != folder and results(folder)["data"]["users"] == 4
+    assert evaluate(asked, ("predictors=[popular]", "samples=20")) == folder
+    assert evaluate(asked, ("users=5",)) != folder and results(folder)["data"]["users"] == 4
 
 
 @pytest.mark.parametrize("task", ["interest_summary", "explanation"])
@@ -93,7 +93,7 @@ def test_texts_beside_what_the_data_says(tmp_path: Path, task: str) -> None:
         tmp_path, task=task, writers=["template", "copy", "base", "llm"],
         compare=[["llm", "base"], ["llm", "copy"]], users=12,
     )  # fmt: skip
-    folder = measure(asked, out=tmp_path / "out")
+    folder = evaluate(asked, out=tmp_path / "out")
     found = results(folder)
     assert list(found["writers"]) == ["template", "base", "llm"] and found["data"]["asked"] == 12  # no reviews to copy
     value = {name: {m: v["mean"] for m, v in one["metrics"].items()} for name, one in found["writers"].items()}
@@ -128,17 +128,17 @@ def test_an_interrupted_suite_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(FollowUp, load.__name__, counted)
     with pytest.raises(KeyboardInterrupt):
-        measure(asked, out=tmp_path / "out")
+        evaluate(asked, out=tmp_path / "out")
     assert [path.stem for path in (tmp_path / "out" / "parts").iterdir()] == [first]
     begun = (tmp_path / "out" / "parts" / f"{first}.parquet").stat().st_mtime_ns
-    whole = results(measure(asked, out=tmp_path / "out"))
+    whole = results(evaluate(asked, out=tmp_path / "out"))
     assert (tmp_path / "out" / "parts" / f"{first}.parquet").stat().st_mtime_ns == begun and len(loaded) == 2
-    again = results(measure(asked, ("samples=60",), out=tmp_path / "out"))  # intervals need no answers
+    again = results(evaluate(asked, ("samples=60",), out=tmp_path / "out"))  # intervals need no answers
     assert len(loaded) == 2 and again[names]["llm"]["seconds"] == whole[names]["llm"]["seconds"]
-    anew = results(measure(asked, out=tmp_path / "new"))
+    anew = results(evaluate(asked, out=tmp_path / "new"))
     assert strip(anew) == strip(whole) and len(loaded) == 3
-    measure(asked, ("users=3",), out=tmp_path / "out")
-    measure(asked, out=tmp_path / "new", force=True)
+    evaluate(asked, ("users=3",), out=tmp_path / "out")
+    evaluate(asked, out=tmp_path / "new", force=True)
     assert len(loaded) == 5
 
 
@@ -160,7 +160,7 @@ def test_reviews_can_be_copied(films: Path, tmp_path: Path, monkeypatch: pytest.
     values["data"]["path"] = str(tmp_path / "films" / "events.csv")
     recipe.write_text(yaml.safe_dump(values))
     asked = suite(tmp_path, task="explanation", writers=["copy"], users=5)
-    folder = measure(asked, out=tmp_path / "out")
+    folder = evaluate(asked, out=tmp_path / "out")
     titles = {f"i{i}": title for i, title in enumerate(FILMS)}
     for row in pd.read_parquet(folder / "records.parquet").to_dict("records"):
         assert row["reply"] == f"A {titles[row['item_id']]} to remember always."
@@ -177,10 +177,10 @@ def test_a_judge_marks_every_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Judge, "rate", rate)
     asked = suite(tmp_path, task="explanation", writers=["template"], users=3)
     with pytest.raises(RecipeError, match="judge_url and judge_model belong together"):
-        measure(asked, ("judge_model=m",))
+        evaluate(asked, ("judge_model=m",))
     with pytest.raises(LlmrecError, match="no address"):
-        measure(asked, ("judge_model=m", "judge_url=nowhere"))
-    folder = measure(asked, ("judge_model=m", "judge_url=http://127.0.0.1:1"), out=tmp_path / "out")
+        evaluate(asked, ("judge_model=m", "judge_url=nowhere"))
+    folder = evaluate(asked, ("judge_model=m", "judge_url=http://127.0.0.1:1"), out=tmp_path / "out")
     [(url, model, given, replies, references)] = seen
     assert (url, model) == ("http://127.0.0.1:1", "m") and len(replies) == len(references) == 3
     records = pd.read_parquet(folder / "records.parquet")
@@ -246,19 +246,19 @@ def test_a_suite_that_cannot_be_measured_says_why(films: Path, tmp_path: Path) -
     with pytest.raises(RecipeError, match="nothing measures 'interst'.*'interest'"):
         task_of(suite(tmp_path, task="interst"))
     with pytest.raises(RecipeError, match="'llm' is compared but not among the predictors"):
-        measure(suite(tmp_path, task="interest", predictors=["popular"], compare=[["llm", "popular"]]))
+        evaluate(suite(tmp_path, task="interest", predictors=["popular"], compare=[["llm", "popular"]]))
     with pytest.raises(AdapterError, match="may have seen the answers"):
-        measure(suite(tmp_path, task="interest", method="time"))
+        evaluate(suite(tmp_path, task="interest", method="time"))
     shutil.copytree(films / "adapters" / "films", films / "adapters" / "listsonly")
     card = json.loads((films / "adapters" / "listsonly" / "card.json").read_text())
     del card["prompts"]["interest"]
     (films / "adapters" / "listsonly" / "card.json").write_text(json.dumps(card))
     with pytest.raises(AdapterError, match="listsonly: not trained on interest.*llmrec train films"):
-        measure(suite(tmp_path, task="interest", adapter="listsonly"))
+        evaluate(suite(tmp_path, task="interest", adapter="listsonly"))
     (films / "adapters" / "films" / "card.json").rename(films / "card.json")
     try:
         with pytest.raises(AdapterError, match="no trained adapter.*llmrec train"):
-            measure(suite(tmp_path, task="explanation"))
+            evaluate(suite(tmp_path, task="explanation"))
     finally:
         (films / "card.json").rename(films / "adapters" / "films" / "card.json")
 

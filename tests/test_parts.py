@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,29 @@ def test_a_part_that_cannot_be_read_is_made_again(tmp_path: Path) -> None:
     parts.get("one", {}, lambda: (pa.table({"old": [1]}), {}), lambda part: part["old"])
     found, _ = parts.get("one", {}, lambda: (pa.table({"new": [2]}), {}), lambda part: part["new"].to_pylist())
     assert found == [2]
+
+
+def test_only_what_is_not_there_is_made(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def maker(name: str) -> Callable[[], Callable[[list[int]], list[int]]]:
+        def make() -> Callable[[list[int]], list[int]]:
+            made.append(name)
+            return lambda asked: [one * len(name) for one in asked]
+
+        return make
+
+    def answers(*names: str) -> dict[str, list[int]]:
+        found, seconds = Parts(tmp_path).answers(
+            names, {name: maker(name) for name in ("a", "bb")}, [1, 2], what="write",
+            made_from=lambda name: {"name": name}, table=lambda values: pa.table({"value": values}),
+            read=lambda part: part["value"].to_pylist(),
+        )  # fmt: skip
+        assert [*seconds] == [*names] and all([*took] == ["fit", "write"] for took in seconds.values())
+        return found
+
+    assert answers("bb") == {"bb": [2, 4]} and made == ["bb"]
+    assert answers("a", "bb") == {"a": [1, 2], "bb": [2, 4]} and made == ["bb", "a"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

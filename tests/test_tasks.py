@@ -7,13 +7,13 @@ from typing import get_args
 import pytest
 
 from llmrec import config
+from llmrec.evaluate import MEASURES
 from llmrec.jobs.work import KINDS
 from llmrec.learning import LEARNERS
-from llmrec.measuring import MEASURES, RANKING
 from llmrec.measuring.wordings import TRIALS
 from llmrec.tasks import OF_REVIEWS, TASKS
 
-SUITES = {RANKING: config.Suite} | {task: how.settings for task, how in MEASURES.items()}
+SUITES = {task: how.settings for task, how in MEASURES.items()}
 
 
 @pytest.mark.parametrize("known", [LEARNERS, SUITES, TRIALS], ids=["learned", "measured", "tried"])

@@ -302,15 +302,16 @@ def test_filters_prune_and_nothing_else(trained: Path) -> None:
 
 
 def test_the_suite_ranks_with_it(trained: Path, tmp_path: Path) -> None:
-    suite = config.Suite(
-        domain="films", splits=(config.Asked(method="leave_one_out"),), rankers=("popular", "llm", "llm+prior"),
-        compare=(("llm", "popular"),), samples=100,
-    )  # fmt: skip
-    results = json.loads((evaluate(suite, out=tmp_path) / "results.json").read_text())
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "domain: films\nsplits: [{method: leave_one_out}]\nrankers: [popular, llm, llm+prior]\n"
+        "compare: [[llm, popular]]\nsamples: 100\n"
+    )
+    results = json.loads((evaluate(str(suite), out=tmp_path) / "results.json").read_text())
     text = json.dumps(results)
     assert "ndcg@10" in text and "llm+prior" in text
     with pytest.raises(AdapterError):  # its training data holds the answers of another split
-        evaluate(suite.model_copy(update={"splits": (config.Asked(method="time"),)}), out=tmp_path / "other")
+        evaluate(str(suite), ("splits=[{method: time}]",), out=tmp_path / "other")
 
 
 def test_new_items_get_their_share_and_reorder_nobody(trained: Path, world: Path, tmp_path: Path) -> None:

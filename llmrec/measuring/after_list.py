@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.evaluate import ANSWERS, adapter_of, under
+from llmrec.measuring.suites import ANSWERS, adapter_of, model_of, under
 from llmrec.parts import digest
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -80,12 +79,7 @@ class World:
 
     def model(self, trained: bool) -> Recommender:
         """With the adapter, or the base model as it is; the one asked for last stays loaded."""
-        from llmrec.engine import start as engines
-        from llmrec.recommender import Recommender
-
-        name = config.adapter_name(self.adapter) if trained and self.adapter else None
-        load = partial(Recommender.load, self.recipe, name, engine=self.settings.engine)
-        return engines.alone(self._loaded, name, load)
+        return model_of(self.recipe, self.adapter if trained else None, self.settings.engine, self._loaded)
 
     def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
         """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, of_split
-from llmrec.errors import AdapterError
-from llmrec.evaluate import ANSWERS
 from llmrec.measuring.after_list import in_blocks
-from llmrec.metrics.llm_judge import OPINIONS, Judge
-from llmrec.metrics.significance import compared
+from llmrec.measuring.replies import Scored, reported
+from llmrec.measuring.suites import ANSWERS, check_unseen
+from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.text import faithfulness, measured
-from llmrec.parts import Parts, Seconds, timed
+from llmrec.parts import Parts
 from llmrec.tasks.grounded import EXPLANATION
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -42,15 +40,15 @@ Writing = Callable[[Sequence[Example]], list[str]]
 
 
 def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per example and writer, with reply, reference and metrics."""
+    """See `llmrec.evaluate.Measure.run`: one record per example and writer, with reply, reference and metrics."""
     from llmrec.grounded import examples, facts, source
 
     judge = Judge.of(settings)
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
-    found = examples(pairs, settings.task)
-    train = of_split(found, "train", 0, settings.seed)
-    asked = of_split(found, settings.split, settings.examples, settings.seed)
+    texts = examples(pairs, settings.task)
+    train = of_split(texts, "train", 0, settings.seed)
+    asked = of_split(texts, settings.split, settings.examples, settings.seed)
     adapter = settings.adapter or recipe.domain
     card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
 
@@ -74,63 +72,46 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         "llm": lambda: model(adapter),
         "llm+consensus": lambda: model(adapter, consensus=True),
     }
-    replies: dict[str, list[str]] = {}
-    seconds: dict[str, Seconds] = {}
     wording = Template.today(settings.task).digest
-    for name in settings.writers:
 
-        def make(name: str = name) -> tuple[pa.Table, Seconds]:
-            texts, took = timed(makers[name], asked, "write")
-            return pa.table({"reply": pa.array(texts, pa.string())}), took
-
-        made_from = {
+    def made_from(name: str) -> dict[str, Any]:
+        found = {
             "format": FORMAT, "writer": name, "task": settings.task, "texts": pairs.digest, "split": settings.split,
             "asked": settings.examples, "seed": settings.seed,
         }  # fmt: skip
         if name in MODELS:
             mine = {"prompts": {settings.task: wording}} if name == "base" else card
-            made_from |= {key: mine.get(key) for key in ("weights", "prompts")}
-            made_from |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
-            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
-        replies[name], seconds[name] = parts.get(name, made_from, make, lambda part: part["reply"].to_pylist())
+            found |= {key: mine.get(key) for key in ("weights", "prompts")}
+            found |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
+            found |= recipe.model_dump(mode="json", include=ANSWERS)
+        return found
+
+    replies, seconds = parts.answers(
+        settings.writers, makers, asked, what="write", made_from=made_from, table=_stored, read=_replies
+    )
 
     references = [example.text for example in asked]
     names = facts(pairs)
     known = [example.told for example in asked]
     wanted = [pairs.features.named(text) for text in references]
     backing = [{*pairs.features.named(text), *more} for text, more in zip(known, wanted, strict=True)]
-    values: dict[str, dict[str, np.ndarray]] = {}
-    corpus: dict[str, dict[str, float | None]] = {}
-    for name, texts in replies.items():
-        values[name], corpus[name] = measured(
-            texts, references=references, named=[names.facts(text) for text in texts],
+    scored: dict[str, Scored] = {}
+    for name, written in replies.items():
+        values, corpus = measured(
+            written, references=references, named=[names.facts(text) for text in written],
             true=[names.facts(text) for text in known], features=list(pairs.features.idf), wanted=wanted,
         )  # fmt: skip
-        values[name]["backed"] = faithfulness([pairs.features.named(text) for text in texts], backing).per_reply
-    preferred = []
-    if judge:
-        marks, preferred = judge.opinions(
-            known, replies, references, settings.compare, settings.seed, settings.samples
-        )  # fmt: skip
-        for name, mark in marks.items():
-            values[name]["mark"] = mark
-    metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
-    records = [
-        {"writer": name, "user_id": example.user_id, "item_id": example.item_id, "reply": texts[i],
-         "reference": references[i], **{metric: value[i] for metric, value in values[name].items()}}
-        for name, texts in replies.items()
-        for i, example in enumerate(asked)
-    ]  # fmt: skip
+        values["backed"] = faithfulness([pairs.features.named(text) for text in written], backing).per_reply
+        scored[name] = values, corpus
+    found, records = reported(
+        replies, scored, seconds, about=[{"user_id": one.user_id, "item_id": one.item_id} for one in asked],
+        known=known, references=references, judge=judge, notes=[_split(pairs, settings.task), NOTES], settings=settings,
+    )  # fmt: skip
     return {
         "data": {"digest": pairs.digest, "train": len(train), "asked": len(asked)},
         "adapter": {"name": adapter, "weights": card.get("weights"), **card[settings.task]} if card else None,
-        "judge": judge.about if judge else None,
-        "notes": [_split(pairs, settings.task), NOTES, *([OPINIONS] if judge else [])],
-        "writers": {
-            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in replies
-        },
-        "differences": differences + preferred,
-    }, pd.DataFrame(records)
+        **found,
+    }, records
 
 
 def _split(pairs: Pairs, task: str) -> str:
@@ -140,20 +121,18 @@ def _split(pairs: Pairs, task: str) -> str:
     return "Whole people are asked: nobody of them, and no text of test, stands in training."
 
 
-def check_unseen(card: Mapping[str, Any], task: str, pairs: Pairs, adapter: str, domain: str) -> None:
-    """Raises: AdapterError where the adapter may have seen the answers."""
-    learned = card.get(task)
-    if not (isinstance(learned, dict) and learned.get("texts") == pairs.digest):
-        raise AdapterError(
-            f"{adapter}: no adapter that learned {task} from this split of the texts (it may have seen the answers); "
-            f"run `llmrec train {domain}`, or leave it out"
-        )
-
-
 def _card(recipe: config.Recipe, adapter: str, settings: config.Grounded, pairs: Pairs) -> dict[str, Any]:
     card = read_card(config.adapter_folder(adapter))
-    check_unseen(card, settings.task, pairs, adapter, recipe.domain)
+    check_unseen(card, settings.task, "texts", pairs.digest, adapter, recipe.domain)
     return card
+
+
+def _stored(replies: Sequence[str]) -> pa.Table:
+    return pa.table({"reply": pa.array(replies, pa.string())})
+
+
+def _replies(part: pa.Table) -> list[str]:
+    return part["reply"].to_pylist()
 
 
 def _template(task: str, pairs: Pairs) -> Writing:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from llmrec import config
 from llmrec.data.sample import at_most
@@ -15,7 +15,7 @@ from llmrec.errors import DataError
 from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.metrics.interest import METRICS, cross_entropy
 from llmrec.metrics.significance import compared
-from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
+from llmrec.parts import Parts, array_of, probabilities
 from llmrec.tasks.interest import HORIZON, expected
 
 AVERAGE_ITEMS = (0.1, 0.3, 1, 3, 10, 30, 100)  # tried on validation users
@@ -25,7 +25,7 @@ Predicting = Callable[[Sequence[Person]], np.ndarray]
 
 
 def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per user and predictor, with the metrics and both distributions.
+    """See `llmrec.evaluate.Measure.run`: one record per user and predictor, with the metrics and both distributions.
 
     A user is asked once, with what is known before the first interaction of the split; true are the shares of the
     categories of the first ten interactions of the split, each item divided evenly among its own, as training and its
@@ -40,16 +40,13 @@ def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], p
         kept = at_most(range(len(asked)), settings.users, settings.seed)
         asked, true = [asked[i] for i in kept], true[kept]
 
-    found: dict[str, np.ndarray] = {}
-    seconds: dict[str, Seconds] = {}
-    for name in settings.predictors:
+    def made_from(name: str) -> dict[str, Any]:
+        return world.made_from("interest", name, asked) | {"categories": names}
 
-        def make(name: str = name) -> tuple[pa.Table, Seconds]:
-            p, took = timed(lambda: PREDICTORS[name](world, names), asked, "predict")
-            return probabilities(p), took
-
-        made_from = world.made_from("interest", name, asked) | {"categories": names}
-        found[name], seconds[name] = parts.get(name, made_from, make, array_of)
+    makers = {name: partial(make, world, names) for name, make in PREDICTORS.items()}
+    found, seconds = parts.answers(
+        settings.predictors, makers, asked, what="predict", made_from=made_from, table=probabilities, read=array_of
+    )
     values = {name: {metric: f(p, true) for metric, f in METRICS.items()} for name, p in found.items()}
     metrics, differences = compared(values, settings.compare, seed=settings.seed, samples=settings.samples)
     records = [

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from llmrec import config
-from llmrec.data.reviews import Reviews, broader
-from llmrec.errors import AdapterError, DataError, LlmrecError
-from llmrec.evaluate import ANSWERS
+from llmrec.data.reviews import broader
+from llmrec.errors import DataError, LlmrecError
+from llmrec.measuring.suites import ANSWERS, check_unseen
 from llmrec.metrics.classification import fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
-from llmrec.parts import Parts, Seconds, array_of, probabilities, timed
+from llmrec.parts import Parts, array_of, probabilities
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -34,7 +33,7 @@ Judging = Callable[[pd.DataFrame], np.ndarray]
 
 
 def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per review and judge, with the probability of each label."""
+    """See `llmrec.evaluate.Measure.run`: one record per review and judge, with the probability of each label."""
     from llmrec.judge import source, told_apart
     from llmrec.learning.reviews import MEASURED, balanced, labelled, pairs, sampled_rows
 
@@ -43,7 +42,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     adapter = settings.adapter or recipe.domain
     card = read_card(config.adapter_folder(adapter)) if "llm" in settings.judges else {}
     if "llm" in settings.judges:
-        check_unseen(card, settings.task, reviews, adapter, recipe.domain)
+        check_unseen(card, settings.task, "reviews", reviews.digest, adapter, recipe.domain)
         recipe = told_apart(recipe, settings.task, card)
     task = recipe.tasks[settings.task]
     if settings.adapter and card:  # the sample that it has seen, not the one that the domain's recipe draws
@@ -77,15 +76,9 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         "base-few": lambda: model(None, examples),
         "llm": lambda: model(adapter),
     }
-    found: dict[str, np.ndarray] = {}
-    seconds: dict[str, Seconds] = {}
-    for one in settings.judges:
 
-        def make(one: str = one) -> tuple[pa.Table, Seconds]:
-            p, took = timed(makers[one], asked, "judge")
-            return probabilities(p), took
-
-        made_from = {
+    def made_from(one: str) -> dict[str, Any]:
+        found = {
             "format": FORMAT, "judge": one, "task": settings.task, "reviews": reviews.digest, "split": settings.split,
             "asked": settings.reviews, "seed": settings.seed, "labels": list(labels), "level": settings.level,
             "template": template.meaning,
@@ -93,10 +86,14 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         }  # fmt: skip
         if one in MODELS:
             mine = card if one == "llm" else {"prompts": {settings.task: template.digest}}
-            made_from |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
-            made_from |= recipe.model_dump(mode="json", include=ANSWERS)
-            made_from |= {"shots": settings.shots} if one == "base-few" else {}
-        found[one], seconds[one] = parts.get(one, made_from, make, array_of)
+            found |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
+            found |= recipe.model_dump(mode="json", include=ANSWERS)
+            found |= {"shots": settings.shots} if one == "base-few" else {}
+        return found
+
+    found, seconds = parts.answers(
+        settings.judges, makers, asked, what="judge", made_from=made_from, table=probabilities, read=array_of
+    )
     records = pd.concat(
         [
             pd.DataFrame({"judge": one, "review": np.arange(len(true)), "true": true})
@@ -114,16 +111,6 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         "adapter": {"name": adapter, "weights": card.get("weights"), "learned_from": int(len(same))} if card else None,
         **compared(found, true, settings, seconds),
     }, records
-
-
-def check_unseen(card: Mapping[str, Any], task: str, reviews: Reviews, adapter: str, domain: str) -> None:
-    """Raises AdapterError unless the adapter learned the task from this split of the reviews."""
-    known = card.get(task)
-    if not (isinstance(known, dict) and known.get("reviews") == reviews.digest):
-        raise AdapterError(
-            f"{adapter}: no adapter that learned {task} from this split of the reviews (it may have seen the answers); "
-            f"run `llmrec train {domain}`, or leave out the judge llm"
-        )
 
 
 def few(true: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -23,10 +23,10 @@ from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks
-from llmrec.metrics.llm_judge import OPINIONS, Judge
-from llmrec.metrics.significance import compared
+from llmrec.measuring.replies import Scored, reported
+from llmrec.metrics.llm_judge import Judge
 from llmrec.metrics.text import measured, words
-from llmrec.parts import Parts, Seconds, timed
+from llmrec.parts import Parts
 from llmrec.tasks import explanation, interest_summary
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.next_item import named
@@ -146,7 +146,7 @@ KINDS: dict[str, Callable[[World, Sequence[str]], Kind]] = {
 
 
 def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.measuring.Measure.run`: one record per user and writer, with reply, reference and metrics.
+    """See `llmrec.evaluate.Measure.run`: one record per user and writer, with reply, reference and metrics.
 
     A user is asked once, with what is known before the first interaction of the split.  The wording is the one that the
     adapter was trained on where it is measured, else today's.
@@ -179,60 +179,38 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         "base": lambda: _model(world, kind, settings.task, trained=False),
         "llm": lambda: _model(world, kind, settings.task, trained=True),
     }
-    found: dict[str, list[Reply]] = {}
-    seconds: dict[str, Seconds] = {}
-    for name in settings.writers:
-        if name == "copy" and not _can_copy(world, kind):
-            notes.append(f"`{name}` is left out: {settings.task} of this data has no reviews to copy from.")
-            LOG.warning(notes[-1])
-            continue
-
-        def make(name: str = name) -> tuple[pa.Table, Seconds]:
-            replies, took = timed(makers[name], asked, "write")
-            return _stored(replies), took
-
-        made_from = world.made_from(settings.task, name, asked) | {"wording": template.digest}
-        found[name], seconds[name] = parts.get(name, made_from, make, _replies)
-    if not found:
+    writers = list(settings.writers)
+    if "copy" in writers and not _can_copy(world, kind):
+        writers = [name for name in writers if name != "copy"]
+        notes.append(f"`copy` is left out: {settings.task} of this data has no reviews to copy from.")
+        LOG.warning(notes[-1])
+    if not writers:
         raise DataError(f"{world.recipe.domain}: no writer is left; name others")
 
+    def made_from(name: str) -> dict[str, Any]:
+        return world.made_from(settings.task, name, asked) | {"wording": template.digest}
+
+    found, seconds = parts.answers(
+        writers, makers, asked, what="write", made_from=made_from, table=_stored, read=_replies
+    )
     texts = {name: [plain(reply) for reply in replies] for name, replies in found.items()}
-    values: dict[str, dict[str, np.ndarray]] = {}
-    corpus: dict[str, dict[str, float | None]] = {}
+    scored: dict[str, Scored] = {}
     for name, replies in found.items():
         claims = [kind.claims(person, reply) for person, reply in zip(asked, replies, strict=True)]
-        values[name], corpus[name] = measured(
+        values, corpus = measured(
             texts[name], references=references, named=claims,
             true=[{claim for claim, holds in one.items() if holds} for one in claims],
             features=sorted({name for own in world.catalog.categories for name in own}),
         )  # fmt: skip
         exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
-        values[name]["exact"] = np.array(exact)
-    pairs = [(a, b) for a, b in settings.compare if a in found and b in found]
-    preferred = []
-    if judge:
-        notes.append(OPINIONS)
-        known = [_known(world, kind, person) for person in asked]
-        marks, preferred = judge.opinions(known, texts, references, pairs, settings.seed, settings.samples)
-        for name, mark in marks.items():
-            values[name]["mark"] = mark
-    metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
-    records = [
-        {"writer": name, "user_id": person.user_id, **kind.about(person), "reply": texts[name][i],
-         "reference": references[i],
-         **{metric: value[i] for metric, value in values[name].items()}}
-        for name in found
-        for i, person in enumerate(asked)
-    ]  # fmt: skip
-    return {
-        **world.about(asked=len(asked)),
-        "judge": judge.about if judge else None,
-        "notes": notes,
-        "writers": {
-            name: {"metrics": metrics[name], "corpus": corpus[name], "seconds": seconds[name]} for name in found
-        },
-        "differences": differences + preferred,
-    }, pd.DataFrame(records)
+        values["exact"] = np.array(exact)
+        scored[name] = values, corpus
+    results, records = reported(
+        texts, scored, seconds, about=[{"user_id": person.user_id, **kind.about(person)} for person in asked],
+        known=[_known(world, kind, person) for person in asked], references=references, judge=judge, notes=notes,
+        settings=settings,
+    )  # fmt: skip
+    return {**world.about(asked=len(asked)), **results}, records
 
 
 def _template(template: Template, given: Sequence[Mapping[str, Any]]) -> Writing:

@@ -19,7 +19,7 @@ from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.measuring import interest as interests
 from llmrec.measuring.after_list import Person, World, in_blocks
-from llmrec.measuring.reviews import check_unseen
+from llmrec.measuring.suites import check_unseen
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -130,12 +130,11 @@ def _text(recipe: config.Recipe, edited: Template, settings: config.Wordings, pr
 def _grounded(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
     """As `_text`, of replies that people wrote."""
     from llmrec.grounded import Writer, examples, source
-    from llmrec.measuring.grounded import check_unseen
 
     writer = Writer.load(recipe, edited.task, recipe.domain)
     asking = writer.asking
     pairs = source(recipe, edited.task)
-    check_unseen(writer.card, edited.task, pairs, recipe.domain, recipe.domain)
+    check_unseen(writer.card, edited.task, "texts", pairs.digest, recipe.domain, recipe.domain)
     found = of_split(examples(pairs, edited.task), "valid", settings.users, settings.seed)
     if not found:
         raise DataError(f"{recipe.domain}: no texts of {edited.task} to validate on; prepare it with other shares")
@@ -159,7 +158,7 @@ def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, 
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
     reviews = source(recipe, edited.task)
-    check_unseen(judge.card, edited.task, reviews, recipe.domain, recipe.domain)
+    check_unseen(judge.card, edited.task, "reviews", reviews.digest, recipe.domain, recipe.domain)
     if ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels).labels != judge.labels:
         raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
     asked = sampled_rows(labelled(reviews.part("valid"), judge.template, judge.labels), settings.users, settings.seed)

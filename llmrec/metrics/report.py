@@ -56,24 +56,15 @@ def markdown(results: Mapping[str, Any]) -> str:
 def judged_markdown(results: Mapping[str, Any]) -> str:
     """Tables of judged reviews: one line per judge, then the paired differences."""
     asked = ", ".join(f"{count:,} {label}" for label, count in results["data"]["asked"].items())
-    metrics = list(next(iter(results["judges"].values()))["metrics"])
     shots = (
         f"; base-few after {results['settings']['shots']} labelled reviews" if "base-few" in results["judges"] else ""
     )
-    lines = [
-        [name, *(_interval(measured["metrics"][metric]) for metric in metrics),
-         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['judge']:.1f}"]
-        for name, measured in results["judges"].items()
-    ]  # fmt: skip
     head = (
         f"# {results['suite']}\n\nReviews of the split {results['settings']['split']} ({asked}), with 95% bootstrap "
         f"intervals over reviews; {results['data']['train']:,} training reviews; auc is the mean over labels, ece the "
         f"expected calibration error (less is better){shots}; seconds to fit or load, and to judge."
     )
-    blocks = [head, _grid(["judge", *metrics, "seconds"], lines)]
-    if results["differences"]:
-        blocks.append(_differences(results["differences"]))
-    return "\n\n".join(blocks) + "\n"
+    return _whole(head, _measured("judge", "judge", results["judges"]), _differences(results["differences"]))
 
 
 def written_markdown(results: Mapping[str, Any]) -> str:
@@ -85,10 +76,10 @@ def written_markdown(results: Mapping[str, Any]) -> str:
     all replies, or null) and seconds (fit, write); differences (a, b, metric, mean, low, high, excludes_zero).
     `llmrec.metrics.text.measured` and `significance.compared` make metrics, corpus and differences.
     """
-    writers = results["writers"]
-    data = results["data"]
-    match = "match is the share of wanted features that a reply names, " if "match" in _metrics(writers) else ""
-    blocks = [
+    writers, data = results["writers"], results["data"]
+    first = next(iter(writers.values()))
+    match = "match is the share of wanted features that a reply names, " if "match" in first["metrics"] else ""
+    notes = [
         f"# {results['suite']}\n\n{data['asked']:,} replies of {results['task']} on the split "
         f"{results['settings']['split']}, with 95% bootstrap intervals over replies; "
         + (f"{data['train']:,} training examples; " if "train" in data else "")
@@ -97,21 +88,14 @@ def written_markdown(results: Mapping[str, Any]) -> str:
         *results.get("notes", ()),
     ]
     lines = [
-        [name, *(_interval(measured["metrics"][metric]) for metric in _metrics(writers)),
-         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['write']:.1f}"]
-        for name, measured in writers.items()
-    ]  # fmt: skip
-    blocks.append(_grid(["writer", *_metrics(writers), "seconds"], lines))
-    corpus = list(next(iter(writers.values()))["corpus"])
-    lines = [[name, *(_number(measured["corpus"][one]) for one in corpus)] for name, measured in writers.items()]
-    blocks.append(
+        [name, *(_number(measured["corpus"][one]) for one in first["corpus"])] for name, measured in writers.items()
+    ]
+    everything = (
         "Over all replies together: distinct-n is the share of different runs of n words, coverage of known features "
         "that are named at all, silent of replies that name no fact and so cannot be unfaithful.\n\n"
-        + _grid(["writer", *corpus], lines)
+        + _grid(["writer", *first["corpus"]], lines)
     )
-    if results["differences"]:
-        blocks.append(_differences(results["differences"]))
-    return "\n\n".join(blocks) + "\n"
+    return _whole(*notes, _measured("writer", "write", writers), everything, _differences(results["differences"]))
 
 
 def interest_markdown(results: Mapping[str, Any]) -> str:
@@ -121,21 +105,13 @@ def interest_markdown(results: Mapping[str, Any]) -> str:
     mean, low, high over users) and seconds (fit, predict); differences as in `written_markdown`.
     """
     predictors, data = results["predictors"], results["data"]
-    lines = [
-        [name, *(_interval(measured["metrics"][metric]) for metric in _metrics(predictors)),
-         f"{measured['seconds']['fit']:.1f} + {measured['seconds']['predict']:.1f}"]
-        for name, measured in predictors.items()
-    ]  # fmt: skip
     head = (
         f"# {results['suite']}\n\nInterest in {data['categories']:,} categories beside what {data['users']:,} users of "
         f"the split {results['settings']['split']} then chose, with 95% bootstrap intervals over users; js_distance is "
         "the square root of the Jensen-Shannon divergence in nats, cross_entropy in nats (both: less is better); "
         "seconds to fit or load, and to predict."
     )
-    blocks = [head, _grid(["predictor", *_metrics(predictors), "seconds"], lines)]
-    if results["differences"]:
-        blocks.append(_differences(results["differences"]))
-    return "\n\n".join(blocks) + "\n"
+    return _whole(head, _measured("predictor", "predict", predictors), _differences(results["differences"]))
 
 
 def chart(results: Mapping[str, Any], file: Path) -> None:
@@ -163,8 +139,20 @@ def chart(results: Mapping[str, Any], file: Path) -> None:
     pyplot.close(figure)
 
 
-def _metrics(measured: Mapping[str, Any]) -> list[str]:
-    return list(next(iter(measured.values()))["metrics"])
+def _measured(who: str, verb: str, measured: Mapping[str, Any]) -> str:
+    """One line for each of what is measured: every metric with its interval, seconds to make it and to `verb`."""
+    metrics = list(next(iter(measured.values()))["metrics"])
+    lines = [
+        [name, *(_interval(one["metrics"][metric]) for metric in metrics),
+         f"{one['seconds']['fit']:.1f} + {one['seconds'][verb]:.1f}"]
+        for name, one in measured.items()
+    ]  # fmt: skip
+    return _grid([who, *metrics, "seconds"], lines)
+
+
+def _whole(*blocks: str) -> str:
+    """A page of blocks; empty ones are left out."""
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _slices(slices: Mapping[str, Any], metric: str) -> str:
@@ -191,6 +179,9 @@ def _slices(slices: Mapping[str, Any], metric: str) -> str:
 
 
 def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Empty where there are none."""
+    if not differences:
+        return ""
     lines = [
         [f"{d['a']} - {d['b']}", d["metric"], _interval(d, sign="+"), "yes" if d["excludes_zero"] else "no"]
         for d in differences
