@@ -27,7 +27,7 @@ from llmrec.model import transfer
 from llmrec.model.batch import Decisions, collate
 from llmrec.model.conflict import cosines
 from llmrec.model.encode import Encoder
-from llmrec.model.fit import Learner, soft_targets
+from llmrec.model.fit import Objective, soft_targets
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro
@@ -95,7 +95,7 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
     rows = [row for one in learned.values() for row in one.rows(0)]
     causal = model.get_base_model()
     losses = {name: TrieLoss(one.trie, causal.get_output_embeddings()).to(device) for name, one in learned.items()}
-    learner = Learner(causal.get_decoder(), losses)
+    objective = Objective(causal.get_decoder(), losses)
     decisions = {name: Decisions(one.trie) for name, one in learned.items()}
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
@@ -107,7 +107,9 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
             batch = collate(part_rows, decisions[part_rows[0].task], device)
             p, _ = soft_targets(part_rows, None, 0.0)
             expected = None if p is None else losses[batch.task].expected(p.to(device), batch.target)
-            (learner(*batch.learned, expected)[1] / total).backward()  # soft is what happened where nothing is expected
+            (
+                objective(*batch.learned, expected)[1] / total
+            ).backward()  # soft is what happened where nothing is expected
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable.values()])
         model.zero_grad(set_to_none=True)
         return flat

@@ -17,19 +17,19 @@ from llmrec.data.records import one_line, paragraphs
 from llmrec.data.sentences import FUNCTION
 from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, RecipeError
-from llmrec.metrics.text import Names, words
+from llmrec.metrics.text import NameFinder, words
 from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
 from llmrec.tasks import grounded as task
 from llmrec.tasks.template import Template
-from llmrec.writing import plain, whole
+from llmrec.writing import plain, whole_sentences
 
 _ENDS = re.compile(r"(?<=[.!?])\s+")
 TITLE_TOKENS = 16  # longer titles are clipped
 
 
 @dataclass(frozen=True)
-class Asking:
+class GroundedTask:
     """One of the two tasks under one recipe."""
 
     recipe: config.Recipe
@@ -65,11 +65,11 @@ class Asking:
 class Writer:
     """A task, and an engine that answers."""
 
-    asking: Asking
+    asking: GroundedTask
     engine: Engine
     adapter: str | None
     card: dict[str, Any]
-    facts: Names
+    facts: NameFinder
     """What counts as a fact in a text."""
 
     @classmethod
@@ -82,7 +82,7 @@ class Writer:
         if name not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {name} among its tasks")
         opened = Opened.of(recipe, adapter, engine)
-        asking = Asking(recipe, opened.wording(name), opened.encoder)
+        asking = GroundedTask(recipe, opened.wording(name), opened.encoder)
         return cls(asking, opened.start(), adapter, opened.card, facts(source(recipe, name)))
 
     def write(self, examples: Sequence[Example], wording: int = 0, *, alone: bool = False) -> list[str]:
@@ -118,7 +118,7 @@ class Writer:
             return []
         prompts = [Prompt(self.asking.header(example, wording), self.adapter) for example in examples]
         said = self.engine.generate(prompts, max_tokens=self.asking.settings.max_tokens, stop=("\n",))
-        return [plain(whole([one_line(text, limit=10_000)])) for text in said]
+        return [plain(whole_sentences([one_line(text, limit=10_000)])) for text in said]
 
     def consensus(self, examples: Sequence[Example]) -> list[str]:
         """Of the replies to every wording that was learned, the one with the most pairs of words in common with the
@@ -146,11 +146,11 @@ def source(recipe: config.Recipe, name: str) -> Pairs:
     return _read(settings.data.model_dump_json())
 
 
-def facts(pairs: Pairs) -> Names:
-    """Finds facts in texts: titles of items, whose capitals count, and numbers (`Names.facts`).  A title that is one
-    common word, "It" say, begins too many sentences to be told from it."""
+def facts(pairs: Pairs) -> NameFinder:
+    """Finds facts in texts: titles of items, whose capitals count, and numbers (`NameFinder.facts`).  A title that is
+    one common word, "It" say, begins too many sentences to be told from it."""
     titles = {item.title for item in pairs.items.values()}
-    return Names({title for title in titles if title.casefold() not in FUNCTION}, cased=True)
+    return NameFinder({title for title in titles if title.casefold() not in FUNCTION}, cased=True)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def write(
         open_ = sorted(
             i for some in wanting.values() for i in some if len(tokens[i]) < len(prompts[i].tokens) + MAX_REPLY
         )  # fmt: skip
-    return [whole(reply) for reply in replies]
+    return [whole_sentences(reply) for reply in replies]
 
 
 def _names(parts: Sequence[str | Name]) -> int:
@@ -119,7 +119,7 @@ def log_p_of(
     return found
 
 
-def whole(parts: Sequence[str | Name]) -> list[str | Name]:
+def whole_sentences(parts: Sequence[str | Name]) -> list[str | Name]:
     """The parts up to the end of the last sentence."""
     kept = list(parts)
     while kept:

@@ -23,7 +23,7 @@ from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
 from llmrec.model.activations import check_split
 from llmrec.model.batch import Decisions, collate
-from llmrec.model.fit import Learner, fit
+from llmrec.model.fit import Objective, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.model.plan import Plan, learning_rate
 from llmrec.model.rows import Row, choice_row, dense_rows
@@ -49,10 +49,10 @@ def people(count: int = 24) -> list[Row]:
 ROWS = people()
 
 
-def learner(**lora: object) -> tuple[object, Learner]:
+def learner(**lora: object) -> tuple[object, Objective]:
     model = adapter.attach(tiny.model(100), LORA.model_copy(update=lora), base_name="tiny")
     causal = model.get_base_model()
-    return model, Learner(causal.get_decoder(), {"next_item": TrieLoss(TRIE, causal.get_output_embeddings())})
+    return model, Objective(causal.get_decoder(), {"next_item": TrieLoss(TRIE, causal.get_output_embeddings())})
 
 
 def test_a_teacher_that_expects_nothing_teaches_nothing() -> None:

@@ -21,7 +21,7 @@ from llmrec.data.pairs import Example, Item, of_split
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.evaluate import evaluate
-from llmrec.grounded import Asking, Writer, examples, facts, most_alike, source
+from llmrec.grounded import GroundedTask, Writer, examples, facts, most_alike, source
 from llmrec.learning import learners
 from llmrec.model.encode import Encoder
 from llmrec.tasks.grounded import EXPLANATION, SUMMARY, TASKS
@@ -33,8 +33,8 @@ DATA = {"data": {"path": "none"}, "max_tokens": 40}
 RECIPE = config.Recipe(domain="shop", tasks={name: DATA for name in TASKS})
 
 
-def asking(task: str, kind: str = "gpt2") -> Asking:
-    return Asking(RECIPE, Template.load(ROOT / "prompts" / f"{task}.yaml"), Encoder(tiny.tokenizer(kind)))
+def asking(task: str, kind: str = "gpt2") -> GroundedTask:
+    return GroundedTask(RECIPE, Template.load(ROOT / "prompts" / f"{task}.yaml"), Encoder(tiny.tokenizer(kind)))
 
 
 def example(text: str = "x") -> Example:
@@ -73,7 +73,7 @@ def test_a_person_without_a_text_is_known_by_the_history() -> None:
 def test_a_prompt_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     whole = yaml.safe_load((ROOT / "prompts" / f"{SUMMARY}.yaml").read_text())
     (tmp_path / f"{SUMMARY}.yaml").write_text(yaml.safe_dump(whole | {"reply": "list"}))
-    wrong = Asking(RECIPE, Template.load(tmp_path / f"{SUMMARY}.yaml"), Encoder(tiny.tokenizer("gpt2")))
+    wrong = GroundedTask(RECIPE, Template.load(tmp_path / f"{SUMMARY}.yaml"), Encoder(tiny.tokenizer("gpt2")))
     with pytest.raises(PromptError, match="reply: text"):
         wrong.header(example())
 

@@ -22,7 +22,7 @@ from llmrec.follow_up import FollowUp
 from llmrec.measuring.after_list import Person, World, people
 from llmrec.measuring.suites import load_suite_as, results_folder
 from llmrec.measuring.texts import Explanations, Summaries
-from llmrec.metrics.llm_judge import Judge
+from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.tasks.template import Name
 
 for package in ("rouge_score", "sacrebleu"):
@@ -170,11 +170,11 @@ def test_reviews_can_be_copied(films: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_judge_marks_every_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    def rate(self: Judge, given: list[str], replies: list[str], references: list[str]) -> np.ndarray:
+    def rate(self: LLMJudge, given: list[str], replies: list[str], references: list[str]) -> np.ndarray:
         seen.append((self.url, self.model, given, replies, references))
         return np.array([5.0, np.nan, 3.0])
 
-    monkeypatch.setattr(Judge, "rate", rate)
+    monkeypatch.setattr(LLMJudge, "rate", rate)
     asked = suite(tmp_path, task="explanation", writers=["template"], users=3)
     with pytest.raises(RecipeError, match="judge_url and judge_model belong together"):
         evaluate(asked, ("judge_model=m",))

@@ -29,7 +29,7 @@ from llmrec.errors import AdapterError, RecipeError
 from llmrec.explain import explain
 from llmrec.model import adapter, own, transfer
 from llmrec.model.batch import Decisions, collate
-from llmrec.model.fit import Learner, fit
+from llmrec.model.fit import Objective, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.recommend import recommend
 from llmrec.review import review
@@ -80,7 +80,7 @@ def test_a_gradient_reaches_what_is_shared_and_its_own_part_alone() -> None:
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     causal = model.get_base_model()
-    learner = Learner(causal.get_decoder(), {n: TrieLoss(t, causal.get_output_embeddings()) for n, t in BOTH.items()})
+    learner = Objective(causal.get_decoder(), {n: TrieLoss(t, causal.get_output_embeddings()) for n, t in BOTH.items()})
     for task, rows in (("next_item", ROWS[:2]), ("review", REVIEWS[:2])):
         model.zero_grad(set_to_none=True)
         own.use(model, task)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmrec.errors import LlmrecError
 from llmrec.metrics.text import (
-    Names,
+    NameFinder,
     bleu,
     coverage,
     distinct,
@@ -78,22 +78,22 @@ def test_distinct() -> None:
 
 
 def test_names_are_whole_words_and_the_longest_wins() -> None:
-    names = Names(["sound", "sound quality", "Tone", "!!!"])
+    names = NameFinder(["sound", "sound quality", "Tone", "!!!"])
     assert names.found("The SOUND QUALITY, its tone, a soundboard") == ["sound quality", "Tone"]
     assert names.found("sound-quality sound sound") == ["sound quality", "sound"]
     assert names.found("!!!") == []
 
 
 def test_capitals_keep_titles_apart_from_words() -> None:
-    assert Names(["Heat", "It"], cased=True).found("It is the heat of Heat") == ["It", "Heat"]
-    assert Names(["Heat"]).found("the heat") == ["Heat"]
+    assert NameFinder(["Heat", "It"], cased=True).found("It is the heat of Heat") == ["It", "Heat"]
+    assert NameFinder(["Heat"]).found("the heat") == ["Heat"]
 
 
 def test_facts_are_names_and_the_numbers_outside_of_them() -> None:
-    names = Names(["2001: A Space Odyssey", "Sci-Fi"], cased=True)
+    names = NameFinder(["2001: A Space Odyssey", "Sci-Fi"], cased=True)
     said = "You chose 3 of 1,682 films; 2001: A Space Odyssey (1968) is Sci-Fi, rated 4.5."
     assert names.facts(said) == ["2001: A Space Odyssey", "Sci-Fi", "3", "1682", "1968", "4.5"]
-    assert Names(["Toy Story"]).facts("Toy Story 2") == ["Toy Story", "2"]
+    assert NameFinder(["Toy Story"]).facts("Toy Story 2") == ["Toy Story", "2"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -102,7 +102,7 @@ def test_facts_are_names_and_the_numbers_outside_of_them() -> None:
 )
 def test_names_never_overlap_and_are_all_there(said: list[str], names: list[str]) -> None:
     text = " ".join(said)
-    found = Names(names).found(text)
+    found = NameFinder(names).found(text)
     assert all(f" {name} " in f" {text} " for name in found)
     assert all(any(one in name.split() for name in found) for one in names if one in said)
 

@@ -16,7 +16,7 @@ from llmrec.engine.fake import FakeEngine
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
 from llmrec.tasks.template import Name
-from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, whole, write
+from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, whole_sentences, write
 
 TITLES, KINDS = ["Fargo", "Heat", "Seven (Se7en)", "Toy Story 2 (1999)"], ["Crime", "Drama", "War"]
 
@@ -105,9 +105,9 @@ def test_several_replies_at_once_have_their_own_names(encoder: Encoder) -> None:
 
 def test_replies_end_with_a_sentence() -> None:
     heat = Name.of("item", "Heat 2. The End")
-    assert whole(["Good. And ", heat]) == ["Good."]
-    assert whole(["It is ", heat, ", too! But"]) == ["It is ", heat, ", too!"]
-    assert whole(["No end ", heat]) == [] and whole([]) == []
+    assert whole_sentences(["Good. And ", heat]) == ["Good."]
+    assert whole_sentences(["It is ", heat, ", too! But"]) == ["It is ", heat, ", too!"]
+    assert whole_sentences(["No end ", heat]) == [] and whole_sentences([]) == []
 
 
 def test_what_cannot_be_taught_is_said(encoder: Encoder) -> None:

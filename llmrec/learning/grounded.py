@@ -12,7 +12,7 @@ from llmrec.data.pairs import of_split
 from llmrec.data.sample import sampled
 from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
-from llmrec.grounded import Asking, examples, source
+from llmrec.grounded import GroundedTask, examples, source
 from llmrec.learning.text import TextLearner
 from llmrec.model.encode import Encoder
 from llmrec.model.rows import Row, text_row
@@ -25,7 +25,7 @@ class Grounded(TextLearner):
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         super().__init__(encoder, engine)
-        self.asking = Asking(recipe, Template.today(self.task), encoder)
+        self.asking = GroundedTask(recipe, Template.today(self.task), encoder)
         pairs = source(recipe, self.task)
         self.digest = pairs.digest
         found = examples(pairs, self.task)

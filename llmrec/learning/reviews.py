@@ -27,16 +27,15 @@ PUT_BACK = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of what the balance has shifted
 class ReviewLearner:
     """See `llmrec.learning.Learner`."""
 
-    name: ClassVar[str]
-    """Of the task."""
+    task: ClassVar[str]
     metric: ClassVar[str]
     measured: ClassVar[Callable[[np.ndarray, np.ndarray], float]]
     """log p (examples, labels) and true labels (examples,) → the metric."""
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recipe, self.encoder, self.engine = recipe, encoder, engine
-        reviews = source(recipe, self.name)
-        template = Template.today(self.name)
+        reviews = source(recipe, self.task)
+        template = Template.today(self.task)
         self.asking = ReviewTask.build(recipe, template, encoder, reviews.categories)
         self.trie: ChoiceTrie = self.asking.choices.trie
         self.digest = reviews.digest
@@ -44,12 +43,12 @@ class ReviewLearner:
             labelled(reviews.part(part), template, self.asking.labels) for part in ("train", "valid")
         )
         self.validates = len(self.valid) > 0
-        self.shift = shift(self.train["label"].to_numpy(), len(self.asking.labels), recipe.tasks[self.name].balance)
+        self.shift = shift(self.train["label"].to_numpy(), len(self.asking.labels), recipe.tasks[self.task].balance)
         asked = recipe.fit.valid_users
         self.asked = sampled_rows(self.valid, asked, recipe.fit.seed) if asked else self.valid[:0]
 
     def rows(self, variant: int) -> list[Row]:
-        settings = self.recipe.tasks[self.name]
+        settings = self.recipe.tasks[self.task]
         wordings = self.asking.template.wordings(held_out=False)
         rng = np.random.default_rng((self.recipe.fit.seed, variant))
         true = self.train["label"].to_numpy()
@@ -59,7 +58,7 @@ class ReviewLearner:
         for (text, headline), label in zip(said, true[chosen].tolist(), strict=True):
             header = self.asking.header(text, headline, int(rng.choice(wordings)))
             line = self.asking.lines[label]
-            made.append(choice_row(header, line, label, task=self.name, weight=float(weights[label])))
+            made.append(choice_row(header, line, label, task=self.task, weight=float(weights[label])))
         return made
 
     def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
@@ -75,7 +74,7 @@ class ReviewLearner:
         log_p, true, shift = self._judged()
         temperature = fit_temperature(log_p, true)
         return {
-            self.name: {
+            self.task: {
                 "reviews": self.digest,
                 "labels": list(self.asking.labels),
                 "shift": shift.tolist(),
@@ -104,16 +103,16 @@ class ReviewLearner:
 class ReviewSentiment(ReviewLearner):
     """How the writer likes it; labels are far from even, and each shall be found."""
 
-    name, metric, measured = "review_sentiment", "macro_f1", macro_f1
+    task, metric, measured = "review_sentiment", "macro_f1", macro_f1
 
 
 class ItemClass(ReviewLearner):
     """What the text is about; classes with two reviews make a mean over classes a lottery."""
 
-    name, metric, measured = "item_class", "class_accuracy", accuracy
+    task, metric, measured = "item_class", "class_accuracy", accuracy
 
 
-MEASURED = {one.name: one.measured for one in (ReviewSentiment, ItemClass)}
+MEASURED = {one.task: one.measured for one in (ReviewSentiment, ItemClass)}
 """What validation maximises, by task."""
 
 

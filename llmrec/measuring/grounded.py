@@ -16,7 +16,7 @@ from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.measuring.after_list import in_blocks
 from llmrec.measuring.replies import Scored, reported
 from llmrec.measuring.suites import ANSWERS, check_unseen
-from llmrec.metrics.llm_judge import Judge
+from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts
 from llmrec.tasks.grounded import EXPLANATION
@@ -43,7 +43,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     """See `llmrec.evaluate.Measure.run`: one record per example and writer, with reply, reference and metrics."""
     from llmrec.grounded import examples, facts, source
 
-    judge = Judge.of(settings)
+    judge = LLMJudge.of(settings)
     recipe = config.load_recipe(settings.domain)
     pairs = source(recipe, settings.task)
     texts = examples(pairs, settings.task)

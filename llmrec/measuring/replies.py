@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llmrec import config
-from llmrec.metrics.llm_judge import OPINIONS, Judge
+from llmrec.metrics.llm_judge import OPINIONS, LLMJudge
 from llmrec.metrics.significance import compared
 from llmrec.parts import Seconds
 
@@ -25,7 +25,7 @@ def reported(
     about: Sequence[Mapping[str, Any]],
     known: Sequence[str],
     references: Sequence[str],
-    judge: Judge | None,
+    judge: LLMJudge | None,
     notes: Sequence[str],
     settings: config.Written | config.Grounded,
 ) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -24,7 +24,7 @@ from llmrec.errors import DataError, RecipeError
 from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.measuring.replies import Scored, reported
-from llmrec.metrics.llm_judge import Judge
+from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import measured, words
 from llmrec.parts import Parts
 from llmrec.tasks import explanation, interest_summary
@@ -154,7 +154,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     from llmrec.follow_up import FollowUp
     from llmrec.writing import plain
 
-    judge = Judge.of(settings)
+    judge = LLMJudge.of(settings)
     world = World.of(settings, settings.task, adapter="llm" in settings.writers)
     task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
     template, identifiers = task.template, task.recommender.listing.identifiers

@@ -56,7 +56,7 @@ _PREFER = (
 
 
 @dataclass(frozen=True)
-class Judge:
+class LLMJudge:
     """Asks one model, with bounds on everything.
 
     Raises, in every question: LlmrecError where more is asked than `most`; EngineError where the endpoint cannot be
@@ -83,7 +83,7 @@ class Judge:
         return {"model": self.model, "rubric": RUBRIC}
 
     @classmethod
-    def of(cls, settings: config.Marked) -> Judge | None:
+    def of(cls, settings: config.Marked) -> LLMJudge | None:
         """None without an address."""
         return cls(settings.judge_url, settings.judge_model, settings.judge_requests) if settings.judge_url else None
 

@@ -81,7 +81,7 @@ def distinct(replies: Iterable[str], n: int) -> float:
     return len(seen) / total if total else np.nan
 
 
-class Names:
+class NameFinder:
     """Finds names (features, categories, titles) in text: whole words, the longest first, none inside another.
 
     Args:
@@ -198,10 +198,10 @@ def measured(
         corpus["bleu"] = bleu(replies, references)
     corpus |= {"distinct1": distinct(replies, 1), "distinct2": distinct(replies, 2)}
     if features is not None:
-        finder = Names(features)
+        finder = NameFinder(features)
         corpus["coverage"] = coverage([finder.found(reply) for reply in replies], features)
     if wanted is not None:
-        finder = Names({feature for one in wanted for feature in one})
+        finder = NameFinder({feature for one in wanted for feature in one})
         per_reply["match"] = feature_match([finder.found(reply) for reply in replies], wanted)
     if named is not None and true is not None:
         found = faithfulness(named, true)

@@ -11,21 +11,13 @@ import re
 import secrets
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from llmrec.engine import Prompt
 from llmrec.errors import LlmrecError
+from llmrec.tasks.template import Message
 
 MAX_TEXT = 100_000  # characters of one message or title; more is an error, not a silent cut
-
-
-class Message(Protocol):
-    """A chat turn: `role` is system, user or assistant."""
-
-    @property
-    def role(self) -> str: ...
-    @property
-    def content(self) -> str: ...
 
 
 class Encoder:

@@ -38,7 +38,7 @@ Teachers = Mapping[str, Callable[[Sequence[Row]], Tensor]]
 """By task, what is expected at all targets of some rows, (targets, choices) probabilities."""
 
 
-class Learner(nn.Module):
+class Objective(nn.Module):
     """One module from rows to summed nats, so that a distributed wrapper sees every forward pass."""
 
     def __init__(self, decoder: nn.Module, losses: Mapping[str, TrieLoss]):
@@ -189,7 +189,7 @@ class Passes:
         with lower.left_out():
             head = causal.get_output_embeddings()
             self.losses = {name: TrieLoss(trie, head).to(accelerator.device) for name, trie in tries.items()}
-            self.learner = accelerator.prepare(Learner(causal.get_decoder(), self.losses))
+            self.objective = accelerator.prepare(Objective(causal.get_decoder(), self.losses))
 
     def step(
         self, variant: int, rows: Sequence[Row], chosen: Sequence[int], weights: Mapping[str, float], state: Progressed
@@ -219,7 +219,7 @@ class Passes:
                 p, part_share = soft_targets(some, self.teachers, self.share)
                 device = self.accelerator.device
                 expected = None if p is None else self.losses[task].expected(p.to(device), batch.target)
-                nats, soft = self.learner(*batch.learned, expected)
+                nats, soft = self.objective(*batch.learned, expected)
                 aim = torch.lerp(nats, soft, part_share) * factor[task] / total[task]
                 self.accelerator.backward(real * aim * processes)
             if again:
@@ -241,7 +241,7 @@ class Passes:
 
     def _sync(self, last: bool) -> Any:
         """Gradients are exchanged between processes once per step, with its last part."""
-        return nullcontext() if last else self.accelerator.no_sync(self.learner)
+        return nullcontext() if last else self.accelerator.no_sync(self.objective)
 
 
 def soft_targets(rows: Sequence[Row], teachers: Teachers | None, share: float) -> tuple[Tensor | None, float]:
