@@ -118,9 +118,10 @@ class Study:
         begin(folder, self.made_from)
         examples = math.ceil(part * self.all)
         print(f"{folder.name}: {examples:,} of {self.all:,} examples …", flush=True)
+        sample = {"examples": examples} | ({} if examples else {"balance": 0.0})  # no balance to put back
         asked = self.recipe.model_copy(update={
             "fit": self.recipe.fit.model_copy(update={"seed": seed, "valid_users": 0, "variants": 1}),
-            "tasks": {self.task: self.recipe.tasks[self.task].model_copy(update={"examples": examples})},
+            "tasks": {self.task: self.recipe.tasks[self.task].model_copy(update=sample)},
         })  # fmt: skip
         set_seed(seed)
         accelerator = Accelerator(cpu=not torch.cuda.is_available())

@@ -437,3 +437,13 @@ def test_a_task_that_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(RecipeError, match="did you mean 'review_sentiment'"):
         learners(SimpleNamespace(tasks={"review_sentimnet": config.Task()}), None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reviews", "labels", "reason"),
+    [(["good fit", "good fit"], [1, 1], "have one label"), (["good fit", "too tight"], [0, 1], "too few training")],
+)
+def test_tfidf_says_what_it_lacks(reviews: list[str], labels: list[int], reason: str) -> None:
+    train = pd.DataFrame({"review": reviews, "headline": [None, None], "label": labels})
+    with pytest.raises(DataError, match=reason):
+        measured._tfidf(train, train, 3, macro_f1, 0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llmrec.metrics import ranking, report
+from llmrec.metrics.classification import ece, tempered
 from llmrec.metrics.significance import bootstrap, paired, resampled
 from llmrec.metrics.slices import head, slices
 
@@ -156,3 +157,15 @@ def test_queries_by_what_makes_them_hard() -> None:
     }  # fmt: skip
     assert [*slices([0, 2], [20, 30], interactions)] == ["head", "long"]  # what nobody asks is left out
     assert not head(np.zeros(3, int)).any()
+
+
+def test_an_interval_of_what_drawing_raises_holds_the_number() -> None:
+    """A calibration error of 400 is noise and a little more; drawn again, the noise doubles."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.4, 1, 400)
+    log_p, true = np.log(np.stack([p, 1 - p], 1)), (rng.random(400) > p).astype(int)
+    error = {"a": lambda draw: ece(tempered(log_p[draw], 1.0), true[draw])}
+    inside, _ = resampled(error, [("a", "a")], 400, samples=400, biased=True)
+    beside, _ = resampled(error, [], 400, samples=400)
+    assert 0 <= inside["a"].low < inside["a"].mean < inside["a"].high
+    assert inside["a"].mean == beside["a"].mean and inside["a"].high < beside["a"].high

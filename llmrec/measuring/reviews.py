@@ -13,7 +13,7 @@ from llmrec import config
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, LlmrecError
 from llmrec.measuring.suites import ANSWERS, check_unseen
-from llmrec.metrics.classification import fit_temperature, metrics, tempered
+from llmrec.metrics.classification import ece, fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, array_of, probabilities
 from llmrec.tasks import OF_REVIEWS
@@ -45,8 +45,9 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         check_unseen(card, settings.task, "reviews", reviews.digest, adapter, recipe.domain)
         recipe = told_apart(recipe, settings.task, card)
     task = recipe.tasks[settings.task]
-    if settings.adapter and card:  # the sample that it has seen, not the one that the domain's recipe draws
-        learned = card["recipe"]["tasks"][settings.task]
+    seed = recipe.fit.seed
+    if card:  # the sample that it has seen, not the one that today's recipe draws
+        learned, seed = card["recipe"]["tasks"][settings.task], card["recipe"].get("fit", {}).get("seed", seed)
         task = task.model_copy(update={key: learned[key] for key in ("examples", "balance") if key in learned})
     template = Template.today(settings.task)
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)
@@ -54,7 +55,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         labelled(reviews.part(part), template, labels) for part in ("train", "valid", settings.split)
     )
     asked = sampled_rows(asked, settings.reviews, settings.seed)
-    same = balanced(train["label"].to_numpy(), len(labels), task, recipe.fit.seed)[0]
+    same = balanced(train["label"].to_numpy(), len(labels), task, seed)[0]
     shots = few(train["label"].to_numpy(), settings.shots, settings.seed)
     examples = pairs(train.iloc[shots]), train["label"].iloc[shots].tolist()
 
@@ -62,8 +63,6 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     train, valid, asked = (part.assign(label=group[part["label"]]) for part in (train, valid, asked))
     aim = MEASURED[settings.task]
     true = asked["label"].to_numpy()
-    if "tfidf" in settings.judges and train["label"].nunique() < 2:
-        raise DataError(f"{recipe.domain}: all training reviews have one label; nothing can be told apart")
 
     def model(adapter: str | None, examples: tuple[Sequence[Said], Sequence[int]] = ((), ())) -> Judging:
         return _model(recipe, settings.task, adapter, examples, np.eye(len(groups))[group])
@@ -82,7 +81,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
             "format": FORMAT, "judge": one, "task": settings.task, "reviews": reviews.digest, "split": settings.split,
             "asked": settings.reviews, "seed": settings.seed, "labels": list(labels), "level": settings.level,
             "template": template.meaning,
-            "settings": task.model_dump(mode="json"), "sample": recipe.fit.seed if one == "tfidf-same" else None,
+            "settings": task.model_dump(mode="json"), "sample": seed if one == "tfidf-same" else None,
         }  # fmt: skip
         if one in MODELS:
             mine = card if one == "llm" else {"prompts": {settings.task: template.digest}}
@@ -138,7 +137,7 @@ def compared(
 
         intervals, gaps = resampled(
             {one: statistic(p) for one, p in found.items()}, settings.compare, len(true),
-            seed=settings.seed, samples=settings.samples,
+            seed=settings.seed, samples=settings.samples, biased=f is ece,
         )  # fmt: skip
         for one, interval in intervals.items():
             measured[one]["metrics"][metric] = plain(interval)
@@ -162,8 +161,13 @@ def _tfidf(train: pd.DataFrame, valid: pd.DataFrame, labels: int, aim: Metric, s
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise LlmrecError("the judge tfidf needs scikit-learn: pip install -e '.[baselines]'") from None
+    if train["label"].nunique() < 2:
+        raise DataError("tfidf: all of its training reviews have one label; leave it out, or give it more reviews")
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode")
-    seen = words.fit_transform(_texts(train))
+    try:
+        seen = words.fit_transform(_texts(train))
+    except ValueError:  # no word stands twice
+        raise DataError("tfidf: too few training reviews to learn a word from; leave it out, or give it more") from None
 
     def log_p(fitted: LogisticRegression, asked: pd.DataFrame) -> np.ndarray:
         result = np.full((len(asked), labels), 1e-12)

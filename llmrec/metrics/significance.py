@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,9 +62,15 @@ def resampled(
     *,
     seed: int = 0,
     samples: int = SAMPLES,
+    biased: bool = False,
 ) -> tuple[dict[str, Interval], dict[tuple[str, str], Interval]]:
     """Intervals of numbers that are no means, such as a macro-F1, over `count` users (or reviews), and of their paired
-    differences: every sample draws the same users for all of them."""
+    differences: every sample draws the same users for all of them.
+
+    Args:
+        biased: they are never below 0, and drawing users with replacement raises them, as it does a calibration error:
+            samples are moved by as much as their mean differs from the number, else an interval may lie beside it.
+    """
     rng = np.random.default_rng(seed)
     draws = [rng.integers(count, size=count) for _ in range(samples)]
     value = {name: statistic(np.arange(count)) for name, statistic in statistics.items()}
@@ -73,11 +79,16 @@ def resampled(
     def interval(mean: float, found: np.ndarray) -> Interval:
         if np.isnan(mean) or np.isnan(found).all():
             return Interval(np.nan, np.nan, np.nan)
+        if biased:
+            found = found + mean - np.nanmean(found)
         low, high = np.nanquantile(found, BOUNDS)
         return Interval(float(mean), float(low), float(high))
 
+    def floored(found: Interval) -> Interval:
+        return replace(found, low=max(found.low, 0.0)) if biased else found
+
     return (
-        {name: interval(value[name], drawn[name]) for name in statistics},
+        {name: floored(interval(value[name], drawn[name])) for name in statistics},
         {(a, b): interval(value[a] - value[b], drawn[a] - drawn[b]) for a, b in pairs},
     )
 
