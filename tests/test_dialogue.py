@@ -181,10 +181,66 @@ def test_categories_of_another_catalog():
         ("between 1995 and 1990", (1990, 1995)),
         ("from 1990 to 1995", (1990, 1995)),
         ("in 1994", (1994, 1994)),
+        ("not older than 1990", (1990, None)),
+        ("comedies, not before 1990", (1990, None)),
+        ("nothing before 1990", (1990, None)),
+        ("no later than 1990", (None, 1990)),
+        ("avoid films before 1980", (1980, None)),
+        ("I don't like films after the 80s", (None, 1989)),
+        ("not before 1980, from the 90s", (1990, 1999)),
+        ("not Fargo, from the 90s", (1990, 1999)),
+        ("no, from the 90s", (1990, 1999)),
+        ("no war from the 90s", (1990, 1999)),
+        ("after 1980 and before 1990", (1981, 1989)),
+        ("newer than 1980 but older than 1990", (1981, 1989)),
+        ("from 1980 onwards but before 1990", (1980, 1989)),
+        ("from the 70s to the 90s", (1970, 1999)),
+        ("between 1985 and the 90s", (1985, 1999)),
+        ("80s and 90s", (1980, 1999)),
+        ("80s-90s", (1980, 1999)),
+        ("1980s or 1990s", (1980, 1999)),
+        ("70s or 80s comedies", (1970, 1989)),
+        ("90s, 70s", (1970, 1999)),
+        ("from the 90s, but before 1995", (1990, 1994)),
+        ("from 1990 to today", (1990, None)),
+        ("from the 80s until now", (1980, None)),
+        ("between 1990 and today", (1990, None)),
+        ("from the 90s and now a comedy", (1990, 1999)),
+        ("1994 or later", (1994, None)),
+        ("from 1990 or newer", (1990, None)),
+        ("90s or older", (None, 1999)),
     ],
 )
 def test_years(message: str, years: tuple | None):
-    assert read(message).years == years
+    query = read(message)
+    assert query.years == years and (not years or not query.unknown)
+
+
+@pytest.mark.parametrize(
+    ("message", "unknown"),
+    [
+        ("not from the 90s", ("from the 90s",)),
+        ("nothing from the 80s", ("from the 80s",)),
+        ("no films from the 80s", ("from the 80s",)),
+        ("anything except the 90s", ("the 90s",)),
+        ("no 90s", ("90s",)),
+        ("not 1995", ("1995",)),
+        ("not the 80s or 90s", ("the 80s", "90s")),
+        ("no horror, not the 80s", ("the 80s",)),
+        ("not Big from the 80s", ("from the 80s",)),
+        ("before 1990 or after 2000", ("before 1990", "after 2000")),
+    ],
+)
+def test_years_that_are_no_one_span_are_said(message: str, unknown: tuple):
+    query = read(message)
+    assert (query.years, query.unknown) == (None, unknown)
+    assert "I did not understand" in " ".join(say(message)[0].text)
+
+
+def test_what_follows_years_that_are_left_out():
+    assert read("no 90s, a comedy").only == (("Comedy",),)
+    assert read("not older than 1990, comedies").only == (("Comedy",),)
+    assert read("no 90s or horror").without == ("Horror",)
 
 
 @pytest.mark.parametrize(

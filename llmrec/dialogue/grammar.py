@@ -66,7 +66,8 @@ _NOT = (
     r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
     r"(?:something |anything |much )?better than|"
     r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|(?:tired|sick|enough) of|"
-    r"but not|anything but|not|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|leave out|avoid"
+    r"but not|anything but|not|nothing|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|"
+    r"leave out|avoid"
 )
 _LIKE = (
     r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)|"
@@ -78,7 +79,9 @@ MODES = [(act, re.compile(rf"(?:{words})\b", re.I)) for act, words in _ACTS.item
 AGAINST = re.compile(
     r"(?:was|is|were|are)(?:n['’]?t| not)\b|(?:was|is) (?:bad|awful|boring|terrible)\b|bored me\b", re.I
 )
-WISH = re.compile(r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b", re.I)  # "I'd like a comedy"
+WISH = re.compile(  # "I'd like a comedy", "no, a comedy"
+    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?=\s*,)", re.I
+)
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
     "reset": r"reset|start (?:over|again|afresh)|clear(?: all| everything)?|forget (?:everything|all|it all)",
@@ -112,13 +115,20 @@ _YEAR, _DECADE = (
     f"({YEAR})",
     rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
-RANGE = re.compile(rf"(?:from |between |in )?{_YEAR}\s*(?:-|–|\.\.|to|and|until|till|through)\s*{_YEAR}\b", re.I)
+RANGE = re.compile(
+    rf"(from |between |in )?(?:the )?(?:{_YEAR}|{_DECADE})\s*(-|–|\.\.|to|and|until|till|through)\s*"
+    rf"(?:the )?(?:{_YEAR}|{_DECADE}|(?:today|now|present))(?!\w)",
+    re.I,
+)
 BOUND = re.compile(
     rf"(before|until|up to|older than|earlier than|after|since|newer than|later than|from)(?: the)? "
     rf"(?:{_YEAR}|{_DECADE})( onwards?| on\b)?(?!\w)",
     re.I,
 )
 SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE})(?!\w)", re.I)
+OPEN_END = re.compile(
+    r"\s+(?:or|and) (?:(?P<later>later|newer|more recent|onwards?|up)|earlier|older)\b(?! than\b)", re.I
+)
 TOKEN = re.compile(
     r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
 )
@@ -229,14 +239,14 @@ class _Reader:
         self.ended = -1  # the token behind the last title
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
-        self.negated = ""  # what a "not" has been about so far: title, category
+        self.negated = ""  # what a "not" has been about first: title, category, year
         self.joined = ""  # "or" or "," since the last category
         self.command: Command = "ask"
         self.more = self.wants = False
         self.mentions: list[Mention | Reference] = []
         self.only: list[list[str]] = []
         self.without: list[str] = []
-        self.years: Years | None = None
+        self.spans: list[tuple[Years, str]] = []  # with their words
         self.n: int | None = None
         self.lift: list[str] = []
         self.unknown: list[str] = []
@@ -249,9 +259,10 @@ class _Reader:
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
+        years = self._in_all()
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
-            without=tuple(dict.fromkeys(self.without)), years=self.years, n=self.n, lift=tuple(self.lift),
+            without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
             unknown=tuple(self.unknown), wants=self.wants,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
@@ -319,13 +330,40 @@ class _Reader:
 
     def _years(self) -> bool:
         for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
-            if found := self._match(pattern):
-                years = meaning(found)
-                if years:
-                    self.years = years
-                    self._skip_to(found.end())
-                    return True
+            if (found := self._match(pattern)) and (years := meaning(found)):
+                end = found.end()
+                if None not in years and (tail := OPEN_END.match(self.text, end)):
+                    years = (years[0], None) if tail["later"] else (None, years[1])
+                    end = tail.end()
+                self._spanned(years, self.text[self._now.start : end])
+                self._skip_to(end)
+                return True
         return False
+
+    def _spanned(self, years: Years, text: str) -> None:
+        """Notes years; behind a "not" their opposite, where that is one span, too."""
+        if self.act == "not" and self.negated != "category" and not self._apart:
+            self.negated, self.joined = self.negated or "year", ""
+            first, last = years
+            if first is not None and last is not None:
+                self._not_understood(text)
+                return
+            years = (None if last is None else last + 1, None if first is None else first - 1)
+        self.spans.append((years, text))
+
+    def _in_all(self) -> Years | None:
+        """The years of the whole message: from the first to the last span, within every half-open one."""
+        whole = [years for years, _ in self.spans if None not in years]
+        within = [years for years, _ in self.spans if None in years]
+        if whole:
+            firsts, lasts = zip(*whole, strict=True)
+            within.append((min(firsts), max(lasts)))
+        first = max((years[0] for years in within if years[0] is not None), default=None)
+        last = min((years[1] for years in within if years[1] is not None), default=None)
+        if first is not None and last is not None and first > last:  # "before 1990 or after 2000" is no one span
+            self.unknown.extend(text for _, text in self.spans)
+            return None
+        return (first, last) if within else None
 
     def _ordinal(self) -> bool:
         if not (found := self._take(ORDINAL)):
@@ -352,7 +390,7 @@ class _Reader:
         return True
 
     def _wish(self) -> bool:
-        """ "I'd like" asks; it says nothing about what somebody liked."""
+        """ "I'd like" asks and "no," answers; neither says what somebody liked or disliked."""
         return self._take(WISH) is not None
 
     def _more(self) -> bool:
@@ -369,7 +407,7 @@ class _Reader:
             phrase = self.text[words[0].start : words[-1].end]
             if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
                 continue
-            if self.act == "not" and not (self.negated == "title" and self.joined):
+            if self.act == "not" and not self._apart:
                 self.without.append(name)
                 self.negated = "category"
             elif self.only and self.joined in ("or", ","):
@@ -426,6 +464,11 @@ class _Reader:
         before = self.tokens[self.at - 1] if self.at else None
         inside = before is not None and (before.kind == "word" or before.text == ",")
         return inside and self._now.text[:1].isupper()
+
+    @property
+    def _apart(self) -> bool:
+        """Whether a comma parts what comes from the title or the years that a "not" was about: "not Fargo, war"."""
+        return self.negated in ("title", "year") and self.joined == ","
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         return pattern.match(self.text, self._now.start)
@@ -573,8 +616,12 @@ def _number(text: str) -> int:
 
 
 def _range(found: re.Match[str]) -> Years | None:
-    first, last = sorted((int(found[1]), int(found[2])))
-    return first, last
+    word, year, part, decade, to, last_year, last_part, last_decade = found.groups()
+    first = (int(year), int(year)) if year else _decade(part, decade)
+    if not last_year and not last_decade:  # "the 90s and now a comedy" is no range
+        return None if to.casefold() == "and" and (word or "").casefold() != "between " else (first[0], None)
+    last = (int(last_year), int(last_year)) if last_year else _decade(last_part, last_decade)
+    return min(first[0], last[0]), max(first[1], last[1])
 
 
 def _bound(found: re.Match[str]) -> Years | None:
