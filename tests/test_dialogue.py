@@ -133,12 +133,52 @@ def test_titles_and_what_becomes_of_them(message: str, expected: list):
         ("I can't stand musicals", (), ("Musical",)),
         ("not Fargo, a comedy instead", (("Comedy",),), ()),
         ("no horror, but a musical", (("Musical",),), ("Horror",)),
+        ("not a comedy, a drama", (("Drama",),), ("Comedy",)),
+        ("no horror, a comedy", (("Comedy",),), ("Horror",)),
+        ("not horror, some drama", (("Drama",),), ("Horror",)),
+        ("I don't want a comedy or a drama", (), ("Comedy", "Drama")),
+        ("not this, a comedy", (("Comedy",),), ()),
+        ("not that one, comedies", (("Comedy",),), ()),
+        ("I hated it, show me a drama", (("Drama",),), ()),
+        ("I don't like horror or a war film", (), ("Horror", "War")),
+        ("no, a drama", (("Drama",),), ()),
+        ("not Fargo or a comedy", (), ("Comedy",)),
         ("films", (), ()),
     ],
 )
 def test_categories(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+def test_articles_end_a_not_only_where_that_is_clear():
+    for message, unknown in [
+        ("I don't want a comedy, a drama or a western", ("a drama", "a western")),
+        ("not a comedy, a drama, or western", ("a drama", "western")),
+        ("no comedy and a drama", ("a drama",)),
+    ]:
+        query = read(message)
+        assert (query.only, query.without, query.unknown) == ((), ("Comedy",), unknown)
+
+
+def test_words_of_a_request_are_no_titles():
+    """Films are called Show and It, too."""
+    words = Vocabulary(
+        Catalog(list("abcd"), ["The Show", "It", "Titanic", "Fargo"], [None] * 4, [("Drama",)] * 4), ("films",)
+    )
+    for message, titles in [
+        ("I hated Titanic, show me a drama", ["Titanic"]),
+        ("not Titanic and show me more", ["Titanic"]),
+        ("I hated Titanic. Show me something", ["Titanic"]),
+        ("I liked The Show and Fargo", ["The Show", "Fargo"]),
+        ("I liked Fargo, It", ["Fargo", "It"]),
+        ("I liked it", ["it"]),
+        ("It", ["It"]),
+    ]:
+        query = parse(message, words)
+        assert [mention.text for mention in query.mentions if isinstance(mention, Mention)] == titles
+        assert query.without == () and query.unknown == ()
+    assert parse("I hated Titanic, show me a drama", words).only == (("Drama",),)
 
 
 def test_categories_of_another_catalog():

@@ -58,6 +58,7 @@ CARRY_NOTHING = frozenset(_words(
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 WANTS = frozenset(_words("recommend suggest show give watch find pick choose surprise something anything what next"))
+POINTS = frozenset(_words("it this that these those them one ones"))  # at something that was not named
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
@@ -240,6 +241,7 @@ class _Reader:
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
         self.negated = ""  # what a "not" has been about first: title, category, year
+        self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
         self.command: Command = "ask"
         self.more = self.wants = False
@@ -281,10 +283,10 @@ class _Reader:
         if self._now.kind == "word":
             return False
         if self._now.text != ",":
-            self.act, self.explicit, self.negated, self.listing = "like", False, "", True
-            self.listed = len(self.mentions)
+            self._end_mode()
+            self.listing, self.listed = True, len(self.mentions)
         else:
-            self.listing, self.joined = self.at == self.ended, self.joined or ","
+            self.listing, self.joined, self.fresh = self.at == self.ended, self.joined or ",", False
         self.at += 1
         return True
 
@@ -302,6 +304,9 @@ class _Reader:
     def _short_title(self) -> bool:
         """One word that is a title to the letter, where a title is expected or it is written like a name."""
         if self._describes(self.at + 1):
+            return False
+        capital = self._now.text[:1].isupper() and (self._named or self._alone(self.at + 1))
+        if self._now.text.casefold() in CARRY_NOTHING and not (self.fresh or capital):  # "Show me something"
             return False
         return (self.explicit or self._named or (self.listing and self._ends(self.at + 1))) and self._title(1)
 
@@ -378,6 +383,7 @@ class _Reader:
         for act, pattern in MODES:
             if self._take(pattern):
                 self.act, self.explicit, self.fresh, self.listing, self.negated = act, True, True, True, ""
+                self.unsure = False
                 self.listed = len(self.mentions)
                 return True
         return False
@@ -407,7 +413,12 @@ class _Reader:
             phrase = self.text[words[0].start : words[-1].end]
             if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
                 continue
-            if self.act == "not" and not self._apart:
+            if self.negated == "category" and words[0].text.casefold() in ("a", "an") and self.joined != "or":
+                self._end_mode()  # "not a comedy, a drama"
+                self.unsure = not self.joined or self._or_a_category()  # "I don't want a comedy, a drama or a western"
+            if self.unsure:
+                self._not_understood(phrase)
+            elif self.act == "not" and not self._apart:
                 self.without.append(name)
                 self.negated = "category"
             elif self.only and self.joined in ("or", ","):
@@ -425,7 +436,9 @@ class _Reader:
         if word not in CARRY_NOTHING and not self._is_thing(word):
             return False
         if word in OPENS and (self.negated or word == "but"):
-            self.act, self.explicit, self.negated = "like", False, ""
+            self._end_mode()
+        if word in POINTS and self.fresh and self.act == "not" and self._alone(self.at + 1):
+            self.negated = "title"  # "I hated it, show me a drama"
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or word in WANTS
@@ -469,6 +482,21 @@ class _Reader:
     def _apart(self) -> bool:
         """Whether a comma parts what comes from the title or the years that a "not" was about: "not Fargo, war"."""
         return self.negated in ("title", "year") and self.joined == ","
+
+    def _end_mode(self) -> None:
+        self.act, self.explicit, self.negated, self.unsure = "like", False, "", False
+
+    def _or_a_category(self) -> bool:
+        """Whether the sentence goes on with "or" and a category."""
+        for at in range(self.at, len(self.tokens) - 1):
+            if self.tokens[at].kind != "word" and self.tokens[at].text != ",":
+                break
+            ends = range(at + 2, min(at + 4, len(self.tokens)) + 1)
+            if self.tokens[at].text.casefold() == "or" and any(
+                self.vocabulary.category(self._between(at + 1, end)) for end in ends
+            ):
+                return True
+        return False
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         return pattern.match(self.text, self._now.start)
