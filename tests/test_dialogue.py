@@ -108,6 +108,23 @@ def acts(message: str) -> list[tuple[str, object]]:
         ("I liked Heat 1986", [("like", "h86")]),
         ("I liked Fargo, show me something from 1996", [("like", "f")]),
         ("something funny", []),
+        ("Alien wasn't bad", [("like", "al")]),
+        ("Fargo was not bad at all", [("like", "f")]),
+        ("Fargo and Alien were never boring", [("like", "f"), ("like", "al")]),
+        ("Fargo was really boring", [("not", "f")]),
+        ("Fargo and Alien were terrible", [("not", "f"), ("not", "al")]),
+        ("I can't get enough of Alien", [("like", "al")]),
+        ("I've had enough of Alien", [("not", "al")]),
+        ("nothing better than Alien", [("like", "al")]),
+        ("all but Alien", [("not", "al")]),
+        ("anything other than Alien", [("not", "al")]),
+        ("don't give me Alien", [("not", "al")]),
+        ("neither Fargo nor Alien", [("not", "f"), ("not", "al")]),
+        ("stop recommending Alien", [("not", "al")]),
+        ("instead of Alien, Fargo", [("not", "al"), ("like", "f")]),
+        ("not seen Alien yet", [("forget", "al")]),
+        ("I haven't yet seen Alien", [("forget", "al")]),
+        ("I didn't see Alien", [("forget", "al")]),
         ("I'd like a comedy", []),
     ],
 )
@@ -144,11 +161,41 @@ def test_titles_and_what_becomes_of_them(message: str, expected: list):
         ("no, a drama", (("Drama",),), ()),
         ("not Fargo or a comedy", (), ("Comedy",)),
         ("films", (), ()),
+        ("everything but musicals", (), ("Musical",)),
+        ("too many comedies", (), ("Comedy",)),
+        ("instead of comedy, drama", (("Drama",),), ("Comedy",)),
+        ("a drama instead of a comedy", (("Drama",),), ("Comedy",)),
+        ("drama rather than comedy", (("Drama",),), ("Comedy",)),
+        ("don't give me westerns", (), ("Western",)),
+        ("please don't suggest musicals", (), ("Musical",)),
+        ("I don't watch horror", (), ("Horror",)),
+        ("nothing animated", (), ("Animation",)),
+        ("nothing but comedies", (("Comedy",),), ()),
+        ("less horror", (), ("Horror",)),
+        ("more comedies, fewer dramas", (("Comedy",),), ("Drama",)),
+        ("stop showing me westerns", (), ("Western",)),
     ],
 )
 def test_categories(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "unknown"),
+    [
+        ("don't hate Alien", "don't hate Alien"),
+        ("I didn't hate Fargo", "didn't hate Fargo"),
+        ("don't exclude horror", "don't exclude horror"),
+        ("don't forget Fargo", "don't forget Fargo"),
+        ("I don't mind horror", "don't mind horror"),
+        ("not only comedies", "not only comedies"),
+        ("less scary", "scary"),
+        ("nothing too long", "long"),
+    ],
+)
+def test_what_may_mean_its_opposite_is_said(message: str, unknown: str):
+    assert replace(read(message), wants=False) == Query(unknown=(unknown,))
 
 
 def test_articles_end_a_not_only_where_that_is_clear():

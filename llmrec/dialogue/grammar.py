@@ -54,7 +54,8 @@ CARRY_NOTHING = frozenset(_words(
     suggest suggestion suggestions want wanna need looking look try watch see pick choose good great nice best better
     fantastic awesome cool interesting else other others another one ones thing things stuff kind kinds sort sorts
     type types genre genres category categories made released came era year years time title titles result results
-    item items and or but & than most much many few if feel feeling mood tonight today into similar surprise"""
+    item items yet already and or but & than most much many few if feel feeling mood tonight today into similar
+    surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 WANTS = frozenset(_words("recommend suggest show give watch find pick choose surprise something anything what next"))
@@ -62,24 +63,48 @@ POINTS = frozenset(_words("it this that these those them one ones"))  # at somet
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
+_DO_NOT = r"(?:do|did|does)(?:n['’]?t| not)"
 _NOT = (
-    r"(?:i )?(?:do not|don['’]?t|did not|didn['’]?t|does not|doesn['’]?t)(?: really| much)?"
-    r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t)(?: really| much)? (?:like|love|want|enjoy|show|need|care for|"
+    r"recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|nothing like|unlike|"
     r"(?:something |anything |much )?better than|"
-    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|(?:tired|sick|enough) of|"
-    r"but not|anything but|not|nothing|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|"
-    r"leave out|avoid"
+    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
+    r"(?:tired|sick|(?<!get )enough) of|done with|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
+    r"but not|(?:everything|anything|all) but|not|no more|no|without|except(?: for)?|(?:apart|aside) from|other than|"
+    r"neither|nor|hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
 )
+_KINDS = r"nothing(?! better than)|less|fewer|too (?:many|much)(?! times)"
 _LIKE = (
     r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)|"
+    r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
     r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
 )
-_FORGET = r"forget(?: about)?|remove|drop|take (?:out|away)|(?:have not|haven['’]?t|never) (?:seen|watched)|never saw"
-_ACTS: dict[Act, str] = {"forget": _FORGET, "not": _NOT, "like": _LIKE}
-MODES = [(act, re.compile(rf"(?:{words})\b", re.I)) for act, words in _ACTS.items()]
-AGAINST = re.compile(
-    r"(?:was|is|were|are)(?:n['’]?t| not)\b|(?:was|is) (?:bad|awful|boring|terrible)\b|bored me\b", re.I
+_REMOVE = r"forget(?: about)?|remove|drop|take (?:out|away)"
+_UNSEEN = (
+    r"(?:have not|haven['’]?t|never|not)(?: yet| ever)? (?:seen|watched)|never saw|"
+    r"(?:i )?(?:did not|didn['’]?t) (?:see|watch)"
 )
+Mode = Literal["remove", "unseen", "not", "kinds", "instead", "like"]
+ACTS: dict[Mode, Act] = {
+    "remove": "forget", "unseen": "forget", "not": "not", "kinds": "not", "instead": "not", "like": "like",
+}  # fmt: skip
+_MODES: dict[Mode, str] = {
+    "remove": _REMOVE,  # what shall count no more, filters as well
+    "unseen": _UNSEEN,
+    "not": _NOT,
+    "kinds": _KINDS,  # "less scary" asks for no title
+    "instead": r"instead of|rather than",  # a comma ends it: "instead of comedy, drama"
+    "like": _LIKE,
+}
+MODES = [(mode, re.compile(rf"(?:{words})\b", re.I)) for mode, words in _MODES.items()]
+UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" either
+    rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
+    r"not (?:only|just|necessarily)\b",
+    re.I,
+)
+_BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
+AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
+PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
 WISH = re.compile(  # "I'd like a comedy", "no, a comedy"
     r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?=\s*,)", re.I
 )
@@ -234,7 +259,7 @@ class _Reader:
         self.text, self.vocabulary = text, vocabulary
         self.tokens = list(_tokens(text))
         self.at = 0
-        self.act: Act = "like"
+        self.mode: Mode = "like"
         self.explicit = False  # a mode word asks for what comes now
         self.fresh = False  # nothing has come since the mode word
         self.ended = -1  # the token behind the last title
@@ -256,8 +281,8 @@ class _Reader:
     def read(self) -> Query:
         steps = (
             self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._against, self._wish, self._mode, self._more, self._categories, self._short_title, self._nothing,
-            self._other,
+            self._against, self._wish, self._unclear, self._mode, self._more, self._categories, self._short_title,
+            self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -282,7 +307,7 @@ class _Reader:
     def _stop(self) -> bool:
         if self._now.kind == "word":
             return False
-        if self._now.text != ",":
+        if self._now.text != "," or self.mode == "instead":
             self._end_mode()
             self.listing, self.listed = True, len(self.mentions)
         else:
@@ -379,18 +404,33 @@ class _Reader:
         self._listed()
         return True
 
+    def _unclear(self) -> bool:
+        """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
+        if not self._match(UNCLEAR):
+            return False
+        end = self.at + 1
+        while end < len(self.tokens) and self.tokens[end].kind == "word" and self.tokens[end].text.casefold() != "but":
+            end += 1
+        self._not_understood(self._between(self.at, end))
+        self.at = end
+        return True
+
     def _mode(self) -> bool:
-        for act, pattern in MODES:
+        for mode, pattern in MODES:
             if self._take(pattern):
-                self.act, self.explicit, self.fresh, self.listing, self.negated = act, True, True, True, ""
-                self.unsure = False
+                self._end_mode()
+                self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
                 self.listed = len(self.mentions)
                 return True
         return False
 
     def _against(self) -> bool:
         """ "Fargo was boring": a verdict on the titles just named."""
-        if self.at != self.ended or not self._take(AGAINST):
+        if self.at != self.ended:
+            return False
+        if self._take(PRAISE):
+            return True
+        if not self._take(AGAINST):
             return False
         self.mentions[self.listed :] = [replace(mention, act="not") for mention in self.mentions[self.listed :]]
         return True
@@ -472,6 +512,10 @@ class _Reader:
         return self.tokens[self.at]
 
     @property
+    def act(self) -> Act:
+        return ACTS[self.mode]
+
+    @property
     def _named(self) -> bool:
         """Whether the word is written like a name within a sentence."""
         before = self.tokens[self.at - 1] if self.at else None
@@ -484,7 +528,7 @@ class _Reader:
         return self.negated in ("title", "year") and self.joined == ","
 
     def _end_mode(self) -> None:
-        self.act, self.explicit, self.negated, self.unsure = "like", False, "", False
+        self.mode, self.explicit, self.negated, self.unsure = "like", False, "", False
 
     def _or_a_category(self) -> bool:
         """Whether the sentence goes on with "or" and a category."""
@@ -525,7 +569,7 @@ class _Reader:
         """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
         while end < len(self.tokens) and not self._alone(end):
             word = self.tokens[end]
-            if AGAINST.match(self.text, word.start):
+            if any(verdict.match(self.text, word.start) for verdict in (AGAINST, PRAISE)):
                 return True
             if word.text.casefold() not in CARRY_NOTHING and not re.fullmatch(YEAR, word.text):
                 return False
@@ -590,7 +634,7 @@ class _Reader:
             word, start = self.tokens[end].text.casefold(), self.tokens[end].start
             if word in ("and", "or", "but", "because") or self.vocabulary.category(word):
                 break
-            if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, *(p for _, p in MODES))):
+            if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, UNCLEAR, *(p for _, p in MODES))):
                 break
             end += 1
             if word not in CARRY_NOTHING:
