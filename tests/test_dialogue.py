@@ -530,6 +530,47 @@ def test_filters_replace_and_lift():
     assert reply.items == () and "No film is left (for anybody; Horror, 1930 to 1939)" in reply.text[0]
 
 
+def test_a_category_that_is_left_out_leaves_the_rest_of_its_group():
+    _, session = say("comedies or dramas", "no drama")
+    assert (session.state.only, session.state.without) == ((("Comedy",),), ("Drama",))
+
+
+@pytest.mark.parametrize(
+    ("message", "only", "without", "years"),
+    [
+        ("forget comedies", (("Drama",),), ("War",), (1990, 1999)),
+        ("Actually, forget the comedy thing", (("Drama",),), ("War",), (1990, 1999)),
+        ("remove the comedy filter", (("Drama",),), ("War",), (1990, 1999)),
+        ("take out the comedies and dramas", (), ("War",), (1990, 1999)),
+        ("drop the war filter", (("Comedy", "Drama"),), (), (1990, 1999)),
+        ("forget the comedy, a western", (("Western",),), ("War",), (1990, 1999)),
+        ("forget comedies, only horror", (("Horror",),), ("War",), (1990, 1999)),
+        ("forget war, only comedies", (("Comedy",),), (), (1990, 1999)),
+        ("any genre, only comedies", (("Comedy",),), (), (1990, 1999)),
+        ("forget the 90s", (("Comedy", "Drama"),), ("War",), None),
+        ("forget the 90s, war films", (("War",),), (), None),
+        ("forget Fargo, war films", (("Comedy", "Drama"),), (), (1990, 1999)),
+    ],
+)
+def test_filters_are_forgotten(message: str, only: tuple, without: tuple, years: tuple | None):
+    reply, session = say("comedies or dramas from the 90s, no war", message)
+    assert (session.state.only, session.state.without, session.state.years) == (only, without, years)
+    assert "understand" not in reply.text[0] and "like" not in reply.text[0]
+
+
+def test_a_filter_that_is_not_there_cannot_be_forgotten():
+    reply, session = say("a comedy", "remove the westerns")
+    assert "No filter names Western; `no Western` adds one." in reply.text
+    assert (session.state.only, session.state.without) == ((("Comedy",),), ())
+
+
+def test_more_ends_a_question():
+    _, session = say("I liked Pulp Fiction, -n 4", "I saw Heat", "more")
+    second = session.state.shown[1]
+    _, session = say("not the second", session=session)
+    assert (session.state.liked, session.state.excluded) == (("pf",), (second,))
+
+
 def test_ambiguous_names_are_asked_back():
     reply, session = say("I liked Fargo and Heat")
     assert reply.items == () and session.state.liked == ("f",)
@@ -628,6 +669,8 @@ def test_a_list_has_an_end(monkeypatch: pytest.MonkeyPatch):
     assert len(reply.items) == 2 and len(session.state.shown) == 5
     end, after = say("more", session=session)
     assert end.items == () and "a list ends after 5" in end.text[-1] and after == session
+    _, asked = say("I saw Heat", session=session)
+    assert say("more", session=asked)[1].state.doubt is None
 
 
 def test_a_session_that_was_saved_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -123,6 +123,7 @@ LIFTS = (
     ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
     ("category", re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
 )
+FILTER = re.compile(r"filters?\b", re.I)
 COUNT = re.compile(
     r"-n\s*=?\s*(?P<length>\d{1,9})\b|"
     r"(?:(?:the )?(?:top|(?P<next>next)|best|first|last)(?! one\b)|(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
@@ -193,6 +194,8 @@ class Query:
     n: int | None = None
     lift: tuple[str, ...] = ()
     """`category` and `year`: filters that shall hold no more."""
+    dropped: tuple[str, ...] = ()
+    """Categories that no filter shall name any more."""
     unknown: tuple[str, ...] = ()
     """What was not understood."""
     wants: bool = False
@@ -201,7 +204,7 @@ class Query:
     @property
     def changes(self) -> bool:
         """Whether it asks for another list."""
-        return bool(self.mentions or self.only or self.without or self.years or self.lift)
+        return bool(self.mentions or self.only or self.without or self.years or self.lift or self.dropped)
 
 
 class Vocabulary:
@@ -276,13 +279,14 @@ class _Reader:
         self.spans: list[tuple[Years, str]] = []  # with their words
         self.n: int | None = None
         self.lift: list[str] = []
+        self.dropped: list[str] = []
         self.unknown: list[str] = []
 
     def read(self) -> Query:
         steps = (
             self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._against, self._wish, self._unclear, self._mode, self._more, self._categories, self._short_title,
-            self._nothing, self._other,
+            self._against, self._wish, self._unclear, self._mode, self._more, self._categories, self._filter,
+            self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -290,7 +294,7 @@ class _Reader:
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
-            unknown=tuple(self.unknown), wants=self.wants,
+            dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), wants=self.wants,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
             return Query("more", n=self.n)
@@ -372,6 +376,10 @@ class _Reader:
 
     def _spanned(self, years: Years, text: str) -> None:
         """Notes years; behind a "not" their opposite, where that is one span, too."""
+        if self.mode == "remove" and not self._apart:
+            self.lift.append("year")
+            self.negated, self.joined = self.negated or "year", ""
+            return
         if self.act == "not" and self.negated != "category" and not self._apart:
             self.negated, self.joined = self.negated or "year", ""
             first, last = years
@@ -458,6 +466,9 @@ class _Reader:
                 self.unsure = not self.joined or self._or_a_category()  # "I don't want a comedy, a drama or a western"
             if self.unsure:
                 self._not_understood(phrase)
+            elif self.mode == "remove" and not self._apart:
+                self.dropped.append(name)
+                self.negated = "category"
             elif self.act == "not" and not self._apart:
                 self.without.append(name)
                 self.negated = "category"
@@ -469,6 +480,10 @@ class _Reader:
             self.joined, self.listing = "", False
             return True
         return False
+
+    def _filter(self) -> bool:
+        """The word behind what shall be removed: "the comedy filter"."""
+        return self.mode == "remove" and bool(self.negated) and self._take(FILTER) is not None
 
     def _nothing(self) -> bool:
         """Words that carry nothing, but may end a list of titles, or a "not"."""
