@@ -9,7 +9,7 @@ it; what is neither grammar nor a title nor a word that carries nothing is hande
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -105,8 +105,11 @@ UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" eithe
 _BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
 AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
 PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
-WISH = re.compile(  # "I'd like a comedy", "no, a comedy"
-    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?=\s*,)", re.I
+_ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
+ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
+    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?=\s*,)|at last\b|"
+    rf"(?:for )?(?:the )?{_ORDINAL} (?:time|night|evening|day|week|weekend|month|year|summer|winter)\b",
+    re.I,
 )
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
@@ -126,13 +129,18 @@ LIFTS = (
 FILTER = re.compile(r"filters?\b", re.I)
 COUNT = re.compile(
     r"-n\s*=?\s*(?P<length>\d{1,9})\b|"
-    r"(?:(?:the )?(?:top|(?P<next>next)|best|first|last)(?! one\b)|(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
+    r"(?:(?:the )?(?:top|(?P<next>next)|best|(?P<side>first|last))(?! one\b)|"
+    r"(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
     rf"\s+(?P<number>{_NUMBER})",
     re.I,
 )
+JUDGED = re.compile(r"\s+(?:is|was|are|were)(?:n['’]?t)?\b", re.I)  # of "the first two were great"
 ORDINAL = re.compile(
-    rf"(?:the )?(?:({'|'.join(ORDINALS)})|(\d{{1,3}})(?:st|nd|rd|th))\b(?: one\b)?|"
-    r"(?:number|nr\.?|no\.|#)\s*(\d{1,3})\b",
+    rf"(?P<the>the )?(?P<nth>{_ORDINAL})\b(?P<one> one\b)?|(?:numbers?|nr\.?|no\.|#)\s*(?P<number>\d{{1,3}})\b", re.I
+)
+BEHIND_PLACE = re.compile(  # what may follow a place in the list: "the first or the second", "the third on the list"
+    r"(?:and|or|but|please|too|instead|again|only|is|was|are|were)\b|&|"
+    r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b",
     re.I,
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
@@ -285,7 +293,7 @@ class _Reader:
     def read(self) -> Query:
         steps = (
             self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._against, self._wish, self._unclear, self._mode, self._more, self._categories, self._filter,
+            self._against, self._aside, self._unclear, self._mode, self._more, self._categories, self._filter,
             self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
@@ -346,16 +354,23 @@ class _Reader:
         return True
 
     def _count(self) -> bool:
-        if found := self._take(COUNT):
+        found = self._match(COUNT)
+        if found and found["side"] and (self._expected or JUDGED.match(self.text, found.end())):
+            n = min(_number(found["number"]), MAX_MENTIONS + 1)
+            self._places(range(1, n + 1) if found["side"].casefold() == "first" else range(-n, 0), found.end())
+            return True
+        if found:
+            self._skip_to(found.end())
             self.n = _number(found["length"] or found["number"])
             self.more = self.more or bool(found["next"])
             return True
         follows = self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else None
         if not re.fullmatch(_NUMBER, self._now.text, re.I):
             return False
-        if follows is None and len(self.tokens) == 1:
-            self.mentions.append(Reference(self.act, _number(self._now.text)))
-        elif follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
+        if (follows is None and len(self.tokens) == 1) or self._is_place():
+            self._places([_number(self._now.text)], self._now.end)
+            return True
+        if follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
             self.n = _number(self._now.text)
         else:
             return False
@@ -404,12 +419,11 @@ class _Reader:
         return (first, last) if within else None
 
     def _ordinal(self) -> bool:
-        if not (found := self._take(ORDINAL)):
+        found = self._match(ORDINAL)
+        if not found or not (found["number"] or found["one"] or self._ends_place(found)):
             return False
-        self.mentions.append(
-            Reference(self.act, ORDINALS[found[1].casefold()] if found[1] else int(found[2] or found[3]))
-        )
-        self._listed()
+        nth = (found["nth"] or found["number"]).casefold()
+        self._places([ORDINALS.get(nth) or int(re.sub(r"\D", "", nth))], found.end())
         return True
 
     def _unclear(self) -> bool:
@@ -443,9 +457,9 @@ class _Reader:
         self.mentions[self.listed :] = [replace(mention, act="not") for mention in self.mentions[self.listed :]]
         return True
 
-    def _wish(self) -> bool:
-        """ "I'd like" asks and "no," answers; neither says what somebody liked or disliked."""
-        return self._take(WISH) is not None
+    def _aside(self) -> bool:
+        """What says nothing about what somebody liked: "I'd like" asks, "no," answers, "last night" tells when."""
+        return self._take(ASIDE) is not None
 
     def _more(self) -> bool:
         if not self._take(MORE):
@@ -542,6 +556,39 @@ class _Reader:
         """Whether a comma parts what comes from the title or the years that a "not" was about: "not Fargo, war"."""
         return self.negated in ("title", "year") and self.joined == ","
 
+    @property
+    def _expected(self) -> bool:
+        """Whether a mode, or "why", asks for what stands here."""
+        return self.listing and (self.explicit or self.command == "why")
+
+    def _is_place(self) -> bool:
+        """Whether a bare number is a place in the list: "I've seen 1, 2 and 4"."""
+        text = self._now.text
+        asked = self._expected and self._alone(self.at + 1)
+        return asked and text.isdecimal() and text not in self.vocabulary.names
+
+    def _ends_place(self, found: re.Match[str]) -> bool:
+        """Whether what follows an ordinal makes it a place in the list, unlike "the first Godfather"."""
+        follows = next((token for token in self.tokens[self.at :] if token.start >= found.end()), None)
+        if follows is None or follows.kind != "word":  # "First, a comedy" begins to tell
+            return self.at > 0 or follows is None or follows.text != "," or bool(found["the"])
+        if plain(follows.text) in self.vocabulary.things:
+            return True
+        ends = [BEHIND_PLACE, AGAINST, PRAISE, RANGE, BOUND, SPAN]
+        if found["the"] and not follows.text.casefold().startswith("favo"):
+            ends += [pattern for _, pattern in MODES]
+        return any(pattern.match(self.text, follows.start) for pattern in ends)
+
+    def _places(self, places: Sequence[int], end: int) -> None:
+        """Notes places of the list, whose words end at `end`."""
+        text = self.text[self._now.start : end]
+        self._skip_to(end)
+        if len(self.mentions) + len(places) > MAX_MENTIONS:
+            self._not_understood(text)
+            return
+        self.mentions.extend(Reference(self.act, place) for place in places)
+        self._listed()
+
     def _end_mode(self) -> None:
         self.mode, self.explicit, self.negated, self.unsure = "like", False, "", False
 
@@ -584,7 +631,7 @@ class _Reader:
         """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
         while end < len(self.tokens) and not self._alone(end):
             word = self.tokens[end]
-            if any(verdict.match(self.text, word.start) for verdict in (AGAINST, PRAISE)):
+            if any(pattern.match(self.text, word.start) for pattern in (AGAINST, PRAISE, ASIDE)):
                 return True
             if word.text.casefold() not in CARRY_NOTHING and not re.fullmatch(YEAR, word.text):
                 return False
