@@ -400,11 +400,21 @@ def test_commands(message: str, expected: Query):
 
 
 def test_asking_without_saying_what():
-    for message in ("what should I watch tonight?", "surprise me", "show me something"):
+    for message in (
+        "what should I watch tonight?", "surprise me", "show me something", "recommend a movie", "any good movie?",
+        "any movies or films?",
+    ):  # fmt: skip
         assert read(message) == Query(wants=True)
         reply, session = say("I liked Fargo, -n 2", message)
         assert ids(reply) == ids(say("I liked Fargo, -n 2")[0])
     assert not read("hello").wants
+
+
+def test_things_are_one_or_several():
+    assert acts("My favorite movie is Fargo") == [("like", "f")] == acts("a movie like Fargo")
+    assert read("a good comedy movie") == Query(only=(("Comedy",),))
+    clothes = Vocabulary(Catalog(["a"], ["A1"], [None], [("Knits",)]), ("accessories", "dress"))
+    assert not any(parse(text, clothes).unknown for text in ("an accessory", "accessories", "a dress", "dresses"))
 
 
 def test_everything_at_once():

@@ -58,7 +58,9 @@ CARRY_NOTHING = frozenset(_words(
     surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
-WANTS = frozenset(_words("recommend suggest show give watch find pick choose surprise something anything what next"))
+WANTS = frozenset(
+    _words("recommend suggest show give watch find pick choose surprise something anything any what next")
+)
 POINTS = frozenset(_words("it this that these those them one ones"))  # at something that was not named
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
@@ -220,7 +222,8 @@ class Vocabulary:
 
     def __init__(self, catalog: Catalog, things: tuple[str, ...] = ("items", "item")):
         self.catalog = catalog
-        self.things = frozenset(plain(word) for word in (*things, "items", "titles", "results", "ones"))
+        known = (plain(word) for word in (*things, "items", "titles", "results", "ones"))
+        self.things = frozenset(form for word in known for form in _forms(word))
         self.names = frozenset(spellings(tuple(catalog.title))[0])
         self.categories = {
             name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})
@@ -734,9 +737,13 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 def _same_word(own: str, word: str) -> bool:
     """`own` in the singular or plural, or with a slip."""
-    forms = {own, own + "s", own + "es", own.removesuffix("s"), own.removesuffix("es")}
-    forms |= {re.sub("y$", "ies", own), re.sub("ies$", "y", own)}
-    return word in forms or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
+    return word in _forms(own) or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
+
+
+def _forms(word: str) -> set[str]:
+    """Its singular and plural, whichever it is, among forms that nobody writes."""
+    forms = {word, word + "s", word + "es", word.removesuffix("s"), word.removesuffix("es")}
+    return forms | {re.sub("y$", "ies", word), re.sub("ies$", "y", word)}
 
 
 def _related(own: str, word: str) -> bool:
