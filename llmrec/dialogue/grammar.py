@@ -67,8 +67,8 @@ OPENS = frozenset(_words("a an some something anything want give show only just 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
 _DO_NOT = r"(?:do|did|does)(?:n['’]?t| not)"
 _NOT = (
-    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t)(?: really| much)? (?:like|love|want|enjoy|show|need|care for|"
-    r"recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t|never)(?: really| much)? (?:liked?|loved?|want|enjoy(?:ed)?|show|"
+    r"need|care for|recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|(?:nothing|less) like|unlike|"
     r"(?:something |anything |much )?better than|"
     r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
     r"(?:tired|sick|(?<!get )enough) of|done with|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
@@ -76,8 +76,9 @@ _NOT = (
     r"neither|nor|hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
 )
 _KINDS = r"nothing(?! better than)|less|fewer|too (?:many|much)(?! times)"
+_SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)"
 _LIKE = (
-    r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)|"
+    rf"{_SIMILAR}|"
     r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
     r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
 )
@@ -98,6 +99,7 @@ _MODES: dict[Mode, str] = {
     "instead": r"instead of|rather than",  # a comma ends it: "instead of comedy, drama"
     "like": _LIKE,
 }
+SIMILAR = re.compile(rf"{_SIMILAR}\b", re.I)
 MODES = [(mode, re.compile(rf"(?:{words})\b", re.I)) for mode, words in _MODES.items()]
 UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" either
     rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
@@ -109,7 +111,7 @@ AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:
 PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
 _ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
 ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
-    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?=\s*,)|at last\b|"
+    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?: thanks| thank you)?(?=\s*,)|at last\b|"
     rf"(?:for )?(?:the )?{_ORDINAL} (?:time|night|evening|day|week|weekend|month|year|summer|winter)\b",
     re.I,
 )
@@ -142,7 +144,7 @@ ORDINAL = re.compile(
 )
 BEHIND_PLACE = re.compile(  # what may follow a place in the list: "the first or the second", "the third on the list"
     r"(?:and|or|but|please|too|instead|again|only|is|was|are|were)\b|&|"
-    r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b",
+    r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b|(?:best|most)(?!\s*\w)",
     re.I,
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
@@ -441,8 +443,12 @@ class _Reader:
         return True
 
     def _mode(self) -> bool:
+        before = self.tokens[self.at - 1].text if self.at else ""
+        compares = self.act == "not" and self._match(SIMILAR)  # "no films like Titanic", "I want no horror like Alien"
+        stays = compares and ((self.fresh and not self.negated) or self._is_thing(before))
         for mode, pattern in MODES:
             if self._take(pattern):
+                mode = "not" if stays else mode
                 self._end_mode()
                 self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
                 self.listed = len(self.mentions)
@@ -527,7 +533,7 @@ class _Reader:
         end = self._run_end(self.at)
         for stop in [*self._longer_ends(end), end]:
             alone = self.listing and self._alone(stop)
-            if self._describes(stop) and stop - self.at == 1:
+            if stop - self.at == 1 and (self._describes(stop) or self._match(ORDINAL)):
                 continue
             if (self.explicit or self._named or stop - self.at > 1 or alone) and self._mention(
                 self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
