@@ -458,7 +458,9 @@ def test_any_text_is_read(message: str):
 
 
 VOCABULARY = ["like", "not", "Fargo", "Heat", "comedy", "the", "second", "why", ",", "and", "or", "but", "90s", "more",
-              '"', "(1995)", "5", "forget", "before", "1980", "any", "year", "Emp", "undo"]  # fmt: skip
+              '"', "(1995)", "5", "forget", "before", "1980", "any", "year", "Emp", "undo",
+              "a", "first two", "last", "nothing", "instead of", "don't skip", "remove", "filter", "to today",
+              "or later", "wasn't bad", "it", "no", "."]  # fmt: skip
 
 
 @settings(max_examples=300)

@@ -516,7 +516,7 @@ class _Reader:
         if word in OPENS and (self.negated or word == "but"):
             self._end_mode()
         if word in POINTS and self.fresh and self.act == "not" and self._alone(self.at + 1):
-            self.negated = "title"  # "I hated it, show me a drama"
+            self.negated, self.joined = "title", ""  # "I hated it, show me a drama"
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or word in WANTS
