@@ -136,7 +136,8 @@ def chat(
         if known != Session(domain=recipe.domain):
             raise DataError(f"{session}: a conversation goes on here; leave out --user, or name another file")
         items = user_history(user, dataset, catalog)[-MAX_ITEMS:]
-        known = known.then(State(liked=tuple(dict.fromkeys(catalog.item_id[item] for item in items))))
+        latest_first = dict.fromkeys(catalog.item_id[item] for item in items[::-1])  # what counts is the last choice
+        known = known.then(State(liked=tuple(latest_first)[::-1]))
     return Chat(
         recipe=recipe,
         vocabulary=Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain)),

@@ -135,6 +135,14 @@ def test_a_users_history_is_where_it_starts(engine: Watching, tmp_path: Path):
         verb.chat("films", user="u1", session=tmp_path / "me.json")
 
 
+def test_of_an_item_chosen_again_the_last_choice_counts(engine: Watching, tmp_path: Path):
+    with (tmp_path / "events.csv").open("a") as events:
+        events.write("u1,i1,9\n")
+    recipe = tmp_path / "adapters" / "films" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("leave_one_out", "leave_one_out\n  repeats: allow"))
+    assert verb.chat("films", user="u1").session.state.liked == ("i2", "i3", "i4", "i1")
+
+
 def test_a_pipe(engine: Watching):
     result = run(stdin="I liked Fargo, -n 3\n\nnot the first\nquit\nnever read\n")
     assert result.exit_code == 0 and "> not the first" in result.stdout and result.stdout.rstrip().endswith("Goodbye.")

@@ -9,7 +9,7 @@ it; what is neither grammar nor a title nor a word that carries nothing is hande
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -54,31 +54,67 @@ CARRY_NOTHING = frozenset(_words(
     suggest suggestion suggestions want wanna need looking look try watch see pick choose good great nice best better
     fantastic awesome cool interesting else other others another one ones thing things stuff kind kinds sort sorts
     type types genre genres category categories made released came era year years time title titles result results
-    item items and or but & than most much many few if feel feeling mood tonight today into similar surprise"""
+    item items yet already and or but & than most much many few if feel feeling mood tonight today into similar
+    surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
-WANTS = frozenset(_words("recommend suggest show give watch find pick choose surprise something anything what next"))
+WANTS = frozenset(
+    _words("recommend suggest show give watch find pick choose surprise something anything any what next")
+)
+POINTS = frozenset(_words("it this that these those them one ones"))  # at something that was not named
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
+_DO_NOT = r"(?:do|did|does)(?:n['’]?t| not)"
 _NOT = (
-    r"(?:i )?(?:do not|don['’]?t|did not|didn['’]?t|does not|doesn['’]?t)(?: really| much)?"
-    r" (?:like|love|want|enjoy|show|need|care for|recommend)(?: me)?|not (?:at all )?like|nothing like|unlike|"
+    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t|never)(?: really| much)? (?:liked?|loved?|want|enjoy(?:ed)?|show|"
+    r"need|care for|recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|(?:nothing|less) like|unlike|"
     r"(?:something |anything |much )?better than|"
-    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|(?:tired|sick|enough) of|"
-    r"but not|anything but|not|no more|no|without|except(?: for)?|hate[ds]?|dislike[ds]?|skip|exclude|leave out|avoid"
+    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
+    r"(?:tired|sick|(?<!get )enough) of|done with|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
+    r"but not|(?:everything|anything|all) but|not|no more|no|without|except(?: for)?|(?:apart|aside) from|other than|"
+    r"neither|nor|hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
 )
+_KINDS = r"nothing(?! better than)|less|fewer|too (?:many|much)(?! times)"
+_SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)"
 _LIKE = (
-    r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)|"
+    rf"{_SIMILAR}|"
+    r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
     r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
 )
-_FORGET = r"forget(?: about)?|remove|drop|take (?:out|away)|(?:have not|haven['’]?t|never) (?:seen|watched)|never saw"
-_ACTS: dict[Act, str] = {"forget": _FORGET, "not": _NOT, "like": _LIKE}
-MODES = [(act, re.compile(rf"(?:{words})\b", re.I)) for act, words in _ACTS.items()]
-AGAINST = re.compile(
-    r"(?:was|is|were|are)(?:n['’]?t| not)\b|(?:was|is) (?:bad|awful|boring|terrible)\b|bored me\b", re.I
+_REMOVE = r"forget(?: about)?|remove|drop|take (?:out|away)"
+_UNSEEN = (
+    r"(?:have not|haven['’]?t|never|not)(?: yet| ever)? (?:seen|watched)|never saw|"
+    r"(?:i )?(?:did not|didn['’]?t) (?:see|watch)"
 )
-WISH = re.compile(r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b", re.I)  # "I'd like a comedy"
+Mode = Literal["remove", "unseen", "not", "kinds", "instead", "like"]
+ACTS: dict[Mode, Act] = {
+    "remove": "forget", "unseen": "forget", "not": "not", "kinds": "not", "instead": "not", "like": "like",
+}  # fmt: skip
+_MODES: dict[Mode, str] = {
+    "remove": _REMOVE,  # what shall count no more, filters as well
+    "unseen": _UNSEEN,
+    "not": _NOT,
+    "kinds": _KINDS,  # "less scary" asks for no title
+    "instead": r"instead of|rather than",  # a comma ends it: "instead of comedy, drama"
+    "like": _LIKE,
+}
+SIMILAR = re.compile(rf"{_SIMILAR}\b", re.I)
+MODES = [(mode, re.compile(rf"(?:{words})\b", re.I)) for mode, words in _MODES.items()]
+UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" either
+    rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
+    r"not (?:only|just|necessarily)\b",
+    re.I,
+)
+_BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
+AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
+PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
+_ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
+ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
+    r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?: thanks| thank you)?(?=\s*,)|at last\b|"
+    rf"(?:for )?(?:the )?{_ORDINAL} (?:time|night|evening|day|week|weekend|month|year|summer|winter)\b",
+    re.I,
+)
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
     "reset": r"reset|start (?:over|again|afresh)|clear(?: all| everything)?|forget (?:everything|all|it all)",
@@ -94,15 +130,21 @@ LIFTS = (
     ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
     ("category", re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
 )
+FILTER = re.compile(r"filters?\b", re.I)
 COUNT = re.compile(
     r"-n\s*=?\s*(?P<length>\d{1,9})\b|"
-    r"(?:(?:the )?(?:top|(?P<next>next)|best|first|last)(?! one\b)|(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
+    r"(?:(?:the )?(?:top|(?P<next>next)|best|(?P<side>first|last))(?! one\b)|"
+    r"(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
     rf"\s+(?P<number>{_NUMBER})",
     re.I,
 )
+JUDGED = re.compile(r"\s+(?:is|was|are|were)(?:n['’]?t)?\b", re.I)  # of "the first two were great"
 ORDINAL = re.compile(
-    rf"(?:the )?(?:({'|'.join(ORDINALS)})|(\d{{1,3}})(?:st|nd|rd|th))\b(?: one\b)?|"
-    r"(?:number|nr\.?|no\.|#)\s*(\d{1,3})\b",
+    rf"(?P<the>the )?(?P<nth>{_ORDINAL})\b(?P<one> one\b)?|(?:numbers?|nr\.?|no\.|#)\s*(?P<number>\d{{1,3}})\b", re.I
+)
+BEHIND_PLACE = re.compile(  # what may follow a place in the list: "the first or the second", "the third on the list"
+    r"(?:and|or|but|please|too|instead|again|only|is|was|are|were)\b|&|"
+    r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b|(?:best|most)(?!\s*\w)",
     re.I,
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
@@ -112,13 +154,20 @@ _YEAR, _DECADE = (
     f"({YEAR})",
     rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
-RANGE = re.compile(rf"(?:from |between |in )?{_YEAR}\s*(?:-|–|\.\.|to|and|until|till|through)\s*{_YEAR}\b", re.I)
+RANGE = re.compile(
+    rf"(from |between |in )?(?:the )?(?:{_YEAR}|{_DECADE})\s*(-|–|\.\.|to|and|until|till|through)\s*"
+    rf"(?:the )?(?:{_YEAR}|{_DECADE}|(?:today|now|present))(?!\w)",
+    re.I,
+)
 BOUND = re.compile(
     rf"(before|until|up to|older than|earlier than|after|since|newer than|later than|from)(?: the)? "
     rf"(?:{_YEAR}|{_DECADE})( onwards?| on\b)?(?!\w)",
     re.I,
 )
 SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE})(?!\w)", re.I)
+OPEN_END = re.compile(
+    r"\s+(?:or|and) (?:(?P<later>later|newer|more recent|onwards?|up)|earlier|older)\b(?! than\b)", re.I
+)
 TOKEN = re.compile(
     r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
 )
@@ -157,6 +206,8 @@ class Query:
     n: int | None = None
     lift: tuple[str, ...] = ()
     """`category` and `year`: filters that shall hold no more."""
+    dropped: tuple[str, ...] = ()
+    """Categories that no filter shall name any more."""
     unknown: tuple[str, ...] = ()
     """What was not understood."""
     wants: bool = False
@@ -165,7 +216,7 @@ class Query:
     @property
     def changes(self) -> bool:
         """Whether it asks for another list."""
-        return bool(self.mentions or self.only or self.without or self.years or self.lift)
+        return bool(self.mentions or self.only or self.without or self.years or self.lift or self.dropped)
 
 
 class Vocabulary:
@@ -173,7 +224,8 @@ class Vocabulary:
 
     def __init__(self, catalog: Catalog, things: tuple[str, ...] = ("items", "item")):
         self.catalog = catalog
-        self.things = frozenset(plain(word) for word in (*things, "items", "titles", "results", "ones"))
+        known = (plain(word) for word in (*things, "items", "titles", "results", "ones"))
+        self.things = frozenset(form for word in known for form in _forms(word))
         self.names = frozenset(spellings(tuple(catalog.title))[0])
         self.categories = {
             name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})
@@ -223,36 +275,39 @@ class _Reader:
         self.text, self.vocabulary = text, vocabulary
         self.tokens = list(_tokens(text))
         self.at = 0
-        self.act: Act = "like"
+        self.mode: Mode = "like"
         self.explicit = False  # a mode word asks for what comes now
         self.fresh = False  # nothing has come since the mode word
         self.ended = -1  # the token behind the last title
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
-        self.negated = ""  # what a "not" has been about so far: title, category
+        self.negated = ""  # what a "not" has been about first: title, category, year
+        self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
         self.command: Command = "ask"
         self.more = self.wants = False
         self.mentions: list[Mention | Reference] = []
         self.only: list[list[str]] = []
         self.without: list[str] = []
-        self.years: Years | None = None
+        self.spans: list[tuple[Years, str]] = []  # with their words
         self.n: int | None = None
         self.lift: list[str] = []
+        self.dropped: list[str] = []
         self.unknown: list[str] = []
 
     def read(self) -> Query:
         steps = (
             self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._against, self._wish, self._mode, self._more, self._categories, self._short_title, self._nothing,
-            self._other,
+            self._against, self._aside, self._unclear, self._mode, self._more, self._categories, self._filter,
+            self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
+        years = self._in_all()
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
-            without=tuple(dict.fromkeys(self.without)), years=self.years, n=self.n, lift=tuple(self.lift),
-            unknown=tuple(self.unknown), wants=self.wants,
+            without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
+            dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), wants=self.wants,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
             return Query("more", n=self.n)
@@ -269,11 +324,11 @@ class _Reader:
     def _stop(self) -> bool:
         if self._now.kind == "word":
             return False
-        if self._now.text != ",":
-            self.act, self.explicit, self.negated, self.listing = "like", False, "", True
-            self.listed = len(self.mentions)
+        if self._now.text != "," or self.mode == "instead":
+            self._end_mode()
+            self.listing, self.listed = True, len(self.mentions)
         else:
-            self.listing, self.joined = self.at == self.ended, self.joined or ","
+            self.listing, self.joined, self.fresh = self.at == self.ended, self.joined or ",", False
         self.at += 1
         return True
 
@@ -292,6 +347,9 @@ class _Reader:
         """One word that is a title to the letter, where a title is expected or it is written like a name."""
         if self._describes(self.at + 1):
             return False
+        capital = self._now.text[:1].isupper() and (self._named or self._alone(self.at + 1))
+        if self._now.text.casefold() in CARRY_NOTHING and not (self.fresh or capital):  # "Show me something"
+            return False
         return (self.explicit or self._named or (self.listing and self._ends(self.at + 1))) and self._title(1)
 
     def _why(self) -> bool:
@@ -301,16 +359,23 @@ class _Reader:
         return True
 
     def _count(self) -> bool:
-        if found := self._take(COUNT):
+        found = self._match(COUNT)
+        if found and found["side"] and (self._expected or JUDGED.match(self.text, found.end())):
+            n = min(_number(found["number"]), MAX_MENTIONS + 1)
+            self._places(range(1, n + 1) if found["side"].casefold() == "first" else range(-n, 0), found.end())
+            return True
+        if found:
+            self._skip_to(found.end())
             self.n = _number(found["length"] or found["number"])
             self.more = self.more or bool(found["next"])
             return True
         follows = self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else None
         if not re.fullmatch(_NUMBER, self._now.text, re.I):
             return False
-        if follows is None and len(self.tokens) == 1:
-            self.mentions.append(Reference(self.act, _number(self._now.text)))
-        elif follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
+        if (follows is None and len(self.tokens) == 1) or self._is_place():
+            self._places([_number(self._now.text)], self._now.end)
+            return True
+        if follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
             self.n = _number(self._now.text)
         else:
             return False
@@ -319,41 +384,91 @@ class _Reader:
 
     def _years(self) -> bool:
         for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
-            if found := self._match(pattern):
-                years = meaning(found)
-                if years:
-                    self.years = years
-                    self._skip_to(found.end())
-                    return True
+            if (found := self._match(pattern)) and (years := meaning(found)):
+                end = found.end()
+                if None not in years and (tail := OPEN_END.match(self.text, end)):
+                    years = (years[0], None) if tail["later"] else (None, years[1])
+                    end = tail.end()
+                self._spanned(years, self.text[self._now.start : end])
+                self._skip_to(end)
+                return True
         return False
 
+    def _spanned(self, years: Years, text: str) -> None:
+        """Notes years; behind a "not" their opposite, where that is one span, too."""
+        if self.mode == "remove" and not self._apart:
+            self.lift.append("year")
+            self.negated, self.joined = self.negated or "year", ""
+            return
+        if self.act == "not" and self.negated != "category" and not self._apart:
+            self.negated, self.joined = self.negated or "year", ""
+            first, last = years
+            if first is not None and last is not None:
+                self._not_understood(text)
+                return
+            years = (None if last is None else last + 1, None if first is None else first - 1)
+        self.spans.append((years, text))
+
+    def _in_all(self) -> Years | None:
+        """The years of the whole message: from the first to the last span, within every half-open one."""
+        whole = [years for years, _ in self.spans if None not in years]
+        within = [years for years, _ in self.spans if None in years]
+        if whole:
+            firsts, lasts = zip(*whole, strict=True)
+            within.append((min(firsts), max(lasts)))
+        first = max((years[0] for years in within if years[0] is not None), default=None)
+        last = min((years[1] for years in within if years[1] is not None), default=None)
+        if first is not None and last is not None and first > last:  # "before 1990 or after 2000" is no one span
+            self.unknown.extend(text for _, text in self.spans)
+            return None
+        return (first, last) if within else None
+
     def _ordinal(self) -> bool:
-        if not (found := self._take(ORDINAL)):
+        found = self._match(ORDINAL)
+        if not found or not (found["number"] or found["one"] or self._ends_place(found)):
             return False
-        self.mentions.append(
-            Reference(self.act, ORDINALS[found[1].casefold()] if found[1] else int(found[2] or found[3]))
-        )
-        self._listed()
+        nth = (found["nth"] or found["number"]).casefold()
+        self._places([ORDINALS.get(nth) or int(re.sub(r"\D", "", nth))], found.end())
+        return True
+
+    def _unclear(self) -> bool:
+        """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
+        if not self._match(UNCLEAR):
+            return False
+        end = self.at + 1
+        while end < len(self.tokens) and self.tokens[end].kind == "word" and self.tokens[end].text.casefold() != "but":
+            end += 1
+        self._not_understood(self._between(self.at, end))
+        self.at = end
         return True
 
     def _mode(self) -> bool:
-        for act, pattern in MODES:
+        before = self.tokens[self.at - 1].text if self.at else ""
+        compares = self.act == "not" and self._match(SIMILAR)  # "no films like Titanic", "I want no horror like Alien"
+        stays = compares and ((self.fresh and not self.negated) or self._is_thing(before))
+        for mode, pattern in MODES:
             if self._take(pattern):
-                self.act, self.explicit, self.fresh, self.listing, self.negated = act, True, True, True, ""
+                mode = "not" if stays else mode
+                self._end_mode()
+                self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
                 self.listed = len(self.mentions)
                 return True
         return False
 
     def _against(self) -> bool:
         """ "Fargo was boring": a verdict on the titles just named."""
-        if self.at != self.ended or not self._take(AGAINST):
+        if self.at != self.ended:
+            return False
+        if self._take(PRAISE):
+            return True
+        if not self._take(AGAINST):
             return False
         self.mentions[self.listed :] = [replace(mention, act="not") for mention in self.mentions[self.listed :]]
         return True
 
-    def _wish(self) -> bool:
-        """ "I'd like" asks; it says nothing about what somebody liked."""
-        return self._take(WISH) is not None
+    def _aside(self) -> bool:
+        """What says nothing about what somebody liked: "I'd like" asks, "no," answers, "last night" tells when."""
+        return self._take(ASIDE) is not None
 
     def _more(self) -> bool:
         if not self._take(MORE):
@@ -369,7 +484,15 @@ class _Reader:
             phrase = self.text[words[0].start : words[-1].end]
             if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
                 continue
-            if self.act == "not" and not (self.negated == "title" and self.joined):
+            if self.negated == "category" and words[0].text.casefold() in ("a", "an") and self.joined != "or":
+                self._end_mode()  # "not a comedy, a drama"
+                self.unsure = not self.joined or self._or_a_category()  # "I don't want a comedy, a drama or a western"
+            if self.unsure:
+                self._not_understood(phrase)
+            elif self.mode == "remove" and not self._apart:
+                self.dropped.append(name)
+                self.negated = "category"
+            elif self.act == "not" and not self._apart:
                 self.without.append(name)
                 self.negated = "category"
             elif self.only and self.joined in ("or", ","):
@@ -381,13 +504,19 @@ class _Reader:
             return True
         return False
 
+    def _filter(self) -> bool:
+        """The word behind what shall be removed: "the comedy filter"."""
+        return self.mode == "remove" and bool(self.negated) and self._take(FILTER) is not None
+
     def _nothing(self) -> bool:
         """Words that carry nothing, but may end a list of titles, or a "not"."""
         word = self._now.text.casefold()
         if word not in CARRY_NOTHING and not self._is_thing(word):
             return False
         if word in OPENS and (self.negated or word == "but"):
-            self.act, self.explicit, self.negated = "like", False, ""
+            self._end_mode()
+        if word in POINTS and self.fresh and self.act == "not" and self._alone(self.at + 1):
+            self.negated, self.joined = "title", ""  # "I hated it, show me a drama"
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or word in WANTS
@@ -404,7 +533,7 @@ class _Reader:
         end = self._run_end(self.at)
         for stop in [*self._longer_ends(end), end]:
             alone = self.listing and self._alone(stop)
-            if self._describes(stop) and stop - self.at == 1:
+            if stop - self.at == 1 and (self._describes(stop) or self._match(ORDINAL)):
                 continue
             if (self.explicit or self._named or stop - self.at > 1 or alone) and self._mention(
                 self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
@@ -421,11 +550,68 @@ class _Reader:
         return self.tokens[self.at]
 
     @property
+    def act(self) -> Act:
+        return ACTS[self.mode]
+
+    @property
     def _named(self) -> bool:
         """Whether the word is written like a name within a sentence."""
         before = self.tokens[self.at - 1] if self.at else None
         inside = before is not None and (before.kind == "word" or before.text == ",")
         return inside and self._now.text[:1].isupper()
+
+    @property
+    def _apart(self) -> bool:
+        """Whether a comma parts what comes from the title or the years that a "not" was about: "not Fargo, war"."""
+        return self.negated in ("title", "year") and self.joined == ","
+
+    @property
+    def _expected(self) -> bool:
+        """Whether a mode, or "why", asks for what stands here."""
+        return self.listing and (self.explicit or self.command == "why")
+
+    def _is_place(self) -> bool:
+        """Whether a bare number is a place in the list: "I've seen 1, 2 and 4"."""
+        text = self._now.text
+        asked = self._expected and self._alone(self.at + 1)
+        return asked and text.isdecimal() and text not in self.vocabulary.names
+
+    def _ends_place(self, found: re.Match[str]) -> bool:
+        """Whether what follows an ordinal makes it a place in the list, unlike "the first Godfather"."""
+        follows = next((token for token in self.tokens[self.at :] if token.start >= found.end()), None)
+        if follows is None or follows.kind != "word":  # "First, a comedy" begins to tell
+            return self.at > 0 or follows is None or follows.text != "," or bool(found["the"])
+        if plain(follows.text) in self.vocabulary.things:
+            return True
+        ends = [BEHIND_PLACE, AGAINST, PRAISE, RANGE, BOUND, SPAN]
+        if found["the"] and not follows.text.casefold().startswith("favo"):
+            ends += [pattern for _, pattern in MODES]
+        return any(pattern.match(self.text, follows.start) for pattern in ends)
+
+    def _places(self, places: Sequence[int], end: int) -> None:
+        """Notes places of the list, whose words end at `end`."""
+        text = self.text[self._now.start : end]
+        self._skip_to(end)
+        if len(self.mentions) + len(places) > MAX_MENTIONS:
+            self._not_understood(text)
+            return
+        self.mentions.extend(Reference(self.act, place) for place in places)
+        self._listed()
+
+    def _end_mode(self) -> None:
+        self.mode, self.explicit, self.negated, self.unsure = "like", False, "", False
+
+    def _or_a_category(self) -> bool:
+        """Whether the sentence goes on with "or" and a category."""
+        for at in range(self.at, len(self.tokens) - 1):
+            if self.tokens[at].kind != "word" and self.tokens[at].text != ",":
+                break
+            ends = range(at + 2, min(at + 4, len(self.tokens)) + 1)
+            if self.tokens[at].text.casefold() == "or" and any(
+                self.vocabulary.category(self._between(at + 1, end)) for end in ends
+            ):
+                return True
+        return False
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         return pattern.match(self.text, self._now.start)
@@ -454,7 +640,7 @@ class _Reader:
         """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
         while end < len(self.tokens) and not self._alone(end):
             word = self.tokens[end]
-            if AGAINST.match(self.text, word.start):
+            if any(pattern.match(self.text, word.start) for pattern in (AGAINST, PRAISE, ASIDE)):
                 return True
             if word.text.casefold() not in CARRY_NOTHING and not re.fullmatch(YEAR, word.text):
                 return False
@@ -519,7 +705,7 @@ class _Reader:
             word, start = self.tokens[end].text.casefold(), self.tokens[end].start
             if word in ("and", "or", "but", "because") or self.vocabulary.category(word):
                 break
-            if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, *(p for _, p in MODES))):
+            if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, UNCLEAR, *(p for _, p in MODES))):
                 break
             end += 1
             if word not in CARRY_NOTHING:
@@ -557,9 +743,13 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 def _same_word(own: str, word: str) -> bool:
     """`own` in the singular or plural, or with a slip."""
-    forms = {own, own + "s", own + "es", own.removesuffix("s"), own.removesuffix("es")}
-    forms |= {re.sub("y$", "ies", own), re.sub("ies$", "y", own)}
-    return word in forms or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
+    return word in _forms(own) or (len(own) > 4 and own[0] == word[:1] and fuzz.ratio(own, word) >= ALIKE)
+
+
+def _forms(word: str) -> set[str]:
+    """Its singular and plural, whichever it is, among forms that nobody writes."""
+    forms = {word, word + "s", word + "es", word.removesuffix("s"), word.removesuffix("es")}
+    return forms | {re.sub("y$", "ies", word), re.sub("ies$", "y", word)}
 
 
 def _related(own: str, word: str) -> bool:
@@ -573,8 +763,12 @@ def _number(text: str) -> int:
 
 
 def _range(found: re.Match[str]) -> Years | None:
-    first, last = sorted((int(found[1]), int(found[2])))
-    return first, last
+    word, year, part, decade, to, last_year, last_part, last_decade = found.groups()
+    first = (int(year), int(year)) if year else _decade(part, decade)
+    if not last_year and not last_decade:  # "the 90s and now a comedy" is no range
+        return None if to.casefold() == "and" and (word or "").casefold() != "between " else (first[0], None)
+    last = (int(last_year), int(last_year)) if last_year else _decade(last_part, last_decade)
+    return min(first[0], last[0]), max(first[1], last[1])
 
 
 def _bound(found: re.Match[str]) -> Years | None:

@@ -112,7 +112,9 @@ class _Turn:
         state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
         before = {*self._positions(state.excluded)}
         doubt: Doubt | None = None
-        understood = query.n is not None or bool(query.only or query.without or query.years or query.lift)
+        understood = query.n is not None or bool(
+            query.only or query.without or query.years or query.lift or query.dropped
+        )
         for mention in query.mentions:
             items = self._meant(mention, notes)
             if len(items) == 1:
@@ -139,7 +141,7 @@ class _Turn:
         return self._list(state, notes)
 
     def _more(self, query: Query) -> tuple[Reply, Session]:
-        state, notes = self._filtered(self._state, query)
+        state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
         return self._list(state, notes, after=state.shown)
 
     def _undo(self, query: Query) -> tuple[Reply, Session]:
@@ -156,7 +158,7 @@ class _Turn:
         taken = self._positions((*state.excluded, *after))
         if not (n := min(state.n, MAX_SHOWN - len(after))):
             end = f"That was all: a list ends after {MAX_SHOWN:,} {self.noun}.  Name what you like, or a filter."
-            return Reply((*notes, end)), self.session
+            return Reply((*notes, end)), self.session.then(self._state.model_copy(update={"doubt": None}))
         [found] = self.ranker.rank([self._positions(state.liked)], n, taken, state.allowed(self.catalog))
         entries = tuple(self._entry(place, ranked) for place, ranked in enumerate(found, len(after) + 1))
         shown = (*after, *(entry.item_id for entry in entries))
@@ -241,19 +243,24 @@ class _Turn:
     def _filtered(self, state: State, query: Query) -> tuple[State, list[str]]:
         """The state with the filters and the length that a query names: categories and years replace older ones."""
         notes: list[str] = []
-        changes: dict[str, Any] = {}
-        if "category" in query.lift:
-            changes |= {"only": (), "without": ()}
-        if "year" in query.lift:
-            changes |= {"years": None}
+        only, without = ((), ()) if "category" in query.lift else (state.only, state.without)
+        if query.dropped:
+            if missing := [name for name in query.dropped if not any(name in group for group in (*only, without))]:
+                first = readable(missing[0])
+                notes.append(f"No filter names {_listed(map(readable, missing))}; `no {first}` adds one.")
+            only = _left(only, query.dropped)
+            without = tuple(name for name in without if name not in query.dropped)
         if query.only:
             groups = (tuple(dict.fromkeys(group))[:MAX_NAMES] for group in query.only)
-            asked = tuple(dict.fromkeys(groups))[:MAX_NAMES]
-            wanted = {name for group in asked for name in group}
-            changes |= {"only": asked, "without": tuple(name for name in state.without if name not in wanted)}
+            only = tuple(dict.fromkeys(groups))[:MAX_NAMES]
+            wanted = {name for group in only for name in group}
+            without = tuple(name for name in without if name not in wanted)
         if query.without:
-            kept = tuple(group for group in changes.get("only", state.only) if not set(group) & set(query.without))
-            changes |= {"only": kept, "without": tuple(dict.fromkeys((*state.without, *query.without)))[:MAX_NAMES]}
+            only = _left(only, query.without)
+            without = tuple(dict.fromkeys((*without, *query.without)))[:MAX_NAMES]
+        changes: dict[str, Any] = {"only": only, "without": without}
+        if "year" in query.lift:
+            changes |= {"years": None}
         if query.years:
             changes |= {"years": query.years}
         if query.n is not None:
@@ -344,6 +351,12 @@ class _Turn:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _left(groups: Sequence[tuple[str, ...]], names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """What is left of the groups that still hold something."""
+    left = (tuple(name for name in group if name not in names) for group in groups)
+    return tuple(group for group in left if group)
 
 
 def _listed(texts: Iterable[str]) -> str:
