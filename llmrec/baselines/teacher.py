@@ -7,7 +7,6 @@ prior of the scores (`prior.kind`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.files import whole
+from llmrec.model.adapter import item_digest
 
 SETTINGS = "settings"  # of the file's metadata
 ITEMS = "items"  # the tensor that says which they are
@@ -152,8 +152,14 @@ def read(file: Path) -> Saved:
                 member = SASRec(len(mine["bias"]), shape)
             member.load_state_dict(mine, assign=True)
             members.append(member.float().eval())
-        if len({len(items) if items is not None else members[0].items, *(member.items for member in members)}) != 1:
-            raise ValueError("its members know different items")
+        known = members[0].items
+        if (
+            not known
+            or any(member.items != known for member in members)
+            or items is not None
+            and items.shape != (known,)
+        ):
+            raise ValueError("its members do not know the same items")
     except (OSError, SafetensorError, LookupError, RuntimeError, TypeError, ValueError, RecipeError) as error:
         why = str(error).partition("\n")[0]
         raise AdapterError(f"{file}: not a teacher that training saved ({why}); restore it or train again") from None
@@ -162,7 +168,7 @@ def read(file: Path) -> Saved:
 
 def _digests(items: Sequence[str]) -> Tensor:
     """(items,) int64: 48 bits of SHA-256 of each item's id."""
-    return torch.tensor([int(hashlib.sha256(item.encode()).hexdigest()[:12], 16) for item in items], dtype=torch.int64)
+    return torch.tensor([int(item_digest(item), 16) for item in items], dtype=torch.int64)
 
 
 @contextmanager

@@ -216,7 +216,12 @@ class Query:
     @property
     def changes(self) -> bool:
         """Whether it asks for another list."""
-        return bool(self.mentions or self.only or self.without or self.years or self.lift or self.dropped)
+        return bool(self.mentions) or self.filters
+
+    @property
+    def filters(self) -> bool:
+        """Whether it names any, to be set or to be taken away."""
+        return bool(self.only or self.without or self.years or self.lift or self.dropped)
 
 
 class Vocabulary:
@@ -224,8 +229,8 @@ class Vocabulary:
 
     def __init__(self, catalog: Catalog, things: tuple[str, ...] = ("items", "item")):
         self.catalog = catalog
-        known = (plain(word) for word in (*things, "items", "titles", "results", "ones"))
-        self.things = frozenset(form for word in known for form in _forms(word))
+        known = (plain(word) for word in (*things, "items", "titles", "results"))
+        self.things = frozenset({"ones", *(form for word in known for form in _forms(word))})
         self.names = frozenset(spellings(tuple(catalog.title))[0])
         self.categories = {
             name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})

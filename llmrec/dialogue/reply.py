@@ -107,14 +107,17 @@ class _Turn:
     def _state(self) -> State:
         return self.session.state
 
+    @property
+    def _without_doubt(self) -> State:
+        """Where no question waits for an answer."""
+        return self._state.model_copy(update={"doubt": None})
+
     def _ask(self, query: Query) -> tuple[Reply, Session]:
         query = self._settled(query)
-        state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
+        state, notes = self._filtered(self._without_doubt, query)
         before = {*self._positions(state.excluded)}
         doubt: Doubt | None = None
-        understood = query.n is not None or bool(
-            query.only or query.without or query.years or query.lift or query.dropped
-        )
+        understood = query.n is not None or query.filters
         for mention in query.mentions:
             items = self._meant(mention, notes)
             if len(items) == 1:
@@ -141,7 +144,7 @@ class _Turn:
         return self._list(state, notes)
 
     def _more(self, query: Query) -> tuple[Reply, Session]:
-        state, notes = self._filtered(self._state.model_copy(update={"doubt": None}), query)
+        state, notes = self._filtered(self._without_doubt, query)
         return self._list(state, notes, after=state.shown)
 
     def _undo(self, query: Query) -> tuple[Reply, Session]:
@@ -158,7 +161,7 @@ class _Turn:
         taken = self._positions((*state.excluded, *after))
         if not (n := min(state.n, MAX_SHOWN - len(after))):
             end = f"That was all: a list ends after {MAX_SHOWN:,} {self.noun}.  Name what you like, or a filter."
-            return Reply((*notes, end)), self.session.then(self._state.model_copy(update={"doubt": None}))
+            return Reply((*notes, end)), self.session.then(self._without_doubt)
         [found] = self.ranker.rank([self._positions(state.liked)], n, taken, state.allowed(self.catalog))
         entries = tuple(self._entry(place, ranked) for place, ranked in enumerate(found, len(after) + 1))
         shown = (*after, *(entry.item_id for entry in entries))

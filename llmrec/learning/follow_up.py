@@ -108,7 +108,7 @@ class FollowUpText(TextLearner):
             made.append(text_row(prompt.tokens, reply, task=self.task))
         return made
 
-    def asked(self) -> tuple[list[Prompt], list[list[int]]]:
+    def questions(self) -> tuple[list[Prompt], list[list[int]]]:
         moments, slots, replies = map(list, zip(*self._asked, strict=True))
         return self.follow_up.prompts([moment.history for moment in moments], slots), replies
 

@@ -44,7 +44,7 @@ class Grounded(TextLearner):
             for example in self.train
         ]
 
-    def asked(self) -> tuple[list[Prompt], list[list[int]]]:
+    def questions(self) -> tuple[list[Prompt], list[list[int]]]:
         prompts = [Prompt(self.asking.header(example), "default") for example in self._asked]
         return prompts, [self.asking.reply(example.text) for example in self._asked]
 

@@ -20,7 +20,7 @@ from llmrec.choices.search import listed, log_p_all, rank
 from llmrec.choices.search import score as log_p_of
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
-from llmrec.data.sample import sampled
+from llmrec.data.sample import at_most, sampled
 from llmrec.data.split import Query, histories
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
@@ -128,8 +128,7 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     rng = np.random.default_rng((settings.seed, variant))
     made: list[rows.Row] = []
     found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
-    most = recipe.tasks["next_item"].examples or len(found)
-    for history in sampled(found, most, settings.seed):
+    for history in at_most(found, recipe.tasks["next_item"].examples, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(next_item.messages(recommender.template, recipe, wording))
         items = rows.shuffled_ties(history.items, history.timestamps, rng)

@@ -26,7 +26,7 @@ class TextLearner:
         self.trie = ChoiceTrie.build([[token] for token in range(len(encoder.tokenizer))])
         self.metric = f"{self.task}_p"
 
-    def asked(self) -> tuple[list[Prompt], list[list[int]]]:
+    def questions(self) -> tuple[list[Prompt], list[list[int]]]:
         """Prompts, and the replies that are right."""
         raise NotImplementedError
 
@@ -36,6 +36,6 @@ class TextLearner:
     def validate(self) -> dict[str, float]:
         """The geometric mean probability of a token of the replies that are right."""
         self.engine.forget()
-        log_p = log_p_of(self.engine, self.encoder, *self.asked())
+        log_p = log_p_of(self.engine, self.encoder, *self.questions())
         self.engine.forget()
         return {self.metric: float(np.exp(np.concatenate(log_p).mean()))}
