@@ -338,8 +338,8 @@ class Recipe(Section):
     base_model: str = "smollm2-135m"
     """Hub id, local folder, GGUF file, or named asset."""
     init_from: str | None = None
-    """Domain, `domain@version` or folder of the adapter whose weights training starts from, of the same base model and
-    shape of LoRA."""
+    """Domain, `domain@version` or folder of the adapter whose weights training starts from: of the same base model,
+    rank and scale of LoRA, which may reach further than there."""
     licence: str = ""
     """Terms of the data, copied to the card."""
     tasks: dict[str, Task] = Field(default_factory=lambda: {"next_item": Task()})

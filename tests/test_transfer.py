@@ -84,6 +84,23 @@ def test_it_answers_as_the_other_adapter_before_the_first_step(world: Path) -> N
     assert trainable and all(p.dtype == torch.float32 for p in trainable)
 
 
+def test_more_may_be_trained_than_the_other_adapter_updates(world: Path, tmp_path: Path) -> None:
+    asked = recipe(
+        "lora.first_layer=0", "lora.targets=[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head]"
+    )
+    base = base_model(asked.base_model)
+    model = adapter.attach(load_model(base, dtype=torch.float32), asked.lora, base_name="tiny")
+    start = transfer.start(asked, base)
+    assert start is not None
+    transfer.put(start, model)
+    theirs = logits(adapter.load(load_model(base, dtype=torch.float32), {"books": world / "adapters" / "books"}))
+    assert torch.allclose(logits(model.eval()), theirs, atol=1e-5)
+    folder = train(asked, out=tmp_path / "films")
+    before, after = (load_file(place / adapter.WEIGHTS) for place in (world / "adapters" / "books", folder))
+    assert before.keys() < after.keys()
+    assert all(after[name].any() for name in after)  # what began as nothing has learned
+
+
 def test_the_card_says_where_it_started_and_terms_are_carried(world: Path, tmp_path: Path) -> None:
     """One step too small for float16 leaves the other's weights; a chain of three keeps all that was learned from."""
     digest = store.keep("books", world / "adapters" / "books")
@@ -121,8 +138,8 @@ def test_other_weights_are_another_run(world: Path, tmp_path: Path) -> None:
     [
         ("lora.rank=16", "set lora.rank=8"),
         ("lora.alpha=8", "scaled by alpha 16"),
-        ("lora.first_layer=2", "other layers: .* only there"),
-        ("lora.targets=[q_proj, lm_head]", "other layers"),
+        ("lora.first_layer=2", "leaves as it is: .*layers.1.* the first"),
+        ("lora.targets=[q_proj, lm_head]", "leaves as it is"),
     ],
 )
 def test_another_shape_is_refused(override: str, reason: str) -> None:

@@ -78,9 +78,10 @@ def agree(theirs: Sources, ours: Sources, folder: Path) -> None:
 
 
 def put(start: Start, model: PeftModel) -> None:
-    """The weights of `start` into the fresh LoRA of `model`, which then answers as that adapter does.
+    """The weights of `start` into the fresh LoRA of `model`, which then answers as that adapter does: what updates
+    layers that the start leaves as they are begins as nothing.
 
-    Raises: AdapterError where the two have not one shape.
+    Raises: AdapterError where a weight of the start has no place.
     """
     theirs = adapter.read_json(start.folder / "adapter_config.json")
     ours = model.peft_config["default"]
@@ -93,11 +94,11 @@ def put(start: Start, model: PeftModel) -> None:
         )
     tensors = load_file(start.folder / adapter.WEIGHTS)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if differing := sorted(tensors.keys() ^ own.keys()):
-        where = "only there" if differing[0] in tensors else "only here"
+    if homeless := sorted(tensors.keys() - own.keys()):
         raise AdapterError(
-            f"{start.folder}: its LoRA updates other layers: {len(differing)} tensors differ, "
-            f"{differing[0][:100]!r} is {where}; set lora.first_layer and lora.targets as in its recipe"
+            f"{start.folder}: its LoRA updates what this one leaves as it is: {len(homeless)} tensors, "
+            f"{homeless[0][:100]!r} the first; lora.first_layer and lora.targets may reach further than in its recipe, "
+            "not less far"
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
@@ -105,7 +106,7 @@ def put(start: Start, model: PeftModel) -> None:
                 f"{start.folder}: {name} has shape {tuple(tensor.shape)}, here {tuple(own[name].shape)}; it is not of "
                 "this base model"
             )
-    set_peft_model_state_dict(model, tensors)
+    set_peft_model_state_dict(model, own | tensors)
 
 
 def sources(card: dict[str, Any]) -> Sources:
