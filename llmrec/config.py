@@ -360,6 +360,10 @@ class Recipe(Section):
     """Tokens by which the beginning of a history that is longer than `fit.window_tokens` moves at a time when it is
     asked about; 0: as little as it must.  With 64 about ten prompts of a growing history begin alike, so that an engine
     goes on from what it has computed; what is read is up to so much shorter."""
+    window_block: int = Field(0, ge=0, le=256)
+    """Tokens of a block of the engine's prefix cache (vLLM's has 16): up to a tenth of a history's tokens are left out,
+    oldest first, so that the prompt ends just behind a block, since whatever is asked about it computes anew what lies
+    behind the last whole one; 0: nothing is left out.  Not together with `window_step`."""
     new_share: float = Field(0.05, gt=0, lt=1)
     """Probability that items added after training share, until the adapter is trained again."""
 
@@ -386,6 +390,15 @@ class Recipe(Section):
                 raise ValueError(f"tasks.{name}.{idle}: only tasks of reviews have it; remove it")
             if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "sentence")):
                 raise ValueError(f"tasks.{name}.data.{idle}: only grounded tasks read it; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Recipe:
+        if self.window_step and self.window_block:
+            raise ValueError(
+                "window_block: it moves a history's beginning with every new choice, which window_step is there to "
+                "prevent; set one of the two"
+            )
         return self
 
     @model_validator(mode="after")

@@ -138,6 +138,7 @@ class Recommender:
                 [self.listing.lines[item] for item in history],
                 max_tokens=self.recipe.fit.window_tokens - longest,
                 step=self.recipe.window_step,
+                block=self.recipe.window_block,
                 adapter=self.adapter,
             )
             for history in histories

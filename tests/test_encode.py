@@ -12,7 +12,8 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.errors import LlmrecError
+from llmrec import config
+from llmrec.errors import LlmrecError, RecipeError
 from llmrec.model.encode import MAX_TEXT, Encoder
 from llmrec.tasks.template import Message
 
@@ -138,6 +139,31 @@ def test_prompts_of_a_growing_history_begin_alike(encoder: Encoder) -> None:
     assert 1 <= again <= math.ceil(moved / step)
     tight = encoder.list_prompt(messages, lines, max_tokens=most, step=10_000).tokens  # a step is half the room at most
     assert len(tight) > len(header) + 60 - 2 * max(map(len, lines))
+
+
+def test_a_prompt_ends_as_near_behind_a_block_as_a_tenth_of_its_lines_allows(encoder: Encoder) -> None:
+    messages = [Message("user", "Continue the list.")]
+    header = encoder.header(messages)
+    rng = np.random.default_rng(0)
+    for block in (0, 1, 8, 16, 40):
+        for many, room in rng.integers(200, size=(20, 2)).tolist():
+            lines = [encoder.lines(TITLES)[i] for i in rng.integers(len(TITLES), size=many)]
+            most = len(header) + room
+            whole = encoder.list_prompt(messages, lines, max_tokens=most).tokens
+            prompt = encoder.list_prompt(messages, lines, max_tokens=most, block=block).tokens
+            read, kept = len(whole) - len(header), len(prompt) - len(header)
+            assert prompt == header + whole[len(whole) - kept :]
+            if block < 2:
+                assert prompt == whole
+                continue
+            ends = [int(end) for end in np.cumsum([0, *map(len, reversed(lines))]) if read * 0.9 <= end <= read]
+            behind = [(len(header) + end - 1) % block for end in ends]
+            assert kept == max(end for end, tokens in zip(ends, behind, strict=True) if tokens == min(behind))
+
+
+def test_a_history_begins_by_steps_or_by_blocks() -> None:
+    with pytest.raises(RecipeError, match="set one of the two"):
+        config.section(config.Recipe, {"domain": "films", "data": {"path": "x"}, "window_step": 64, "window_block": 16})
 
 
 def test_what_lines_hold_as_arrays_goes_to_a_server_as_json(encoder: Encoder) -> None:

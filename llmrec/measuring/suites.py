@@ -20,7 +20,8 @@ RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
 ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
-           "new_share": True, "window_step": True, "fit": {"window_tokens", "precision"}}  # fmt: skip
+           "new_share": True, "window_step": True, "window_block": True,
+           "fit": {"window_tokens", "precision"}}  # fmt: skip
 """What a recipe says that a model's answers depend on, beside its tasks."""
 BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
 """Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from llmrec.engine import Prompt
 from llmrec.errors import LlmrecError
 from llmrec.tasks.template import Message
@@ -96,6 +98,7 @@ class Encoder:
         *,
         max_tokens: int,
         step: int = 0,
+        block: int = 0,
         adapter: str | None = None,
     ) -> Prompt:
         """Header and history lines (oldest first; as `lines()` gives them); the oldest lines are dropped until it fits.
@@ -103,6 +106,8 @@ class Encoder:
         Args:
             step: where lines are dropped at all, they are dropped by about so many tokens at a time (at most half of
                 the room): prompts of a growing history then begin alike until so many tokens are added.
+            block: where it is not 0, up to a tenth of the lines' tokens are left out, oldest first, so that the prompt
+                ends as little as possible behind a whole number of blocks.
         Raises: LlmrecError where even the header does not fit.
         """
         header = self.header(messages)
@@ -116,6 +121,8 @@ class Encoder:
         while excess > 0 and first < len(lines):
             excess -= len(lines[first])
             first += 1
+        if block:
+            first += _beyond(list(map(len, lines[first:])), len(header), block)
         # Plain ints, whatever the lines hold: they go to other processes, as JSON too.
         return Prompt(header + tuple(int(token) for line in lines[first:] for token in line), adapter)
 
@@ -175,3 +182,10 @@ class Encoder:
             return ids
         # A normaliser turned something else into a control spelling: single characters cannot spell one.
         return [id for part in self._batch(list(text)) for id in part if id not in self.control]
+
+
+def _beyond(lengths: Sequence[int], header: int, block: int) -> int:
+    """How many of the oldest lines, of so many tokens each, to leave out: see `Encoder.list_prompt`, `block`."""
+    left_out = np.cumsum([0, *lengths])
+    few = left_out[left_out * 10 <= left_out[-1]]
+    return int(((header + left_out[-1] - few - 1) % block).argmin())  # the first of equals, which leaves out least
