@@ -213,6 +213,10 @@ def train(
 
     folder = run(recipe, out=out, resume=not restart)
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        from llmrec.tasks.saved import read_card
+
+        if read_card(folder).get("prior_weights_tried") == []:
+            typer.echo("no validation users, so the prior got no weight: lists are the model's alone", err=True)
         typer.echo(folder)
 
 

@@ -226,7 +226,8 @@ class Fit(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     valid_users: int = Field(128, ge=0)
-    """Users ranked, or reviews judged, at each validation; 0 validates never."""
+    """Users ranked, or reviews judged, at each validation; 0 validates never, and fits no weight of a prior:
+    lists are then the model's alone."""
     valid_every: float = Field(0.5, gt=0)
     """Epochs between validations."""
     patience: int = Field(4, ge=1)

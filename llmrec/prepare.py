@@ -60,7 +60,9 @@ def check(recipe: config.Recipe) -> None:
 
 
 def _settings(recipe: config.Recipe) -> dict[str, Any]:
-    return {"data": recipe.interactions.model_dump(mode="json"), "split": recipe.split.model_dump(mode="json")}
+    """What the prepared files depend on; the rest of `split` says what is asked of them."""
+    cut = recipe.split.model_dump(mode="json", include={"method", "valid", "test"})
+    return {"data": recipe.interactions.model_dump(mode="json"), "split": cut}
 
 
 def data_folder(recipe: config.Recipe) -> Path:

@@ -106,6 +106,8 @@ class Recommender:
         opened = Opened.of(recipe, adapter, engine)
         template = _wording(opened)
         card, encoder = opened.card, opened.encoder
+        if prior := card.get("recipe", {}).get("prior"):  # as it was when its weight was fitted
+            recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
         )

@@ -96,7 +96,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             def write(folder: Path, task: str, made: config.Recipe) -> None:
                 adapters.forget(folder)
                 fitted: dict[str, Any] = {}
-                for name in made.tasks:
+                for name in [task] if apart else made.tasks:  # what others have learned is not all in it
                     fitted |= learned[name].finish(folder)
                 fitted |= known | {"prompts": {name: prompts[name] for name in read[task]}}
                 digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)

@@ -49,7 +49,7 @@ from llmrec.judge import SENTIMENT, ReviewTask, source
 from llmrec.learning import reviews
 from llmrec.learning.next_item import recommender
 from llmrec.measuring.after_list import World, in_blocks
-from llmrec.measuring.suites import ANSWERS
+from llmrec.measuring.suites import depends_on
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -258,7 +258,7 @@ def joint(
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,
                 "users": asked.users, "seed": asked.seed, "wording": Template.today(task).digest,
-                "data": _digest(recipe, task), "recipe": recipe.model_dump(mode="json", include=ANSWERS),
+                "data": _digest(recipe, task), "recipe": depends_on(recipe),
                 "settings": recipe.tasks[task].model_dump(mode="json"),
             }  # fmt: skip
             records[name, measure], _ = Parts(out).get(

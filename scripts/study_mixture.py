@@ -209,8 +209,8 @@ def share(source: Path, target: Path) -> None:
     """The activations in `source` under the same names in `target`, without a copy; which rows are there is kept with
     them, so that one run computes what another left out."""
     target.mkdir(parents=True, exist_ok=True)
-    if not any(target.glob("activations-*")):
-        for file in source.glob("activations-*"):
+    for file in sorted(source.glob("activations-*")):  # .bin before the .rows that vouches for it, whenever killed
+        if not (target / file.name).exists():
             os.link(file, target / file.name)
 
 

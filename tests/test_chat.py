@@ -92,9 +92,7 @@ def test_what_is_typed_never_reaches_the_model_as_control(engine: Watching, mess
     talk.say(message)
     talk.say("more like Heat")
     encoder = Encoder(tiny.tokenizer("gpt2"))
-    turns = Template.load(ROOT / "prompts" / "next_item.yaml").render(
-        {"domain": {"name": "films", "noun": "films", "unit": "film"}}
-    )
+    turns = Template.load(ROOT / "prompts" / "next_item.yaml").render({"domain": {"noun": "films", "unit": "film"}})
     header = encoder.header(turns)
     assert engine.prompts and not encoder.control.isdisjoint(header)
     for tokens in engine.prompts:

@@ -316,6 +316,32 @@ def test_scores_that_are_no_numbers_do_not_end_a_training(tmp_path: Path) -> Non
     assert state.best == 0.5 and [e["no_numbers"] for e in state.log if "no_numbers" in e] == [1, 1]
 
 
+def test_weights_that_answer_nothing_are_never_the_best(tmp_path: Path) -> None:
+    """Whatever the metric's range: log p is below 0."""
+    model, _ = learner()
+    said = iter([None, -4.2, None])
+
+    def validate() -> dict[str, float]:
+        if (value := next(said)) is None:
+            raise ScoreError("no numbers")
+        return {"ndcg@10": value}
+
+    settings = SETTINGS.model_copy(update={"epochs": 3, "valid_users": 1, "valid_every": 1, "patience": 9})
+    state = fit(model, [ROWS], TRIES, settings, tmp_path, validate=validate, accelerator=Accelerator(cpu=True))
+    assert state.best == -4.2 and state.since_best == 1
+    assert [entry.get("no_numbers") for entry in state.log if "loss" not in entry] == [1, None, 1]
+
+
+def test_an_adapter_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    model, _ = learner()
+    for value in (float("nan"), 1e6):  # too large for the float16 that is kept
+        with torch.no_grad():
+            next(p for p in model.parameters() if p.requires_grad).fill_(value)
+        with pytest.raises(AdapterError, match="1 of .* no number in float16.*lower fit.learning_rate"):
+            adapter.save(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_epoch_sees_all_rows_once() -> None:
     plan = Plan([ROWS], SETTINGS)
     for epoch in range(4):

@@ -295,7 +295,7 @@ def test_replies_of_a_prompt_file(tmp_path: Path) -> None:
         return Template.load(tmp_path / "interest_summary.yaml")
 
     facts = {
-        "domain": {"name": "films", "noun": "films", "unit": "film"},
+        "domain": {"noun": "films", "unit": "film"},
         "top": Name.of("category", "Drama"), "more": [Name.of("category", "War")],
         "examples": [Name.of("item", "A [strange] {{ title }}")], "rising": "", "latest": "",
     }  # fmt: skip

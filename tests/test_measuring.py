@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from tiny import COLOURS, FILMS
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from llmrec.errors import AdapterError, LlmrecError, RecipeError
 from llmrec.evaluate import evaluate, task_of
 from llmrec.follow_up import FollowUp
 from llmrec.measuring.after_list import Person, World, people
-from llmrec.measuring.suites import load_suite_as, results_folder
+from llmrec.measuring.suites import depends_on, load_suite_as, results_folder
 from llmrec.measuring.texts import Explanations, Summaries
 from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.tasks.template import Name
@@ -47,6 +48,20 @@ def results(folder: Path) -> dict[str, Any]:
 def test_one_person_a_user_with_what_was_known_first() -> None:
     asked = [Query("u", (), 1), Query("u", (1,), 2), Query("v", (3,), 4), Query("v", (3, 4), 5)]
     assert people(asked) == [Person("v", (3,), (4, 5))]
+
+
+def test_answers_of_another_base_are_others(films: Path, tmp_path: Path) -> None:
+    """Under one name: parts of a suite that were kept would pass for the new one's."""
+    recipe = config.load_recipe("films")
+    base = tmp_path / "base"
+    shutil.copytree(recipe.base_model, base)
+    recipe = recipe.model_copy(update={"base_model": str(base)})
+    before = depends_on(recipe)
+    file = base / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, file, {"format": "pt"})
+    assert depends_on(recipe) != before
+    assert "base_digest" not in depends_on(recipe.model_copy(update={"base_model": "smollm2-135m"}))  # pinned
 
 
 def test_interest_beside_its_baselines(tmp_path: Path) -> None:

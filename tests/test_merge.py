@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from llmrec import adapters, cli, config
 from llmrec.errors import AdapterError
-from llmrec.model import adapter, transfer, verify
+from llmrec.model import adapter, merge, transfer, verify
 from llmrec.model.load import base_model, load_model
+from llmrec.tasks.saved import read_card
 from llmrec.train import train
 
 Updates = dict[str, torch.Tensor]
@@ -65,6 +66,18 @@ def test_updates_are_summed_and_the_card_says_of_what(world: Path, films: Path, 
     assert card["licence"] == "CC0; research" and [part["share"] for part in card["merged"]] == [0.7, -0.5]
     assert set(transfer.sources(card)) == {f"reviews of {world / name}" for name in ("books.csv", "films.csv")}
     adapter.load(load_model(base, dtype=torch.float32), {"both": out})
+
+
+def test_what_lists_stand_on_comes_from_the_adapter_that_has_learned_them() -> None:
+    """Whichever is named first; else the card would tell of lists without data, and nobody could read it."""
+    shipped = {name: Path(__file__).parent.parent / "adapters" / name for name in ("fashion", "movies")}
+    parts = [merge.Part(folder, read_card(folder), 0.5) for folder in shipped.values()]
+    cards = [merge.merged_card(order) for order in (parts, parts[::-1])]
+    for card in cards:
+        assert card["recipe"]["data"]["path"] == "asset:movielens-100k"
+        assert card["recipe"]["prior"] == parts[1].card["recipe"]["prior"]
+        assert "interactions of asset:movielens-100k" in transfer.sources(card)
+    assert [card["recipe"]["noun"] for card in cards] == ["clothes", "films"]
 
 
 def test_ranks_add_up_where_none_is_asked_for(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -187,6 +187,7 @@ def test_every_task_leaves_as_a_domain_of_its_own(world: Path, tmp_path: Path) -
             f"interactions of {world / 'events.csv'}",
             f"reviews of {world / 'reviews.csv'}",
         }
+        assert ("prior_weight" in card) == (task == "next_item")  # fitted with the part that learned lists
         assert set(card["prompts"]) == {task} | ({"next_item"} if task == "explanation" else set())
     assert set(read_card(world / "adapters" / "films-review_sentiment")["validation"]) == {"users", "macro_f1"}
     assert len(recommend("films-next_item", history=["Red Sun"], n=3).items) == 3

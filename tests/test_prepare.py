@@ -101,6 +101,13 @@ def test_settings_of_training_do_not(recipe, reads):
     assert len(reads) == 1
 
 
+def test_what_is_asked_of_the_files_does_not(recipe, reads):
+    prepare(recipe)
+    load(changed(recipe, split={"baskets": False, "max_targets": 3, "repeats": "allow"}))
+    load(recipe)
+    assert len(reads) == 1
+
+
 def test_an_edited_source_makes_it_again_and_a_lost_one_does_not(recipe, source, reads):
     assert load(recipe).counts()["interactions"] == 18
     source.write_text(source.read_text() + "u,g,70,5\n")

@@ -165,9 +165,7 @@ def test_length_against_the_window(tmp_path: Path):
 def test_check_counts_with_the_tokenizer_of_the_domain(project: Path):
     [checked] = prompts.check()
     encoder = Encoder(tiny.tokenizer("gpt2"))
-    turns = Template.load(project / "prompts" / "next_item.yaml").render(
-        {"domain": {"name": "films", "noun": "films", "unit": "film"}}
-    )
+    turns = Template.load(project / "prompts" / "next_item.yaml").render({"domain": {"noun": "films", "unit": "film"}})
     assert checked.lengths["films"][0].tokens == len(encoder.header(turns))
     text = printed(prompts.print_check, [checked])
     assert "tokens for films" in text and "held out" in text and "error" not in text

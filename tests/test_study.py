@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 
@@ -60,3 +61,26 @@ def test_a_finished_run_is_read_and_another_recipe_refused(tmp_path: Path) -> No
     assert STUDY["run"](recipe, tmp_path, tmp_path / "none") == result
     with pytest.raises(RecipeError, match="made with other settings"):
         STUDY["run"](STUDY["recipe"]("dwa", 0, []), tmp_path, tmp_path / "none")
+
+
+def test_activations_that_are_shared_again_after_a_kill_are_whole(tmp_path: Path) -> None:
+    """The rows that are there are told last, so a kill before leaves nothing that vouches for what is not there."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in ("activations-0.rows", "activations-0.bin"):
+        (source / name).write_bytes(name.encode())
+    linked: list[str] = []
+    real = os.link
+
+    def killed(file: Path, to: Path) -> None:
+        if linked:
+            raise KeyboardInterrupt
+        linked.append(to.name)
+        real(file, to)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "link", killed)
+        STUDY["share"](source, target)
+    assert linked == ["activations-0.bin"]
+    STUDY["share"](source, target)
+    assert sorted(file.name for file in target.iterdir()) == ["activations-0.bin", "activations-0.rows"]

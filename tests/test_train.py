@@ -22,6 +22,7 @@ import torch
 import yaml
 from conftest import PATIENCE
 from safetensors.torch import load_file, save_file
+from transformers import PhiConfig, PhiForCausalLM
 
 from llmrec import config
 from llmrec import train as training
@@ -142,8 +143,9 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
     assert min(card["prior_weights_tried"], key=lambda tried: tried["nats"])["weight"] == card["prior_weight"]
     assert verify.files(folder) + verify.content(folder) == []
 
-    model = Recommender.load(config.load_recipe("films"), "walks")
+    model = Recommender.load(config.load_recipe("films", ("prior.floor=0.5", "prior.last=1")), "walks")
     assert isinstance(model.prior, Teacher)
+    assert model.recipe.prior == recipe.prior  # what its weight was fitted for
     p = model.prior.p([0, 2])
     assert p.sum() == pytest.approx(1, abs=1e-5) and p[[0, 2]].tolist() == [0, 0] and (p > 0).sum() == 13
     others = config.load_recipe("films", ("teacher.transitions=0.9", "sasrec.heads=4"))  # what was fitted stays
@@ -464,6 +466,15 @@ def test_bases_that_cannot_be_loaded_say_what_to_do(tmp_path: Path) -> None:
     for name in ("nowhere/at-all", "no such", str(tmp_path)):
         with pytest.raises(AssetError, match="safetensors|hub|folder"):
             Recommender.load(config.load_recipe("films", (f"base_model={name}",)), None)
+
+
+def test_a_base_whose_head_adds_a_bias_is_refused(tmp_path: Path) -> None:
+    """Scores are taken from the head's rows; transformers and vLLM would add it."""
+    PhiForCausalLM(
+        PhiConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="phi adds a bias to its scores"):
+        load_model(base_model(str(tmp_path)), dtype=torch.float32)
 
 
 def test_a_tenth_more_of_any_task_counts_alike() -> None:

@@ -15,7 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.measuring.suites import ANSWERS, adapter_of, model_of, under
+from llmrec.measuring.suites import ANSWERS, adapter_of, depends_on, model_of, under
 from llmrec.parts import digest
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -94,6 +94,7 @@ class World:
             card = read_card(self.adapter) if name == "llm" else {}
             today = {each: Template.today(each).digest for each in ("next_item", task)}
             found |= {"engine": settings.engine, "weights": card.get("weights"), "prompts": card.get("prompts", today)}
+            found["recipe"] = depends_on(recipe)
         return found
 
     def about(self, **data: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from llmrec.baselines.sentences import copied, explanation, nearest, summary, ty
 from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.measuring.after_list import in_blocks
 from llmrec.measuring.replies import Scored, reported
-from llmrec.measuring.suites import ANSWERS, check_unseen
+from llmrec.measuring.suites import check_unseen, depends_on
 from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts
@@ -83,7 +83,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
             mine = {"prompts": {settings.task: wording}} if name == "base" else card
             found |= {key: mine.get(key) for key in ("weights", "prompts")}
             found |= {"engine": settings.engine, "max_tokens": recipe.tasks[settings.task].max_tokens}
-            found |= recipe.model_dump(mode="json", include=ANSWERS)
+            found |= depends_on(recipe)
         return found
 
     replies, seconds = parts.answers(

@@ -26,7 +26,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, of_users, queries
 from llmrec.errors import DataError, RecipeError, did_you_mean
-from llmrec.measuring.suites import ANSWERS, adapter_of, model_of, under
+from llmrec.measuring.suites import adapter_of, depends_on, model_of, under
 from llmrec.metrics import ranking
 from llmrec.metrics.report import main_cutoff
 from llmrec.metrics.significance import compared
@@ -304,9 +304,10 @@ def _settings(name: str, world: World) -> Any:
     if name in LLM or name == "base":
         card = read_card(world.adapter) if name in LLM else {}
         today = {} if name in LLM else {TASK: Template.today(TASK).digest}
+        prior = card.get("recipe", {}).get("prior", prior)
         added = {"prior": prior, "prior_weight": card.get("prior_weight"), "teacher": card.get("teacher")}
         return {**(added if name in ("prior", "llm+prior") else {}), "prompts": card.get("prompts", today),
-                **world.recipe.model_dump(mode="json", include=ANSWERS)}  # fmt: skip
+                **depends_on(world.recipe)}  # fmt: skip
     return prior if name == "transitions" else None
 
 

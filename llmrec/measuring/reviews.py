@@ -12,7 +12,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, LlmrecError
-from llmrec.measuring.suites import ANSWERS, check_unseen
+from llmrec.measuring.suites import check_unseen, depends_on
 from llmrec.metrics.classification import ece, fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, array_of, probabilities
@@ -86,7 +86,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
         if one in MODELS:
             mine = card if one == "llm" else {"prompts": {settings.task: template.digest}}
             found |= {key: mine.get(key) for key in ("weights", "prompts", settings.task)}
-            found |= recipe.model_dump(mode="json", include=ANSWERS)
+            found |= depends_on(recipe)
             found |= {"shots": settings.shots} if one == "base-few" else {}
         return found
 

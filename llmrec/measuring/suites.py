@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmrec import config
+from llmrec.assets import ASSETS
 from llmrec.errors import AdapterError, RecipeError, did_you_mean
 from llmrec.parts import digest
 from llmrec.tasks.saved import CARD, read_card
@@ -22,7 +23,7 @@ PARTS = "parts"
 ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
            "new_share": True, "window_step": True, "window_block": True,
            "fit": {"window_tokens", "precision"}}  # fmt: skip
-"""What a recipe says that a model's answers depend on, beside its tasks."""
+"""What a recipe says that a model's answers depend on, beside its tasks: see `depends_on`."""
 BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
 """Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
@@ -63,6 +64,17 @@ def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
     if asked.method != recipe.split.method:
         domain = f"{domain[: 63 - len(asked.method)]}-{asked.method}"
     return recipe.model_copy(update={"split": split, "domain": domain})
+
+
+def depends_on(recipe: config.Recipe) -> dict[str, Any]:
+    """What a model's answers depend on beside its tasks: some of the recipe, and its base's weights, which only a named
+    asset holds for certain."""
+    found = recipe.model_dump(mode="json", include=ANSWERS)
+    if recipe.base_model in ASSETS:
+        return found
+    from llmrec.model.load import base_model  # it imports torch
+
+    return found | {"base_digest": base_model(recipe.base_model).digest}
 
 
 def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:

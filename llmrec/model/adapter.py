@@ -100,12 +100,18 @@ def save(model: PeftModel, folder: Path, name: str = "default") -> str:
     """Write adapter_config.json and the weights in float16 (half the size; the update is small against the base).
 
     Returns: the weights' digest, 12 hex digits.
+    Raises: AdapterError where a weight is no number, or too large for float16; nothing is written then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         key: tensor.to(torch.float16).cpu().contiguous()
         for key, tensor in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).items()
     }
+    if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise AdapterError(
+            f"{len(bad)} of {len(tensors)} tensors hold what is no number in float16 ({bad[0]} the first), and are not "
+            "written: the training has diverged; lower fit.learning_rate and train again"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / WEIGHTS) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
     peft_config = model.peft_config[name].to_dict() | {"inference_mode": True, "peft_version": None}

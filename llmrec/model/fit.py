@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -150,7 +151,7 @@ def fit(
                 if plan.epoch_of(state.step) <= last_start:  # these weights know nothing yet of some task
                     log.note({f"early/{name}": value for name, value in metrics.items()})
                 else:
-                    if state.is_best(metrics[metric]) and accelerator.is_main_process:
+                    if state.is_best(metrics.get(metric, -math.inf)) and accelerator.is_main_process:
                         save_tensors(trainable, run / BEST)
                     log.note(metrics)
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
@@ -316,7 +317,7 @@ def _validated(
             try:
                 metrics = validate()
             except ScoreError:  # training goes on from it, or patience ends it with the best before
-                metrics = {metric: 0.0, "no_numbers": 1.0}
+                metrics = {"no_numbers": 1.0}
         model.train()
     [metrics] = broadcast_object_list([metrics])
     return metrics

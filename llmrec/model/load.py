@@ -71,6 +71,10 @@ def load_model(
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     _check_plain(model.config)
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise RecipeError(
+            f"base_model: {model.config.model_type} adds a bias to its scores; that is not supported, name another"
+        )
     model.config.use_cache = True
     return model.eval().requires_grad_(False)
 

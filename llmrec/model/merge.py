@@ -18,6 +18,7 @@ from llmrec.model.load import BaseModel, load_model
 
 MAX_PARTS = 8
 LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried", "teacher")  # what a card holds for next_item
+OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share")  # … and its recipe
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,14 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
         found |= transfer.sources(part.card)
     lora = transfer.recipe_of(first).lora.model_dump(mode="json")
     licences = dict.fromkeys(str(part.card["licence"]) for part in parts if part.card.get("licence"))
-    return card | {
+    lists = {key: ranks.card["recipe"][key] for key in OF_LISTS if key in ranks.card["recipe"]} if ranks else {}
+    card |= {
         "prompts": prompts,
         "validation": {},
         "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "licence": "; ".join(licences),
-        "recipe": first["recipe"] | {"tasks": tasks, "lora": lora},
+        "recipe": first["recipe"] | lists | {"tasks": tasks, "lora": lora},
         "merged": [transfer.Start(part.folder, part.card).note | {"share": part.share} for part in parts],
     }
+    transfer.recipe_of(card)  # what cannot be read is not written
+    return card

@@ -8,10 +8,8 @@ from llmrec.tasks.template import Message, Template
 
 
 class Domain(Protocol):
-    """What a wording may say about a domain; a recipe has it."""
+    """What a wording may say about a domain; a recipe has it.  Not its name: one adapter may answer under several."""
 
-    @property
-    def domain(self) -> str: ...
     @property
     def noun(self) -> str: ...
     @property
@@ -20,7 +18,7 @@ class Domain(Protocol):
 
 def named(domain: Domain) -> dict[str, str]:
     """A domain's words, as templates read them."""
-    return {"name": domain.domain, "noun": domain.noun, "unit": domain.unit}
+    return {"noun": domain.noun, "unit": domain.unit}
 
 
 def messages(template: Template, domain: Domain, wording: int = 0) -> tuple[Message, ...]:
