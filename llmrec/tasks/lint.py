@@ -89,10 +89,10 @@ def lengths(
         measured.append(Length(i, tokens, room))
         where, window = f"user.{i}", f"the {window_tokens} of fit.window_tokens"
         if room < (longest_line if template.reply == "list" else 1):
-            says = f"{tokens} tokens leave no room in {window} ({domain.domain}); shorten it, or raise the setting"
+            says = f"{tokens} tokens leave no room in {window} ({domain.noun}); shorten it, or raise the setting"
             findings.append(Finding(where, says, grave=True))
         elif room < window_tokens / 2:
-            findings.append(Finding(where, f"{tokens} tokens take more than half of {window} ({domain.domain})"))
+            findings.append(Finding(where, f"{tokens} tokens take more than half of {window} ({domain.noun})"))
     return measured, findings
 
 
