@@ -195,7 +195,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def beams(
-    model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool
+    name: str, model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool
 ) -> tuple[Row, Took, np.ndarray]:
     """vLLM's `beam_search` of `width`; a `grammar` of all titles constrains it as far as vLLM goes: of the 2 · width
     likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends.
@@ -236,7 +236,7 @@ def beams(
         found = [items.get(text.removesuffix("\n"), -1) for text in said]
         row[: len(found)] = found
     return {
-        "engine": f"vllm beam_search {width}" + (", grammar" if grammar else ""),
+        "engine": f"{name} beam_search {width}" + (", grammar" if grammar else ""),
         "batch": len(histories),
         "users/s": f"{len(histories) / took.seconds:.3f}",
         "processor s a user": f"{took.processor / len(histories):.2f}",
@@ -320,14 +320,14 @@ def main() -> None:
         if name == "vllm" and args.adapters:
             notes.append(rotation(model, histories, config.adapter_folder(args.domain), args.adapters))
             print(notes[-1], flush=True)
-        if name == "vllm" and args.beams:
+        if kind == "vllm" and args.beams:
             few, few_asked = histories[: args.beam_users], asked[: args.beam_users]
             ours = {
                 prior: timed(model.engine, lambda model=model, few=few, prior=prior: model.rank(few, N, prior=prior))
                 for prior in terms(model)
             }
             for grammar in (False, True):
-                row, took, lists = beams(model, few, few_asked, args.beams, grammar)
+                row, took, lists = beams(name, model, few, few_asked, args.beams, grammar)
                 rows.append(row)
                 for prior, (mine, found) in ours.items():
                     notes.append(
