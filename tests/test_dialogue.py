@@ -338,6 +338,14 @@ def test_categories_of_another_catalog():
         ("1994 or later", (1994, None)),
         ("from 1990 or newer", (1990, None)),
         ("90s or older", (None, 1999)),
+        ("a comedy from (1990)", (1990, 1990)),
+        ("comedies (1990)", (1990, 1990)),
+        ("(1990)", (1990, 1990)),
+        ("some (1990) movies", (1990, 1990)),
+        ("a comedy (1990) or later", (1990, None)),
+        ("films before (1990)", (None, 1989)),
+        ("from (1990) to ( 1995 )", (1990, 1995)),
+        ("no comedy (1990)", (1990, 1990)),
     ],
 )
 def test_years(message: str, years: tuple | None):
@@ -364,6 +372,23 @@ def test_years_that_are_no_one_span_are_said(message: str, unknown: tuple):
     query = read(message)
     assert (query.years, query.unknown) == (None, unknown)
     assert "I did not understand" in " ".join(say(message)[0].text)
+
+
+@pytest.mark.parametrize(
+    ("message", "unknown"),
+    [
+        ("a comedy (3000)", ("(3000)",)),
+        ("not (1990)", ("(1990)",)),
+        ("the second (1990)", ("(1990)",)),
+        ("Fargo (1996) (1997)", ("(1997)",)),
+        ("I liked Fargo so much (1996)", ("(1996)",)),
+        ("Seven Samurai (1954)", ("Seven Samurai (1954)",)),
+        ("don't skip Fargo (1996)", ("don't skip Fargo", "(1996)")),
+    ],
+)
+def test_a_year_in_parentheses_that_no_list_can_be_of_is_said(message: str, unknown: tuple):
+    query = read(message)
+    assert (query.years, query.unknown) == (None, unknown)
 
 
 def test_what_follows_years_that_are_left_out():

@@ -151,7 +151,7 @@ MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
 YEAR = r"(?:18|19|20)\d\d"
 _YEAR, _DECADE = (
-    f"({YEAR})",
+    rf"({YEAR}|\(\s*{YEAR}\s*\))",
     rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
 RANGE = re.compile(
@@ -284,6 +284,7 @@ class _Reader:
         self.explicit = False  # a mode word asks for what comes now
         self.fresh = False  # nothing has come since the mode word
         self.ended = -1  # the token behind the last title
+        self.described = -1  # the token behind the last category or thing
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
         self.negated = ""  # what a "not" has been about first: title, category, year
@@ -329,6 +330,13 @@ class _Reader:
     def _stop(self) -> bool:
         if self._now.kind == "word":
             return False
+        if self._now.kind == "dated":
+            of_kind = self.at in (0, self.described) or self._describes(self.at + 1)
+            if of_kind and self._match(SPAN):  # "a comedy (1990)"
+                return False
+            self._not_understood(self._now.text)
+            self.at += 1
+            return True
         if self._now.text != "," or self.mode == "instead":
             self._end_mode()
             self.listing, self.listed = True, len(self.mentions)
@@ -505,7 +513,7 @@ class _Reader:
             else:
                 self.only.append([name])
             self.at += length
-            self.joined, self.listing = "", False
+            self.joined, self.listing, self.described = "", False, self.at
             return True
         return False
 
@@ -516,7 +524,9 @@ class _Reader:
     def _nothing(self) -> bool:
         """Words that carry nothing, but may end a list of titles, or a "not"."""
         word = self._now.text.casefold()
-        if word not in CARRY_NOTHING and not self._is_thing(word):
+        if self._is_thing(word):
+            self.described = self.at + 1
+        elif word not in CARRY_NOTHING:
             return False
         if word in OPENS and (self.negated or word == "but"):
             self._end_mode()
@@ -544,6 +554,8 @@ class _Reader:
                 self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
             ):
                 return True
+        if end < len(self.tokens) and self.tokens[end].kind == "dated":
+            end += 1  # its year, not one that is asked for
         self._not_understood(self._between(self.at, end))
         self.at = end
         return True
@@ -769,16 +781,16 @@ def _number(text: str) -> int:
 
 def _range(found: re.Match[str]) -> Years | None:
     word, year, part, decade, to, last_year, last_part, last_decade = found.groups()
-    first = (int(year), int(year)) if year else _decade(part, decade)
+    first = _only(year) if year else _decade(part, decade)
     if not last_year and not last_decade:  # "the 90s and now a comedy" is no range
         return None if to.casefold() == "and" and (word or "").casefold() != "between " else (first[0], None)
-    last = (int(last_year), int(last_year)) if last_year else _decade(last_part, last_decade)
+    last = _only(last_year) if last_year else _decade(last_part, last_decade)
     return min(first[0], last[0]), max(first[1], last[1])
 
 
 def _bound(found: re.Match[str]) -> Years | None:
     word, year, part, decade, onwards = found.groups()
-    years = (int(year), int(year)) if year else _decade(part, decade)
+    years = _only(year) if year else _decade(part, decade)
     word = word.casefold()
     if word in ("before", "older than", "earlier than"):
         return None, years[0] - 1
@@ -791,7 +803,12 @@ def _bound(found: re.Match[str]) -> Years | None:
 
 def _span(found: re.Match[str]) -> Years | None:
     year, part, decade = found.groups()
-    return (int(year), int(year)) if year else _decade(part, decade)
+    return _only(year) if year else _decade(part, decade)
+
+
+def _only(year: str) -> tuple[int, int]:
+    """`1990` or `(1990)`."""
+    return int(year.strip("( )")), int(year.strip("( )"))
 
 
 def _decade(part: str | None, decade: str) -> tuple[int, int]:
