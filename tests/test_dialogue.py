@@ -50,14 +50,14 @@ def read(message: str) -> Query:
     return parse(message, WORDS)
 
 
-def acts(message: str) -> list[tuple[str, object]]:
+def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
     """Mentions as (act, item id or ids or place)."""
     found: list[tuple[str, object]] = []
-    for mention in read(message).mentions:
+    for mention in parse(message, words).mentions:
         if isinstance(mention, Reference):
             found.append((mention.act, mention.place))
         else:
-            ids = [CATALOG.item_id[i] for i in mention.items]
+            ids = [words.catalog.item_id[i] for i in mention.items]
             found.append((mention.act, ids[0] if len(ids) == 1 else ids))
     return found
 
@@ -268,6 +268,41 @@ def test_words_of_a_request_are_no_titles():
         assert [mention.text for mention in query.mentions if isinstance(mention, Mention)] == titles
         assert query.without == () and query.unknown == ()
     assert parse("I hated Titanic, show me a drama", words).only == (("Drama",),)
+
+
+LONG = [
+    ("sw", "Star Wars", 1977, ("Sci-Fi", "War")),
+    ("fk", "First Knight", 1995, ("Drama",)),
+    ("sm", "The Sound of Music", 1965, ("Musical",)),
+    ("pp", "The Pink Panther", 1963, ("Comedy",)),
+    ("rp", "Return of the Pink Panther", 1974, ("Comedy",)),
+    ("bs", "Butch Cassidy and the Sundance Kid", 1969, ("Western",)),
+    ("sk", "The Sundance Kid", 1980, ("Western",)),
+    ("am", "12 Angry Men", 1957, ("Drama",)),
+    ("so", "2001: A Space Odyssey", 1968, ("Sci-Fi",)),
+]  # fmt: skip
+LONG_TITLES = Vocabulary(Catalog(*map(list, zip(*LONG, strict=True))), ("films", "film"))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "unknown"),
+    [
+        ("I loved the first Star Wars", [("like", "sw")], ("first",)),
+        ("not the first Star Wars", [("not", "sw")], ("first",)),
+        ("the original Star Wars was boring", [("not", "sw")], ("original",)),
+        ("I loved the sound of Star Wars and 12 Angry Men", [("like", "sw"), ("like", "am")], ("sound",)),
+        ("I loved Retrun of the Pink Panther", [("like", "rp")], ()),
+        ("I loved Buttch Cassidy and the Sundance Kid", [("like", "bs")], ()),
+        ("show me 12 Angry Men", [("like", "am")], ()),
+        ("the first 12 Angry Men", [("like", "am")], ("first",)),
+        ("I loved Hal in 2001: A Space Odyssey", [("like", "so")], ("Hal",)),
+    ],
+)
+def test_a_long_title_wins_over_the_words_around_it(message: str, expected: list, unknown: tuple):
+    """Neither a category, a number, a year, nor a part of another title is heard in it."""
+    query = parse(message, LONG_TITLES)
+    assert (acts(message, LONG_TITLES), query.unknown) == (expected, unknown)
+    assert not query.filters and query.n is None
 
 
 def test_categories_of_another_catalog():

@@ -58,6 +58,7 @@ CARRY_NOTHING = frozenset(_words(
     surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
+JOINS = frozenset(_words("and or but because"))
 WANTS = frozenset(
     _words("recommend suggest show give watch find pick choose surprise something anything any what next")
 )
@@ -279,6 +280,7 @@ class _Reader:
     def __init__(self, text: str, vocabulary: Vocabulary):
         self.text, self.vocabulary = text, vocabulary
         self.tokens = list(_tokens(text))
+        self.title_end = lru_cache(maxsize=None)(self._title_end)
         self.at = 0
         self.mode: Mode = "like"
         self.explicit = False  # a mode word asks for what comes now
@@ -373,6 +375,8 @@ class _Reader:
 
     def _count(self) -> bool:
         found = self._match(COUNT)
+        if found and found["number"] and self._cuts_title(found):  # "show me 12 Angry Men"
+            found = None
         if found and found["side"] and (self._expected or JUDGED.match(self.text, found.end())):
             n = min(_number(found["number"]), MAX_MENTIONS + 1)
             self._places(range(1, n + 1) if found["side"].casefold() == "first" else range(-n, 0), found.end())
@@ -397,7 +401,8 @@ class _Reader:
 
     def _years(self) -> bool:
         for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
-            if (found := self._match(pattern)) and (years := meaning(found)):
+            found = self._match(pattern)
+            if found and not self._cuts_title(found) and (years := meaning(found)):
                 end = found.end()
                 if None not in years and (tail := OPEN_END.match(self.text, end)):
                     years = (years[0], None) if tail["later"] else (None, years[1])
@@ -546,7 +551,10 @@ class _Reader:
     def _other(self) -> bool:
         """A run of words: a title that is not written to the letter, or not understood."""
         end = self._run_end(self.at)
-        for stop in [*self._longer_ends(end), end]:
+        ends = [*self._longer_ends(end), end]
+        if self._title_behind(end):
+            del ends[-1]  # "original" of "the original Star Wars" names no film
+        for stop in ends:
             alone = self.listing and self._alone(stop)
             if stop - self.at == 1 and (self._describes(stop) or self._match(ORDINAL)):
                 continue
@@ -671,15 +679,42 @@ class _Reader:
 
     def _title(self, least: int) -> bool:
         """Takes the longest run of tokens that is a title of at least `least` words, to the letter."""
-        if self._now.kind != "word":
-            return False
-        for end in range(min(len(self.tokens), self.at + LONGEST_NAME), self.at, -1):
-            key = plain(self._between(self.at, end))
+        end = self.title_end(self.at, least)
+        return bool(end) and self._mention(self._between(self.at, end), end, exact=False)
+
+    def _title_end(self, first: int, least: int) -> int:
+        """Where the longest run of tokens from `first` ends that is such a title; 0 for none."""
+        if self.tokens[first].kind != "word":
+            return 0
+        for end in range(min(len(self.tokens), first + LONGEST_NAME), first, -1):
+            key = plain(self._between(first, end))
             if self.tokens[end - 1].kind == "word" and len(key.split()) >= least and key in self.vocabulary.names:
-                while end - 1 > self.at and plain(self._between(self.at, end - 1)) == key:
+                while end - 1 > first and plain(self._between(first, end - 1)) == key:
                     end -= 1  # "Heat, a" is Heat, too
-                return self._mention(self._between(self.at, end), end, exact=False)
+                return end
+        return 0
+
+    def _cuts_title(self, found: re.Match[str]) -> bool:
+        """Whether it ends within a title of two words or more: "in 2001" of "Hal in 2001: A Space Odyssey"."""
+        at = self.at + 1
+        while at < len(self.tokens) and self.tokens[at].start < found.end():
+            if (end := self.title_end(at, 2)) and self.tokens[end - 1].end > found.end():
+                return True
+            at += 1
         return False
+
+    def _title_behind(self, end: int) -> int:
+        """Where a title of two words or more begins, only words that carry nothing before it; 0 for none."""
+        while end < len(self.tokens) and self.tokens[end].kind == "word":
+            word = self.tokens[end].text.casefold()
+            if word in JOINS:
+                break
+            if self.title_end(end, 2):
+                return end
+            if word not in CARRY_NOTHING:
+                break
+            end += 1
+        return 0
 
     def _mention(self, text: str, end: int, *, exact: bool, only_if_found: bool = False) -> bool:
         """Notes a title that ends before token `end`; its year in parentheses belongs to it.
@@ -716,11 +751,14 @@ class _Reader:
             self.negated = self.negated or "title"
 
     def _run_end(self, first: int) -> int:
-        """Where the words that are no grammar end; words that carry nothing may stand between, not at the end."""
-        end = last = first + 1
+        """Where the words that are no grammar end; words that carry nothing may stand between, not at the end.
+
+        A title of two words or more ends them, unless they begin with it.
+        """
+        end = last = self.title_end(first, 2) or first + 1
         while end < len(self.tokens) and self.tokens[end].kind == "word":
             word, start = self.tokens[end].text.casefold(), self.tokens[end].start
-            if word in ("and", "or", "but", "because") or self.vocabulary.category(word):
+            if word in JOINS or self.vocabulary.category(word) or self.title_end(end, 2):
                 break
             if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, UNCLEAR, *(p for _, p in MODES))):
                 break
@@ -730,14 +768,15 @@ class _Reader:
         return last
 
     def _longer_ends(self, end: int) -> list[int]:
-        """Ends of longer runs, joined by "and" or a comma, longest first: "Beuty and the Beast" is one title."""
-        ends = []
+        """Ends of longer runs, joined by "and" or a comma, or ended by a title, longest first: "Beuty and the Beast" is
+        one title, and "Retrun of the Pink Panther" not "The Pink Panther"."""
+        ends: list[int] = []
         for _ in range(2):
-            if end + 1 >= len(self.tokens) or self.tokens[end].text.casefold() not in ("and", "&", ","):
+            joined = end + 1 < len(self.tokens) and self.tokens[end].text.casefold() in ("and", "&", ",")
+            if not (first := end + 1 if joined else self._title_behind(end)):
                 break
-            end = self._run_end(end + 1)
-            ends.append(end)
-        return ends[::-1]
+            ends.extend({end := self._run_end(first), self.title_end(first, 2) or end})
+        return sorted(ends, reverse=True)
 
     def _not_understood(self, text: str) -> None:
         self.unknown.append(text)
