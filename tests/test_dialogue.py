@@ -305,6 +305,45 @@ def test_a_long_title_wins_over_the_words_around_it(message: str, expected: list
     assert not query.filters and query.n is None
 
 
+@pytest.mark.parametrize(
+    ("message", "expected", "unknown"),
+    [
+        ("I liked Pulp Fiction 2 and Fargo", [("like", []), ("like", "f")], ()),
+        ("not Fargo 2", [("not", [])], ()),
+        ("Sleepless in Seattle II was great", [("like", [])], ()),
+        ("I liked Groundhog Day part two", [("like", [])], ()),
+        ("I liked Fargo #2", [("like", [])], ()),
+        ("I liked Pulp Fiction 2, 3 and 4", [("like", []), ("like", []), ("like", [])], ()),
+        ("I liked Fargo 1997", [("like", [])], ()),
+        ("Blade Runner 2049", [], ("Blade Runner 2049",)),
+        ("I liked Wonder Woman 1984", [("like", [])], ()),
+        ("I liked Fargo 1996", [("like", "f")], ()),
+        ("I liked Fargo 12 angry men", [("like", "f"), ("like", "am")], ()),
+    ],
+)
+def test_a_number_behind_a_title_makes_it_another_one(message: str, expected: list, unknown: tuple):
+    query = read(message)
+    assert (acts(message), query.unknown) == (expected, unknown)
+    assert not query.filters and query.n is None
+
+
+def test_a_number_behind_a_title_may_count_or_date_what_follows():
+    for message, n, years in [
+        ("something like Fargo 5 comedies", 5, None),
+        ("like Fargo 5 more", 5, None),
+        ("like Fargo 1990 or later", None, (1990, None)),
+        ("like Fargo 1990-1995", None, (1990, 1995)),
+        ("like Fargo 1994 films", None, (1994, 1994)),
+    ]:
+        query = read(message)
+        assert (acts(message), query.n, query.years) == ([("like", "f")], n, years)
+
+
+def test_the_title_without_its_number_is_the_nearest():
+    reply, session = say("I liked Sleepless in Seattle II")
+    assert session.state.liked == () and "nearest: Sleepless in Seattle (1993)" in reply.text[0]
+
+
 def test_categories_of_another_catalog():
     """Singular and plural either way, words in several categories, and a catalog whose things are no films."""
     names = ["Dresses", "Accessories", "Fine gauge", "Casual bottoms", "Knits"]

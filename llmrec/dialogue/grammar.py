@@ -17,7 +17,7 @@ from typing import Literal
 from rapidfuzz import fuzz
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.names import ARTICLES, look_up, plain, spellings
+from llmrec.data.names import ARTICLES, Found, look_up, plain, spellings
 from llmrec.data.records import one_line
 
 Act = Literal["like", "not", "forget"]
@@ -146,6 +146,13 @@ ORDINAL = re.compile(
 BEHIND_PLACE = re.compile(  # what may follow a place in the list: "the first or the second", "the third on the list"
     r"(?:and|or|but|please|too|instead|again|only|is|was|are|were)\b|&|"
     r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b|(?:best|most)(?!\s*\w)",
+    re.I,
+)
+COUNTED = re.compile(r"more\b(?! than\b)|good\b|great\b", re.I)  # besides things and categories: "5 more"
+SEQUEL = re.compile(  # a title behind which this stands is another title: "Toy Story 2", "Rocky part II"
+    r"(?:#?\d+|ii|iii|iv|vi|vii|viii|ix|"
+    r"(?:part|chapter|episode|vol\.?|volume|number|nr\.?|no\.) (?:\d+|[ivx]+|" + "|".join(NUMBERS) + r"))\b"
+    r"(?! (?:times|(?:second|minute|hour|day|week|month|year|decade|star)s?)\b)",
     re.I,
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
@@ -392,10 +399,9 @@ class _Reader:
         if (follows is None and len(self.tokens) == 1) or self._is_place():
             self._places([_number(self._now.text)], self._now.end)
             return True
-        if follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
-            self.n = _number(self._now.text)
-        else:
+        if not self._counted(self.at + 1):
             return False
+        self.n = _number(self._now.text)
         self.at += 1
         return True
 
@@ -551,6 +557,8 @@ class _Reader:
     def _other(self) -> bool:
         """A run of words: a title that is not written to the letter, or not understood."""
         end = self._run_end(self.at)
+        if self.explicit or self._now.text[:1].isupper():  # "Blade Runner 2049"
+            end = self._sequel(self._between(self.at, end), end) or end
         ends = [*self._longer_ends(end), end]
         if self._title_behind(end):
             del ends[-1]  # "original" of "the original Star Wars" names no film
@@ -594,6 +602,11 @@ class _Reader:
     def _expected(self) -> bool:
         """Whether a mode, or "why", asks for what stands here."""
         return self.listing and (self.explicit or self.command == "why")
+
+    def _counted(self, at: int) -> bool:
+        """Whether a number before token `at` says how many are wanted."""
+        follows = self.tokens[at] if at < len(self.tokens) else None
+        return follows is not None and (self._is_thing(follows.text) or bool(COUNTED.match(self.text, follows.start)))
 
     def _is_place(self) -> bool:
         """Whether a bare number is a place in the list: "I've seen 1, 2 and 4"."""
@@ -679,8 +692,42 @@ class _Reader:
 
     def _title(self, least: int) -> bool:
         """Takes the longest run of tokens that is a title of at least `least` words, to the letter."""
-        end = self.title_end(self.at, least)
-        return bool(end) and self._mention(self._between(self.at, end), end, exact=False)
+        if not (end := self.title_end(self.at, least)):
+            return False
+        title = self._between(self.at, end)
+        same: tuple[int, ...] = ()
+        if further := self._sequel(title, end):
+            same, end = look_up(title, self.vocabulary.catalog).items, further
+        self._mention(title := self._between(self.at, end), end, exact=False, other_than=same)
+        self._series(title)
+        return True
+
+    def _series(self, title: str) -> None:
+        """ "Toy Story 2 and 3": a number that follows a title's own is no place in the list that was shown."""
+        name = re.sub(r"\s+#?\d{1,3}$", "", title)
+        while name != title:
+            at = self.at
+            while at < len(self.tokens) and self.tokens[at].text.casefold() in ("and", "or", "&", ","):
+                at += 1
+            number = self.tokens[at].text if self.at < at < len(self.tokens) else ""
+            if not re.fullmatch(r"#?\d{1,3}", number) or self._counted(at + 1) or self.title_end(at, 2):
+                break
+            self.at = at
+            self._mention(f"{name} {number}", at + 1, exact=False)
+
+    def _sequel(self, title: str, end: int) -> int:
+        """Where the number ends that makes a title, which ends at `end`, another one; 0 for none."""
+        if end == len(self.tokens) or self._is_year_of(title, self.tokens[end].text) or self.title_end(end, 2):
+            return 0
+        start = self.tokens[end].start
+        found = SEQUEL.match(self.text, start)
+        if not found or RANGE.match(self.text, start) or OPEN_END.match(self.text, found.end()):
+            return 0
+        further = next((at + 1 for at in range(end, len(self.tokens)) if self.tokens[at].end == found.end()), 0)
+        if not further or self._counted(further):  # "like Fargo 5 comedies"
+            return 0
+        subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
+        return self._run_end(further) if subtitle else further
 
     def _title_end(self, first: int, least: int) -> int:
         """Where the longest run of tokens from `first` ends that is such a title; 0 for none."""
@@ -716,11 +763,14 @@ class _Reader:
             end += 1
         return 0
 
-    def _mention(self, text: str, end: int, *, exact: bool, only_if_found: bool = False) -> bool:
+    def _mention(
+        self, text: str, end: int, *, exact: bool, only_if_found: bool = False, other_than: tuple[int, ...] = ()
+    ) -> bool:
         """Notes a title that ends before token `end`; its year in parentheses belongs to it.
 
         Args:
             exact: a name of one title's part only is not enough where no mode word asks for a title.
+            other_than: what it cannot mean, however alike.
         """
         if end < len(self.tokens) and self.tokens[end].kind == "dated":
             text, end = f"{text} {self.tokens[end].text}", end + 1
@@ -731,6 +781,8 @@ class _Reader:
             self.at = end
             return True
         found = look_up(text, self.vocabulary.catalog)
+        if other_than:
+            found = Found(tuple(i for i in found.items if i not in other_than), found.near or other_than[:3])
         if not found.items and (only_if_found or (exact and not self.explicit)):
             return False
         self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near))
