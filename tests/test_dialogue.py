@@ -280,6 +280,7 @@ LONG = [
     ("sk", "The Sundance Kid", 1980, ("Western",)),
     ("am", "12 Angry Men", 1957, ("Drama",)),
     ("so", "2001: A Space Odyssey", 1968, ("Sci-Fi",)),
+    ("rh", "The Rocky Horror Picture Show", 1975, ("Comedy", "Horror")),
 ]  # fmt: skip
 LONG_TITLES = Vocabulary(Catalog(*map(list, zip(*LONG, strict=True))), ("films", "film"))
 
@@ -296,6 +297,7 @@ LONG_TITLES = Vocabulary(Catalog(*map(list, zip(*LONG, strict=True))), ("films",
         ("show me 12 Angry Men", [("like", "am")], ()),
         ("the first 12 Angry Men", [("like", "am")], ("first",)),
         ("I loved Hal in 2001: A Space Odyssey", [("like", "so")], ("Hal",)),
+        ("I loved Rocky Horror", [("like", "rh")], ()),
     ],
 )
 def test_a_long_title_wins_over_the_words_around_it(message: str, expected: list, unknown: tuple):
@@ -313,6 +315,7 @@ def test_a_long_title_wins_over_the_words_around_it(message: str, expected: list
         ("Sleepless in Seattle II was great", [("like", [])], ()),
         ("I liked Groundhog Day part two", [("like", [])], ()),
         ("I liked Fargo #2", [("like", [])], ()),
+        ("I liked Pulp Fiction 2: The Drama", [("like", [])], ()),
         ("I liked Pulp Fiction 2, 3 and 4", [("like", []), ("like", []), ("like", [])], ()),
         ("I liked Fargo 1997", [("like", [])], ()),
         ("Blade Runner 2049", [], ("Blade Runner 2049",)),

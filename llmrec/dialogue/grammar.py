@@ -559,9 +559,9 @@ class _Reader:
         end = self._run_end(self.at)
         if self.explicit or self._now.text[:1].isupper():  # "Blade Runner 2049"
             end = self._sequel(self._between(self.at, end), end) or end
-        ends = [*self._longer_ends(end), end]
+        ends = sorted({self._run_end(self.at, named=True), *self._longer_ends(end), end}, reverse=True)
         if self._title_behind(end):
-            del ends[-1]  # "original" of "the original Star Wars" names no film
+            ends.remove(end)  # "original" of "the original Star Wars" names no film
         for stop in ends:
             alone = self.listing and self._alone(stop)
             if stop - self.at == 1 and (self._describes(stop) or self._match(ORDINAL)):
@@ -727,7 +727,7 @@ class _Reader:
         if not further or self._counted(further):  # "like Fargo 5 comedies"
             return 0
         subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
-        return self._run_end(further) if subtitle else further
+        return self._run_end(further, named=True) if subtitle else further
 
     def _title_end(self, first: int, least: int) -> int:
         """Where the longest run of tokens from `first` ends that is such a title; 0 for none."""
@@ -802,15 +802,19 @@ class _Reader:
         if self.act == "not":
             self.negated = self.negated or "title"
 
-    def _run_end(self, first: int) -> int:
+    def _run_end(self, first: int, named: bool = False) -> int:
         """Where the words that are no grammar end; words that carry nothing may stand between, not at the end.
 
         A title of two words or more ends them, unless they begin with it.
+
+        Args:
+            named: a category that is written like a name is one of the words, as in "Rocky Horror".
         """
         end = last = self.title_end(first, 2) or first + 1
         while end < len(self.tokens) and self.tokens[end].kind == "word":
             word, start = self.tokens[end].text.casefold(), self.tokens[end].start
-            if word in JOINS or self.vocabulary.category(word) or self.title_end(end, 2):
+            category = self.vocabulary.category(word) and not (named and self.tokens[end].text[:1].isupper())
+            if word in JOINS or category or self.title_end(end, 2):
                 break
             if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, UNCLEAR, *(p for _, p in MODES))):
                 break
