@@ -50,14 +50,14 @@ def read(message: str) -> Query:
     return parse(message, WORDS)
 
 
-def acts(message: str) -> list[tuple[str, object]]:
+def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
     """Mentions as (act, item id or ids or place)."""
     found: list[tuple[str, object]] = []
-    for mention in read(message).mentions:
+    for mention in parse(message, words).mentions:
         if isinstance(mention, Reference):
             found.append((mention.act, mention.place))
         else:
-            ids = [CATALOG.item_id[i] for i in mention.items]
+            ids = [words.catalog.item_id[i] for i in mention.items]
             found.append((mention.act, ids[0] if len(ids) == 1 else ids))
     return found
 
@@ -270,6 +270,83 @@ def test_words_of_a_request_are_no_titles():
     assert parse("I hated Titanic, show me a drama", words).only == (("Drama",),)
 
 
+LONG = [
+    ("sw", "Star Wars", 1977, ("Sci-Fi", "War")),
+    ("fk", "First Knight", 1995, ("Drama",)),
+    ("sm", "The Sound of Music", 1965, ("Musical",)),
+    ("pp", "The Pink Panther", 1963, ("Comedy",)),
+    ("rp", "Return of the Pink Panther", 1974, ("Comedy",)),
+    ("bs", "Butch Cassidy and the Sundance Kid", 1969, ("Western",)),
+    ("sk", "The Sundance Kid", 1980, ("Western",)),
+    ("am", "12 Angry Men", 1957, ("Drama",)),
+    ("so", "2001: A Space Odyssey", 1968, ("Sci-Fi",)),
+    ("rh", "The Rocky Horror Picture Show", 1975, ("Comedy", "Horror")),
+]  # fmt: skip
+LONG_TITLES = Vocabulary(Catalog(*map(list, zip(*LONG, strict=True))), ("films", "film"))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "unknown"),
+    [
+        ("I loved the first Star Wars", [("like", "sw")], ("first",)),
+        ("not the first Star Wars", [("not", "sw")], ("first",)),
+        ("the original Star Wars was boring", [("not", "sw")], ("original",)),
+        ("I loved the sound of Star Wars and 12 Angry Men", [("like", "sw"), ("like", "am")], ("sound",)),
+        ("I loved Retrun of the Pink Panther", [("like", "rp")], ()),
+        ("I loved Buttch Cassidy and the Sundance Kid", [("like", "bs")], ()),
+        ("show me 12 Angry Men", [("like", "am")], ()),
+        ("the first 12 Angry Men", [("like", "am")], ("first",)),
+        ("I loved Hal in 2001: A Space Odyssey", [("like", "so")], ("Hal",)),
+        ("I loved Rocky Horror", [("like", "rh")], ()),
+    ],
+)
+def test_a_long_title_wins_over_the_words_around_it(message: str, expected: list, unknown: tuple):
+    """Neither a category, a number, a year, nor a part of another title is heard in it."""
+    query = parse(message, LONG_TITLES)
+    assert (acts(message, LONG_TITLES), query.unknown) == (expected, unknown)
+    assert not query.filters and query.n is None
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "unknown"),
+    [
+        ("I liked Pulp Fiction 2 and Fargo", [("like", []), ("like", "f")], ()),
+        ("not Fargo 2", [("not", [])], ()),
+        ("Sleepless in Seattle II was great", [("like", [])], ()),
+        ("I liked Groundhog Day part two", [("like", [])], ()),
+        ("I liked Fargo #2", [("like", [])], ()),
+        ("I liked Pulp Fiction 2: The Drama", [("like", [])], ()),
+        ("I liked Pulp Fiction 2, 3 and 4", [("like", []), ("like", []), ("like", [])], ()),
+        ("I liked Fargo 1997", [("like", [])], ()),
+        ("Blade Runner 2049", [], ("Blade Runner 2049",)),
+        ("I liked Wonder Woman 1984", [("like", [])], ()),
+        ("I liked Fargo 1996", [("like", "f")], ()),
+        ("I liked Fargo 12 angry men", [("like", "f"), ("like", "am")], ()),
+    ],
+)
+def test_a_number_behind_a_title_makes_it_another_one(message: str, expected: list, unknown: tuple):
+    query = read(message)
+    assert (acts(message), query.unknown) == (expected, unknown)
+    assert not query.filters and query.n is None
+
+
+def test_a_number_behind_a_title_may_count_or_date_what_follows():
+    for message, n, years in [
+        ("something like Fargo 5 comedies", 5, None),
+        ("like Fargo 5 more", 5, None),
+        ("like Fargo 1990 or later", None, (1990, None)),
+        ("like Fargo 1990-1995", None, (1990, 1995)),
+        ("like Fargo 1994 films", None, (1994, 1994)),
+    ]:
+        query = read(message)
+        assert (acts(message), query.n, query.years) == ([("like", "f")], n, years)
+
+
+def test_the_title_without_its_number_is_the_nearest():
+    reply, session = say("I liked Sleepless in Seattle II")
+    assert session.state.liked == () and "nearest: Sleepless in Seattle (1993)" in reply.text[0]
+
+
 def test_categories_of_another_catalog():
     """Singular and plural either way, words in several categories, and a catalog whose things are no films."""
     names = ["Dresses", "Accessories", "Fine gauge", "Casual bottoms", "Knits"]
@@ -338,6 +415,14 @@ def test_categories_of_another_catalog():
         ("1994 or later", (1994, None)),
         ("from 1990 or newer", (1990, None)),
         ("90s or older", (None, 1999)),
+        ("a comedy from (1990)", (1990, 1990)),
+        ("comedies (1990)", (1990, 1990)),
+        ("(1990)", (1990, 1990)),
+        ("some (1990) movies", (1990, 1990)),
+        ("a comedy (1990) or later", (1990, None)),
+        ("films before (1990)", (None, 1989)),
+        ("from (1990) to ( 1995 )", (1990, 1995)),
+        ("no comedy (1990)", (1990, 1990)),
     ],
 )
 def test_years(message: str, years: tuple | None):
@@ -364,6 +449,23 @@ def test_years_that_are_no_one_span_are_said(message: str, unknown: tuple):
     query = read(message)
     assert (query.years, query.unknown) == (None, unknown)
     assert "I did not understand" in " ".join(say(message)[0].text)
+
+
+@pytest.mark.parametrize(
+    ("message", "unknown"),
+    [
+        ("a comedy (3000)", ("(3000)",)),
+        ("not (1990)", ("(1990)",)),
+        ("the second (1990)", ("(1990)",)),
+        ("Fargo (1996) (1997)", ("(1997)",)),
+        ("I liked Fargo so much (1996)", ("(1996)",)),
+        ("Seven Samurai (1954)", ("Seven Samurai (1954)",)),
+        ("don't skip Fargo (1996)", ("don't skip Fargo", "(1996)")),
+    ],
+)
+def test_a_year_in_parentheses_that_no_list_can_be_of_is_said(message: str, unknown: tuple):
+    query = read(message)
+    assert (query.years, query.unknown) == (None, unknown)
 
 
 def test_what_follows_years_that_are_left_out():

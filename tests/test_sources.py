@@ -104,7 +104,8 @@ def test_recbole_sequential_files_hold_each_event_once(tmp_path):
     [
         ("user_id,item_id\n1,2\n", r"row 1: column 'user_id,item_id' has no type; .*`table`\?"),
         ("user_id:token\titem:token\n1\t2\n", r"no column 'item_id'; did you mean 'item'\?"),
-        ("user_id:token\titem_id:token\n1\t2\n1\n", r"row 3: item_id is empty"),
+        ("user_id:token\titem_id:token\n1\t2\n1\n", r"row 3: 1 fields for 2 columns"),
+        ("user_id:token\titem_id:token\n1\t2\n1\t\n", r"row 3: item_id is empty"),
         ("user_id:token\titem_id:token\n1\t2\n1\t2\t3\n", r"row 3: 3 fields, the header has 2"),
         ("user_id:token\titem_id:token\n1\t2\t3\n", r"row 2 has more fields than the header"),
         ("user_id:token\titem_id:token\titem_id:float\n1\t2\t3\n", r"row 1: column 'item_id' appears twice"),
@@ -289,6 +290,10 @@ HEAD = "user_id,item_id,timestamp,rating\n"
         (HEAD + "u,a,1,good\nu,b,2,bad\n", r"row 2: rating 'good' is not a number \(and 1 more rows\)"),
         (HEAD + "u,a,1,5\n,b,2,5\n", "row 3: user_id is empty"),
         (HEAD + "u,a,1,5\nu,b,2,5,6\n", "row 3: 5 fields, the header has 4; quote"),
+        (HEAD + "u,a,1,5\nu,b,2\n", "row 3: 3 fields for 4 columns; an empty cell needs its separator, too$"),
+        (HEAD + 'u,"a,\n",1,5\n\nu,b,2,\nu,c\nv\n', r"row 5: 2 fields for 4 columns; .* \(and 1 more rows\)"),
+        ("user_id,item_id,rating,rating\nu,a,1,5\n", "row 1: column 'rating' appears twice; rename one"),
+        ("user_id,item_id,tag, tag\nu,a,1,5\n", "row 1: column 'tag' appears twice; rename one"),
         (HEAD + "u,a,1,5\n\n\nu,b,2,x\n", "row 5: rating 'x'"),
         (HEAD + f"u,{'a' * 1001},1,5\n", "row 2: item_id 'aaa.*…' is longer than 1000 characters"),
         (HEAD.encode() + b"u,caf\xe9,1,5\n", "not UTF-8 .*iconv"),
@@ -301,6 +306,22 @@ def test_mistakes_in_a_csv(tmp_path, content, problem):
     with pytest.raises(DataError, match=problem) as caught:
         table(write(tmp_path / "a.csv", content))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 or "columns" in str(caught.value)
+
+
+def test_empty_cells_at_a_row_s_end_are_no_mistake(tmp_path):
+    """Nor are blank lines, columns without a name, or names that end in a number."""
+    content = "user_id,item_id,timestamp,rating,rating.1,,\nu,a,1,5,4,,\n\nu,b,2,,,,\n,,,,,,\n"
+    for name, data in (("a.csv", content.encode()), ("b.csv.gz", gzip.compress(content.encode()))):
+        dataset = table(write(tmp_path / name, data))
+        assert rows(dataset) == [["u", "a", 1], ["u", "b", 2]]
+        assert dataset.interactions["rating"].fillna(-1).tolist() == [5, -1]
+
+
+def test_a_short_row_is_found_behind_a_long_text_and_in_a_compressed_file(tmp_path):
+    content = f"user_id,item_id,timestamp,review\nu,a,1,{'x' * 200_000}\nu,b,2\n".encode()
+    for name, data in (("a.csv", content), ("b.csv.gz", gzip.compress(content))):
+        with pytest.raises(DataError, match=f"{name}: row 3: 3 fields for 4 columns"):
+            table(write(tmp_path / name, data))
 
 
 def test_amazon_reviews_with_titles_of_their_own(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
 import json
 import logging
 import lzma
@@ -17,12 +18,14 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 
 from llmrec import config
 from llmrec.data.dataset import Dataset
@@ -68,8 +71,7 @@ class Table:
     rows: pd.DataFrame
 
     def __post_init__(self) -> None:
-        if (again := self.rows.columns.duplicated()).any():
-            raise DataError(f"{self.path}: row 1: column {shown(self.rows.columns[again][0])} appears twice")
+        _check_names(self.path, self.rows.columns)
 
 
 def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
@@ -620,23 +622,49 @@ def _checked_file(path: Path) -> Path:
 def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[str] | None = None) -> pd.DataFrame:
     """All columns as text, empty cells missing; index = line number (a quoted newline shifts it)."""
     _checked_file(path)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    as_written = {
+        "sep": separator, "dtype": "str", "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig",
+        "quoting": quoting, "skip_blank_lines": False, "low_memory": False,
+    }  # fmt: skip
     try:
-        rows = pd.read_csv(
-            path, sep=separator, dtype="str", keep_default_na=False, na_values=[""], encoding="utf-8-sig", names=names,
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, skip_blank_lines=False, low_memory=False,
-        )  # fmt: skip
+        if names is None:  # of two columns `rating`, pandas would call one `rating.1`
+            _check_names(path, pd.read_csv(path, header=None, nrows=1, **as_written).iloc[0].dropna())
+        rows = pd.read_csv(path, names=names, **as_written)
+        if isinstance(rows.index, pd.RangeIndex) and rows.iloc[:, -1].isna().any():  # pandas fills short rows up
+            _check_fields(path, separator, quoting, rows.shape[1])
     except UnicodeError as error:
         raise DataError(f"{path}: not UTF-8 ({_one(error)}); convert it, e.g. `iconv -f latin1 -t utf-8`") from None
     except pd.errors.ParserError as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         what = f"row {found[2]}: {found[3]} fields, the header has {found[1]}" if found else _one(error)
         raise DataError(f"{path}: {what}; quote text that holds the separator") from None
-    except (pd.errors.EmptyDataError, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (pd.errors.EmptyDataError, csv.Error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     if not isinstance(rows.index, pd.RangeIndex):
         raise DataError(f"{path}: row 2 has more fields than the header; quote text that holds the separator")
     rows.index = rows.index + (1 if names else 2)
     return _named(path, rows.dropna(how="all"))
+
+
+def _check_fields(path: Path, separator: str, quoting: Literal[0, 3], columns: int) -> None:
+    """Raises for the first row that ends before its last column, if any; a blank line is no row."""
+    codec = infer_compression(str(path))
+    limit = csv.field_size_limit(2**31 - 1)  # of the whole process
+    try:
+        with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
+            lines = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+            read = csv.reader(lines, delimiter=separator, quoting=quoting)
+            fields = np.fromiter(map(len, read), np.int32)  # of every row, without a step of Python for each
+    finally:
+        csv.field_size_limit(limit)
+    if (short := (fields > 0) & (fields < columns)).any():
+        first = int(np.argmax(short))
+        more = f" (and {short.sum() - 1:,} more rows)" if short.sum() > 1 else ""
+        raise DataError(
+            f"{path}: row {first + 1}: {fields[first]} fields for {columns} columns; "
+            f"an empty cell needs its separator, too{more}"
+        )
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
@@ -682,6 +710,12 @@ def _parquet(path: Path) -> pd.DataFrame:
     rows.index = rows.index + 1
     coded = rows.select_dtypes("category")
     return _named(path, rows.astype({name: coded[name].cat.categories.dtype for name in coded}))
+
+
+def _check_names(path: Path, columns: Iterable[object]) -> None:
+    names = pd.Index([str(name).strip() for name in columns])
+    if (again := names.duplicated()).any():
+        raise DataError(f"{path}: row 1: column {shown(names[again][0])} appears twice; rename one")
 
 
 def _named(path: Path, rows: pd.DataFrame) -> pd.DataFrame:

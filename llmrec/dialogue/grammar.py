@@ -17,7 +17,7 @@ from typing import Literal
 from rapidfuzz import fuzz
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.names import ARTICLES, look_up, plain, spellings
+from llmrec.data.names import ARTICLES, Found, look_up, plain, spellings
 from llmrec.data.records import one_line
 
 Act = Literal["like", "not", "forget"]
@@ -58,6 +58,7 @@ CARRY_NOTHING = frozenset(_words(
     surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
+JOINS = frozenset(_words("and or but because"))
 WANTS = frozenset(
     _words("recommend suggest show give watch find pick choose surprise something anything any what next")
 )
@@ -147,11 +148,18 @@ BEHIND_PLACE = re.compile(  # what may follow a place in the list: "the first or
     r"(?:of|on|in|from) (?:(?:the|this|your) list|these|those)\b|(?:best|most)(?!\s*\w)",
     re.I,
 )
+COUNTED = re.compile(r"more\b(?! than\b)|good\b|great\b", re.I)  # besides things and categories: "5 more"
+SEQUEL = re.compile(  # a title behind which this stands is another title: "Toy Story 2", "Rocky part II"
+    r"(?:#?\d+|ii|iii|iv|vi|vii|viii|ix|"
+    r"(?:part|chapter|episode|vol\.?|volume|number|nr\.?|no\.) (?:\d+|[ivx]+|" + "|".join(NUMBERS) + r"))\b"
+    r"(?! (?:times|(?:second|minute|hour|day|week|month|year|decade|star)s?)\b)",
+    re.I,
+)
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
 YEAR = r"(?:18|19|20)\d\d"
 _YEAR, _DECADE = (
-    f"({YEAR})",
+    rf"({YEAR}|\(\s*{YEAR}\s*\))",
     rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
 RANGE = re.compile(
@@ -279,11 +287,13 @@ class _Reader:
     def __init__(self, text: str, vocabulary: Vocabulary):
         self.text, self.vocabulary = text, vocabulary
         self.tokens = list(_tokens(text))
+        self.title_end = lru_cache(maxsize=None)(self._title_end)
         self.at = 0
         self.mode: Mode = "like"
         self.explicit = False  # a mode word asks for what comes now
         self.fresh = False  # nothing has come since the mode word
         self.ended = -1  # the token behind the last title
+        self.described = -1  # the token behind the last category or thing
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
         self.negated = ""  # what a "not" has been about first: title, category, year
@@ -329,6 +339,13 @@ class _Reader:
     def _stop(self) -> bool:
         if self._now.kind == "word":
             return False
+        if self._now.kind == "dated":
+            of_kind = self.at in (0, self.described) or self._describes(self.at + 1)
+            if of_kind and self._match(SPAN):  # "a comedy (1990)"
+                return False
+            self._not_understood(self._now.text)
+            self.at += 1
+            return True
         if self._now.text != "," or self.mode == "instead":
             self._end_mode()
             self.listing, self.listed = True, len(self.mentions)
@@ -365,6 +382,8 @@ class _Reader:
 
     def _count(self) -> bool:
         found = self._match(COUNT)
+        if found and found["number"] and self._cuts_title(found):  # "show me 12 Angry Men"
+            found = None
         if found and found["side"] and (self._expected or JUDGED.match(self.text, found.end())):
             n = min(_number(found["number"]), MAX_MENTIONS + 1)
             self._places(range(1, n + 1) if found["side"].casefold() == "first" else range(-n, 0), found.end())
@@ -380,16 +399,16 @@ class _Reader:
         if (follows is None and len(self.tokens) == 1) or self._is_place():
             self._places([_number(self._now.text)], self._now.end)
             return True
-        if follows and (self._is_thing(follows.text) or follows.text.casefold() in ("more", "good", "great")):
-            self.n = _number(self._now.text)
-        else:
+        if not self._counted(self.at + 1):
             return False
+        self.n = _number(self._now.text)
         self.at += 1
         return True
 
     def _years(self) -> bool:
         for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
-            if (found := self._match(pattern)) and (years := meaning(found)):
+            found = self._match(pattern)
+            if found and not self._cuts_title(found) and (years := meaning(found)):
                 end = found.end()
                 if None not in years and (tail := OPEN_END.match(self.text, end)):
                     years = (years[0], None) if tail["later"] else (None, years[1])
@@ -505,7 +524,7 @@ class _Reader:
             else:
                 self.only.append([name])
             self.at += length
-            self.joined, self.listing = "", False
+            self.joined, self.listing, self.described = "", False, self.at
             return True
         return False
 
@@ -516,7 +535,9 @@ class _Reader:
     def _nothing(self) -> bool:
         """Words that carry nothing, but may end a list of titles, or a "not"."""
         word = self._now.text.casefold()
-        if word not in CARRY_NOTHING and not self._is_thing(word):
+        if self._is_thing(word):
+            self.described = self.at + 1
+        elif word not in CARRY_NOTHING:
             return False
         if word in OPENS and (self.negated or word == "but"):
             self._end_mode()
@@ -536,7 +557,12 @@ class _Reader:
     def _other(self) -> bool:
         """A run of words: a title that is not written to the letter, or not understood."""
         end = self._run_end(self.at)
-        for stop in [*self._longer_ends(end), end]:
+        if self.explicit or self._now.text[:1].isupper():  # "Blade Runner 2049"
+            end = self._sequel(self._between(self.at, end), end) or end
+        ends = sorted({self._run_end(self.at, named=True), *self._longer_ends(end), end}, reverse=True)
+        if self._title_behind(end):
+            ends.remove(end)  # "original" of "the original Star Wars" names no film
+        for stop in ends:
             alone = self.listing and self._alone(stop)
             if stop - self.at == 1 and (self._describes(stop) or self._match(ORDINAL)):
                 continue
@@ -544,6 +570,8 @@ class _Reader:
                 self._between(self.at, stop), stop, exact=True, only_if_found=stop != end
             ):
                 return True
+        if end < len(self.tokens) and self.tokens[end].kind == "dated":
+            end += 1  # its year, not one that is asked for
         self._not_understood(self._between(self.at, end))
         self.at = end
         return True
@@ -574,6 +602,11 @@ class _Reader:
     def _expected(self) -> bool:
         """Whether a mode, or "why", asks for what stands here."""
         return self.listing and (self.explicit or self.command == "why")
+
+    def _counted(self, at: int) -> bool:
+        """Whether a number before token `at` says how many are wanted."""
+        follows = self.tokens[at] if at < len(self.tokens) else None
+        return follows is not None and (self._is_thing(follows.text) or bool(COUNTED.match(self.text, follows.start)))
 
     def _is_place(self) -> bool:
         """Whether a bare number is a place in the list: "I've seen 1, 2 and 4"."""
@@ -659,21 +692,85 @@ class _Reader:
 
     def _title(self, least: int) -> bool:
         """Takes the longest run of tokens that is a title of at least `least` words, to the letter."""
-        if self._now.kind != "word":
+        if not (end := self.title_end(self.at, least)):
             return False
-        for end in range(min(len(self.tokens), self.at + LONGEST_NAME), self.at, -1):
-            key = plain(self._between(self.at, end))
+        title = self._between(self.at, end)
+        same: tuple[int, ...] = ()
+        if further := self._sequel(title, end):
+            same, end = look_up(title, self.vocabulary.catalog).items, further
+        self._mention(title := self._between(self.at, end), end, exact=False, other_than=same)
+        self._series(title)
+        return True
+
+    def _series(self, title: str) -> None:
+        """ "Toy Story 2 and 3": a number that follows a title's own is no place in the list that was shown."""
+        name = re.sub(r"\s+#?\d{1,3}$", "", title)
+        while name != title:
+            at = self.at
+            while at < len(self.tokens) and self.tokens[at].text.casefold() in ("and", "or", "&", ","):
+                at += 1
+            number = self.tokens[at].text if self.at < at < len(self.tokens) else ""
+            if not re.fullmatch(r"#?\d{1,3}", number) or self._counted(at + 1) or self.title_end(at, 2):
+                break
+            self.at = at
+            self._mention(f"{name} {number}", at + 1, exact=False)
+
+    def _sequel(self, title: str, end: int) -> int:
+        """Where the number ends that makes a title, which ends at `end`, another one; 0 for none."""
+        if end == len(self.tokens) or self._is_year_of(title, self.tokens[end].text) or self.title_end(end, 2):
+            return 0
+        start = self.tokens[end].start
+        found = SEQUEL.match(self.text, start)
+        if not found or RANGE.match(self.text, start) or OPEN_END.match(self.text, found.end()):
+            return 0
+        further = next((at + 1 for at in range(end, len(self.tokens)) if self.tokens[at].end == found.end()), 0)
+        if not further or self._counted(further):  # "like Fargo 5 comedies"
+            return 0
+        subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
+        return self._run_end(further, named=True) if subtitle else further
+
+    def _title_end(self, first: int, least: int) -> int:
+        """Where the longest run of tokens from `first` ends that is such a title; 0 for none."""
+        if self.tokens[first].kind != "word":
+            return 0
+        for end in range(min(len(self.tokens), first + LONGEST_NAME), first, -1):
+            key = plain(self._between(first, end))
             if self.tokens[end - 1].kind == "word" and len(key.split()) >= least and key in self.vocabulary.names:
-                while end - 1 > self.at and plain(self._between(self.at, end - 1)) == key:
+                while end - 1 > first and plain(self._between(first, end - 1)) == key:
                     end -= 1  # "Heat, a" is Heat, too
-                return self._mention(self._between(self.at, end), end, exact=False)
+                return end
+        return 0
+
+    def _cuts_title(self, found: re.Match[str]) -> bool:
+        """Whether it ends within a title of two words or more: "in 2001" of "Hal in 2001: A Space Odyssey"."""
+        at = self.at + 1
+        while at < len(self.tokens) and self.tokens[at].start < found.end():
+            if (end := self.title_end(at, 2)) and self.tokens[end - 1].end > found.end():
+                return True
+            at += 1
         return False
 
-    def _mention(self, text: str, end: int, *, exact: bool, only_if_found: bool = False) -> bool:
+    def _title_behind(self, end: int) -> int:
+        """Where a title of two words or more begins, only words that carry nothing before it; 0 for none."""
+        while end < len(self.tokens) and self.tokens[end].kind == "word":
+            word = self.tokens[end].text.casefold()
+            if word in JOINS:
+                break
+            if self.title_end(end, 2):
+                return end
+            if word not in CARRY_NOTHING:
+                break
+            end += 1
+        return 0
+
+    def _mention(
+        self, text: str, end: int, *, exact: bool, only_if_found: bool = False, other_than: tuple[int, ...] = ()
+    ) -> bool:
         """Notes a title that ends before token `end`; its year in parentheses belongs to it.
 
         Args:
             exact: a name of one title's part only is not enough where no mode word asks for a title.
+            other_than: what it cannot mean, however alike.
         """
         if end < len(self.tokens) and self.tokens[end].kind == "dated":
             text, end = f"{text} {self.tokens[end].text}", end + 1
@@ -684,6 +781,8 @@ class _Reader:
             self.at = end
             return True
         found = look_up(text, self.vocabulary.catalog)
+        if other_than:
+            found = Found(tuple(i for i in found.items if i not in other_than), found.near or other_than[:3])
         if not found.items and (only_if_found or (exact and not self.explicit)):
             return False
         self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near))
@@ -703,12 +802,19 @@ class _Reader:
         if self.act == "not":
             self.negated = self.negated or "title"
 
-    def _run_end(self, first: int) -> int:
-        """Where the words that are no grammar end; words that carry nothing may stand between, not at the end."""
-        end = last = first + 1
+    def _run_end(self, first: int, named: bool = False) -> int:
+        """Where the words that are no grammar end; words that carry nothing may stand between, not at the end.
+
+        A title of two words or more ends them, unless they begin with it.
+
+        Args:
+            named: a category that is written like a name is one of the words, as in "Rocky Horror".
+        """
+        end = last = self.title_end(first, 2) or first + 1
         while end < len(self.tokens) and self.tokens[end].kind == "word":
             word, start = self.tokens[end].text.casefold(), self.tokens[end].start
-            if word in ("and", "or", "but", "because") or self.vocabulary.category(word):
+            category = self.vocabulary.category(word) and not (named and self.tokens[end].text[:1].isupper())
+            if word in JOINS or category or self.title_end(end, 2):
                 break
             if any(p.match(self.text, start) for p in (RANGE, BOUND, SPAN, COUNT, UNCLEAR, *(p for _, p in MODES))):
                 break
@@ -718,14 +824,15 @@ class _Reader:
         return last
 
     def _longer_ends(self, end: int) -> list[int]:
-        """Ends of longer runs, joined by "and" or a comma, longest first: "Beuty and the Beast" is one title."""
-        ends = []
+        """Ends of longer runs, joined by "and" or a comma, or ended by a title, longest first: "Beuty and the Beast" is
+        one title, and "Retrun of the Pink Panther" not "The Pink Panther"."""
+        ends: list[int] = []
         for _ in range(2):
-            if end + 1 >= len(self.tokens) or self.tokens[end].text.casefold() not in ("and", "&", ","):
+            joined = end + 1 < len(self.tokens) and self.tokens[end].text.casefold() in ("and", "&", ",")
+            if not (first := end + 1 if joined else self._title_behind(end)):
                 break
-            end = self._run_end(end + 1)
-            ends.append(end)
-        return ends[::-1]
+            ends.extend({end := self._run_end(first), self.title_end(first, 2) or end})
+        return sorted(ends, reverse=True)
 
     def _not_understood(self, text: str) -> None:
         self.unknown.append(text)
@@ -769,16 +876,16 @@ def _number(text: str) -> int:
 
 def _range(found: re.Match[str]) -> Years | None:
     word, year, part, decade, to, last_year, last_part, last_decade = found.groups()
-    first = (int(year), int(year)) if year else _decade(part, decade)
+    first = _only(year) if year else _decade(part, decade)
     if not last_year and not last_decade:  # "the 90s and now a comedy" is no range
         return None if to.casefold() == "and" and (word or "").casefold() != "between " else (first[0], None)
-    last = (int(last_year), int(last_year)) if last_year else _decade(last_part, last_decade)
+    last = _only(last_year) if last_year else _decade(last_part, last_decade)
     return min(first[0], last[0]), max(first[1], last[1])
 
 
 def _bound(found: re.Match[str]) -> Years | None:
     word, year, part, decade, onwards = found.groups()
-    years = (int(year), int(year)) if year else _decade(part, decade)
+    years = _only(year) if year else _decade(part, decade)
     word = word.casefold()
     if word in ("before", "older than", "earlier than"):
         return None, years[0] - 1
@@ -791,7 +898,12 @@ def _bound(found: re.Match[str]) -> Years | None:
 
 def _span(found: re.Match[str]) -> Years | None:
     year, part, decade = found.groups()
-    return (int(year), int(year)) if year else _decade(part, decade)
+    return _only(year) if year else _decade(part, decade)
+
+
+def _only(year: str) -> tuple[int, int]:
+    """`1990` or `(1990)`."""
+    return int(year.strip("( )")), int(year.strip("( )"))
 
 
 def _decade(part: str | None, decade: str) -> tuple[int, int]:
