@@ -17,6 +17,7 @@ from llmrec.errors import AdapterError
 from llmrec.model import adapter, merge, transfer, verify
 from llmrec.model.load import base_model, load_model
 from llmrec.tasks.saved import read_card
+from llmrec.tasks.template import Template
 from llmrec.train import train
 
 Updates = dict[str, torch.Tensor]
@@ -78,6 +79,23 @@ def test_what_lists_stand_on_comes_from_the_adapter_that_has_learned_them() -> N
         assert card["recipe"]["prior"] == parts[1].card["recipe"]["prior"]
         assert "interactions of asset:movielens-100k" in transfer.sources(card)
     assert [card["recipe"]["noun"] for card in cards] == ["clothes", "films"]
+
+
+def test_wordings_are_compared_by_what_they_mean(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Not by comments, which a prompt file may have gained between two trainings."""
+    copy = tmp_path / "copy"
+    shutil.copytree(films, copy)
+    file = copy / "prompts" / "review_sentiment.yaml"
+    before = file.read_text()
+    for text, merges in ((f"# A comment.\n{before}", True), (before.replace("You read", "You judge"), False)):
+        file.write_text(text)
+        card = adapter.read_json(copy / adapter.CARD)
+        adapter.write_json(copy / adapter.CARD, card | {"prompts": {"review_sentiment": Template.load(file).digest}})
+        if merges:
+            adapters.merge(["books=0.5", f"{copy}=0.5"], tmp_path / "out")
+        else:
+            with pytest.raises(AdapterError, match="another wording of review_sentiment"):
+                adapters.merge(["books=0.5", f"{copy}=0.5"], tmp_path / "other")
 
 
 def test_ranks_add_up_where_none_is_asked_for(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811

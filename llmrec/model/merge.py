@@ -15,6 +15,7 @@ from peft import PeftModel
 from llmrec.errors import AdapterError
 from llmrec.model import adapter, transfer
 from llmrec.model.load import BaseModel, load_model
+from llmrec.tasks.template import Template
 
 MAX_PARTS = 8
 LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried", "teacher")  # what a card holds for next_item
@@ -88,11 +89,14 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
     if ranks := _ranks(parts):
         card |= {key: ranks.card[key] for key in LISTED if key in ranks.card}
     prompts: dict[str, str] = {}
+    meanings: dict[str, dict[str, Any]] = {}  # comments and layout may differ
     found: transfer.Sources = {}
     tasks: dict[str, Any] = {}
     for part in parts:
         for task, digest in part.card["prompts"].items():
-            if prompts.setdefault(task, digest) != digest:
+            prompts.setdefault(task, digest)
+            meaning = Template.load(part.folder / "prompts" / f"{task}.yaml").meaning
+            if meanings.setdefault(task, meaning) != meaning:
                 raise AdapterError(
                     f"{part.folder}: trained with another wording of {task} than those before; merge adapters of one "
                     "wording"
