@@ -126,9 +126,26 @@ class FollowUp:
         histories: Sequence[Sequence[int]],
         allowed: Allowed,
         slots: Sequence[Mapping[str, Any]] | None = None,
-        wording: int = 0,
+        wording: int | None = None,
     ) -> list[list[str | Name]]:
-        """A reply per history that names only what is `allowed`: catalog positions, or those of `categories`."""
+        """A reply per history that names only what is `allowed`: catalog positions, or those of `categories`.
+
+        Args:
+            wording: the only one that is asked; None: the first, and where no whole sentence came of it the others that
+                were learned, in order.
+        """
         model = self.recommender
-        prompts = self.prompts(histories, slots, wording)
-        return writing.write(model.engine, model.encoder, prompts, self.names, allowed)
+        replies: list[list[str | Name]] = [[] for _ in histories]
+        for asked in self.template.wordings(held_out=False) if wording is None else (wording,):
+            left = [i for i, reply in enumerate(replies) if not reply]
+            if not left:
+                break
+            prompts = self.prompts([histories[i] for i in left], [slots[i] for i in left] if slots else None, asked)
+
+            def may(i: int, kind: str, said: Sequence[str | Name], left: list[int] = left) -> Sequence[int]:
+                return allowed(left[i], kind, said)
+
+            written = writing.write(model.engine, model.encoder, prompts, self.names, may)
+            for i, reply in zip(left, written, strict=True):
+                replies[i] = reply
+        return replies

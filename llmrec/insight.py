@@ -125,7 +125,7 @@ def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
 
 
 def summary_replies(
-    task: FollowUp, histories: Sequence[Sequence[int]], wording: int = 0
+    task: FollowUp, histories: Sequence[Sequence[int]], wording: int | None = None
 ) -> list[list[str | Name]]:  # fmt: skip
     """What is written of each history.  Every name is true of it: the first category is one of its three most frequent,
     others are what it holds most, over all or lately, and items are of a category that was named."""
@@ -146,7 +146,7 @@ def explanation_replies(
     histories: Sequence[Sequence[int]],
     items: Sequence[int],
     near: Sequence[Sequence[int]],
-    wording: int = 0,
+    wording: int | None = None,
 ) -> list[list[str | Name]]:
     """What is written of each item: it names items of its `near`, and its categories, those that the history has where
     there are any."""

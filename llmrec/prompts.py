@@ -343,7 +343,8 @@ def measure(
 def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path | None]]:
     """Puts the wordings saved with an adapter back into prompts/.
 
-    Each file is replaced whole or not at all, after what was there has been kept beside it as `<file>.<digest>.bak`.
+    Each file is replaced whole or not at all, after what was there has been kept beside it as `<file>.<digest>.bak`;
+    one that differs in comments or layout alone stays as it is.
     Returns: per changed file its path and its backup (None: there was no file).
     Raises: AdapterError, PromptError for a task that the adapter does not have.
     """
@@ -355,7 +356,7 @@ def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path |
     for task in tasks or saved:
         path, old = config.prompt_file(task), saved[task].path.read_bytes()
         now = path.read_bytes() if path.is_file() else None
-        if now == old:
+        if now == old or _means(path, saved[task]):
             continue
         backup = None if now is None else path.with_name(f"{path.name}.{hashlib.sha256(now).hexdigest()[:12]}.bak")
         if backup is not None and now is not None:
@@ -363,6 +364,14 @@ def rollback(adapter: str, tasks: Sequence[str] = ()) -> list[tuple[Path, Path |
         _write(path, old)
         done.append((path, backup))
     return done
+
+
+def _means(path: Path, saved: Template) -> bool:
+    """Whether the file says what `saved` says; one that cannot be read does not."""
+    try:
+        return Template.load(path).meaning == saved.meaning
+    except PromptError:
+        return False
 
 
 def print_check(found: Sequence[Checked], console: Console | None = None) -> None:

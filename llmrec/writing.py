@@ -99,7 +99,19 @@ def write(
         open_ = sorted(
             i for some in wanting.values() for i in some if len(tokens[i]) < len(prompts[i].tokens) + MAX_REPLY
         )  # fmt: skip
-    return [whole_sentences(reply) for reply in replies]
+    return [whole_sentences(sound(reply)) for reply in replies]
+
+
+def sound(parts: Sequence[str | Name]) -> Sequence[str | Name]:
+    """The parts before the first text that belongs to no sentence: it runs into the name before it, or holds what is
+    not printed."""
+    for i, part in enumerate(parts):
+        if isinstance(part, Name):
+            continue
+        runs_on = i > 0 and isinstance(parts[i - 1], Name) and part[:1].isalnum()
+        if runs_on or "\ufffd" in part or not part.rstrip().isprintable():
+            return parts[:i]
+    return parts
 
 
 def _names(parts: Sequence[str | Name]) -> int:

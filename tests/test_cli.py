@@ -13,11 +13,11 @@ import pytest
 from conftest import PATIENCE
 from typer.testing import CliRunner
 
-from llmrec import __version__, cli
+from llmrec import __version__, cli, config
 from llmrec import prompts as prompts_module
 from llmrec import recommend as recommend_module
 from llmrec import review as review_module
-from llmrec.errors import DataError
+from llmrec.errors import DataError, RecipeError
 
 ROOT = Path(__file__).parent.parent
 VERBS = ("prepare", "show", "train", "evaluate", "recommend", "score", "review", "prompts", "chat")
@@ -271,3 +271,8 @@ def test_paths_are_no_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path / "nowhere"))
     result = run("prepare", "movies")
     assert result.exit_code == 2 and "name it with LLMREC_PROJECT" in result.output
+
+
+def test_a_folder_is_no_name_of_an_adapter_and_says_how_it_gets_one():
+    with pytest.raises(RecipeError, match="`llmrec adapters add DOMAIN /tmp/new` keeps it as a version"):
+        config.adapter_folder("/tmp/new")

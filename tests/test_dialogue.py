@@ -94,7 +94,7 @@ def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
         ("more like the second", [("like", 2)]),
         ("not the 3rd and not the last one", [("not", 3), ("not", -1)]),
         ("I liked the first and the fourth", [("like", 1), ("like", 4)]),
-        ("forget number 2", [("forget", 2)]),
+        ("forget number 2", [("not", 2)]),
         ("#3", [("like", 3)]),
         ("2", [("like", 2)]),
         ("the second one", [("like", 2)]),
@@ -119,7 +119,7 @@ def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
         ("I liked the first Godfather", [("like", [])]),
         ("I liked the first two", [("like", 1), ("like", 2)]),
         ("not the last two", [("not", -2), ("not", -1)]),
-        ("remove the last two films", [("forget", -2), ("forget", -1)]),
+        ("remove the last two films", [("not", -2), ("not", -1)]),
         ("all but the first 2", [("not", 1), ("not", 2)]),
         ("the first two were boring", [("not", 1), ("not", 2)]),
         ("I've seen 1, 2 and 4", [("like", 1), ("like", 2), ("like", 4)]),
@@ -238,6 +238,20 @@ def test_categories(message: str, only: tuple, without: tuple):
 )
 def test_what_may_mean_its_opposite_is_said(message: str, unknown: str):
     assert replace(read(message), wants=False) == Query(unknown=(unknown,))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "what year is Fargo from", "When was Fargo made", "tell me about Fargo", "have I seen Aliens",
+        "Should I watch Fargo", "is Fargo a comedy", "Is Pulp Fiction any good", "how many comedies are there",
+        "what genre is the second one",
+    ],
+)  # fmt: skip
+def test_a_question_about_a_film_is_no_liking(message: str):
+    assert replace(read(message), wants=False) == Query(unknown=(message,))
+    found = acts(f"I liked Big. {message}? More like Fargo")
+    assert found == [("like", "bg"), ("like", "f")]
 
 
 def test_articles_end_a_not_only_where_that_is_clear():

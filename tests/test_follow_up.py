@@ -17,6 +17,7 @@ from llmrec import config
 from llmrec.baselines.together import Together
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import histories
+from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
@@ -35,6 +36,7 @@ from llmrec.tasks.follow_up import shares
 from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Message, Name, Template
 from llmrec.train import run_folder, train
+from llmrec.writing import Allowed
 
 ROOT = Path(__file__).parent.parent
 
@@ -215,6 +217,28 @@ def test_prompts_share_the_lists_tokens(trained: Path) -> None:
     for task in ("interest", "interest_summary"):
         [asked] = FollowUp.load(model, task).prompts([history])
         assert asked.tokens[: len(ranked.tokens)] == ranked.tokens and len(asked.tokens) > len(ranked.tokens)
+
+
+def test_where_one_wording_says_nothing_whole_the_others_are_asked(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = FollowUp.load(Recommender.load(config.load_recipe("films"), "films"), "interest_summary")
+    first, second = task.template.wordings(held_out=False)[:2]
+    histories = [[0, 1], [2, 3], [4]]
+    prompts = {wording: task.prompts(histories, wording=wording) for wording in (first, second)}
+    said = {prompts[first][1]: ["Whole."], prompts[second][0]: ["Better."], prompts[second][2]: ["Later."]}
+    asked: list[tuple[int, str]] = []
+
+    def write(engine: object, encoder: object, some: list[Prompt], names: object, allowed: Allowed) -> list[list[str]]:
+        for i in range(len(some)):
+            allowed(i, "item", [])
+        return [said.get(prompt, []) for prompt in some]
+
+    monkeypatch.setattr("llmrec.writing.write", write)
+    may = lambda i, kind, _: asked.append((i, kind)) or []  # noqa: E731
+    assert task.write(histories, may) == [["Better."], ["Whole."], ["Later."]]
+    assert [i for i, _ in asked] == [0, 1, 2, 0, 2]  # whoever is asked again is still asked as themselves
+    assert task.write(histories, may, wording=first) == [[], ["Whole."], []]
 
 
 def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:

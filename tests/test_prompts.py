@@ -388,6 +388,15 @@ def test_rollback_keeps_what_was_there(project: Path):
         prompts.rollback("films", ["nxt"])
 
 
+def test_rollback_leaves_what_means_the_same(project: Path):
+    path = project / "prompts" / "next_item.yaml"
+    path.write_text(f"# A comment.\n{path.read_text()}")
+    assert prompts.rollback("films") == [] and path.read_text().startswith("# A comment.")
+    path.write_text("task: [")
+    [(restored, _)] = prompts.rollback("films")
+    assert restored == path and Template.load(path)
+
+
 def test_rollback_of_a_spoiled_adapter_changes_nothing(project: Path):
     edit(project, "Continue", "Go on with")
     saved = project / "adapters" / "films" / "prompts" / "next_item.yaml"

@@ -16,7 +16,7 @@ from llmrec.engine.fake import FakeEngine
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
 from llmrec.tasks.template import Name
-from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, whole_sentences, write
+from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, sound, whole_sentences, write
 
 TITLES, KINDS = ["Fargo", "Heat", "Seven (Se7en)", "Toy Story 2 (1999)"], ["Crime", "Drama", "War"]
 
@@ -101,6 +101,15 @@ def test_several_replies_at_once_have_their_own_names(encoder: Encoder) -> None:
         engine, encoder, [Prompt((i,)) for i in range(4)], names(encoder), only(*({"item": [i]} for i in range(4)))
     )
     assert [reply[1] for reply in replies] == TITLES
+
+
+def test_text_that_runs_into_a_name_or_is_not_printed_ends_a_reply() -> None:
+    heat = Name.of("item", "Heat")
+    assert sound(["Like ", heat, ", and ", heat, "."]) == ["Like ", heat, ", and ", heat, "."]
+    assert sound([heat, "'s kind."]) == [heat, "'s kind."]
+    for junk in ("Sense\n, picked.", "s are.", " is\x00.", " is \ufffd."):
+        assert sound(["Good. Like ", heat, junk, heat]) == ["Good. Like ", heat]
+    assert whole_sentences(sound(["Good. Like ", heat, "Sense."])) == ["Good."]
 
 
 def test_replies_end_with_a_sentence() -> None:

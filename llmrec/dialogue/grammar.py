@@ -157,6 +157,14 @@ SEQUEL = re.compile(  # a title behind which this stands is another title: "Toy 
 )
 MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
+ASKS = re.compile(
+    r"(?:what|which) (?:year|genre|(?:kind|type|sort) of (?:film|movie))s? (?:is|was|are|were|do|does|did)\b|"
+    r"when (?:is|was|were|did)\b|who (?:is|was|are|directed|made|played|plays|stars|starred|wrote)\b|"
+    r"tell me (?:more )?about\b|how (?:long|old|many)\b|(?:have|did) i\b|should (?:i|we) (?:watch|see)\b|"
+    r"(?:is|was|are|were) (?!there\b|it\b|that\b|this\b|those\b|these\b|(?:any|some)(?:thing)?\b)",
+    re.I,
+)
+SENTENCE_ENDS = frozenset(".!?;")
 YEAR = r"(?:18|19|20)\d\d"
 _YEAR, _DECADE = (
     rf"({YEAR}|\(\s*{YEAR}\s*\))",
@@ -312,9 +320,9 @@ class _Reader:
 
     def read(self) -> Query:
         steps = (
-            self._quote, self._stop, self._lift, self._long_title, self._why, self._count, self._years, self._ordinal,
-            self._against, self._aside, self._unclear, self._mode, self._more, self._categories, self._filter,
-            self._short_title, self._nothing, self._other,
+            self._quote, self._stop, self._lift, self._long_title, self._question, self._why, self._count, self._years,
+            self._ordinal, self._against, self._aside, self._unclear, self._mode, self._more, self._categories,
+            self._filter, self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -364,6 +372,18 @@ class _Reader:
     def _long_title(self) -> bool:
         """Two words or more that are a title to the letter, wherever they stand."""
         return self._title(2)
+
+    def _question(self) -> bool:
+        """A sentence that asks about a film, which nothing here answers: what it names is not liked by it."""
+        begins = self.at == 0 or self.tokens[self.at - 1].text in SENTENCE_ENDS
+        if not begins or not self._match(ASKS):
+            return False
+        end = self.at
+        while end < len(self.tokens) and self.tokens[end].text not in SENTENCE_ENDS:
+            end += 1
+        self._not_understood(self._between(self.at, end))
+        self.at = end
+        return True
 
     def _short_title(self) -> bool:
         """One word that is a title to the letter, where a title is expected or it is written like a name."""
@@ -633,7 +653,8 @@ class _Reader:
         if len(self.mentions) + len(places) > MAX_MENTIONS:
             self._not_understood(text)
             return
-        self.mentions.extend(Reference(self.act, place) for place in places)
+        act: Act = "not" if self.mode == "remove" else self.act  # what stands in a list was never liked or left out
+        self.mentions.extend(Reference(act, place) for place in places)
         self._listed()
 
     def _end_mode(self) -> None:
