@@ -650,12 +650,12 @@ def adapter_folder(name: str) -> Path:
 
     A version is named by its digest, or by the first four digits or more.  Raises: RecipeError.
     """
+    name, at, version = name.partition("@")
     if os.sep in name:
         raise RecipeError(
             f"{name}: a folder, and a domain or domain@version is asked for; `llmrec adapters add DOMAIN {name}` keeps "
             "it as a version and says its name"
         )
-    name, at, version = name.partition("@")
     folder = project() / "adapters" / checked_name(name, "domain")
     if at:
         kept = {path.name: path for path in (folder.parent / VERSIONS / name).glob("[!.]*") if path.is_dir()}

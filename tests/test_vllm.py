@@ -96,7 +96,8 @@ def test_texts_with_names_are_those_of_the_reference(
     mark = said.most_common(1)[0][0]
     monkeypatch.setattr(writing, "OPENS", {"item": mark})
     monkeypatch.setattr(writing, "KINDS", {mark: "item"})
-    monkeypatch.setattr(writing, "whole_sentences", list)  # its replies have no sentences
+    for cuts in ("sound", "whole_sentences"):  # what a random model writes is neither
+        monkeypatch.setattr(writing, cuts, list)
     titles = [f"{word} {i}" for i, word in enumerate(words * 4)]
     lines = [np.asarray(ids, np.int32) for ids in encoder.lines(titles)]
     names = {"item": writing.Names(titles, lines, Choices(ChoiceTrie.build(lines)))}
