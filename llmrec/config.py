@@ -363,8 +363,8 @@ class Recipe(Section):
     goes on from what it has computed; what is read is up to so much shorter."""
     window_block: int = Field(0, ge=0, le=256)
     """Tokens of a block of the engine's prefix cache (vLLM's has 16): up to a tenth of a history's tokens are left out,
-    oldest first, so that the prompt ends just behind a block, since whatever is asked about it computes anew what lies
-    behind the last whole one; 0: nothing is left out.  Not together with `window_step`."""
+    oldest first, so that the prompt ends with a block, or just behind one, since whatever is asked about it computes
+    anew what lies behind the last whole one; 0: nothing is left out.  Not together with `window_step`."""
     new_share: float = Field(0.05, gt=0, lt=1)
     """Probability that items added after training share, until the adapter is trained again."""
 

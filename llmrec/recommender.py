@@ -141,10 +141,21 @@ class Recommender:
                 max_tokens=self.recipe.fit.window_tokens - longest,
                 step=self.recipe.window_step,
                 block=self.recipe.window_block,
+                behind=self._behind,
                 adapter=self.adapter,
             )
             for history in histories
         ]
+
+    @cached_property
+    def _behind(self) -> int:
+        """Tokens of a prompt behind its last whole block.
+
+        None make a question about a path the cheapest.  But the prompt alone is then read again from its last block on,
+        where one token behind it would do: for each part of a root that is wider than a question.
+        """
+        roots = [len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()]
+        return int(self.engine is not None and max(roots) > self.engine.widest)
 
     def rank(
         self,

@@ -7,6 +7,7 @@ a time, percentiles are those of a lone request), of the model alone and, as it 
 are sharper and take fewer expansions; then a top 10 of invented catalogs of growing size.  Then ten adapters in
 rotation (copies of the domain's with other weights) against one.  The prefix cache is emptied before every
 measurement.  Processor seconds stand beside wall time: only they compare where the machine does other work as well.
+With `window_block` the peer is asked twice, about whole histories, as others ask it, and about the same prompts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -195,10 +196,11 @@ def print_table(rows: list[Row]) -> None:
 
 
 def beams(
-    name: str, model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool
+    name: str, model: Recommender, histories: list[Any], asked: list[Any], width: int, grammar: bool, whole: bool
 ) -> tuple[Row, Took, np.ndarray]:
     """vLLM's `beam_search` of `width`; a `grammar` of all titles constrains it as far as vLLM goes: of the 2 · width
-    likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends.
+    likeliest tokens of the whole vocabulary those stay that the grammar allows, and a beam that has none ends.  With
+    `whole` histories, as others ask it, it reads what `window_block` leaves out.
 
     Returns: a row, what it took, and its lists, (histories, width), -1 for what is no item."""
     from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
@@ -217,6 +219,8 @@ def beams(
     tokenizer = engine.llm.get_tokenizer()
     end = tokenizer.eos_token
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.encoder.newline[-1])
+    if whole:
+        model = replace(model, recipe=model.recipe.model_copy(update={"window_block": 0}))
     prompts = model.prompts(histories)
     try:
         took, outputs = timed(
@@ -236,7 +240,7 @@ def beams(
         found = [items.get(text.removesuffix("\n"), -1) for text in said]
         row[: len(found)] = found
     return {
-        "engine": f"{name} beam_search {width}" + (", grammar" if grammar else ""),
+        "engine": f"{name} beam_search {width}{', grammar' * grammar}{', whole histories' * whole}",
         "batch": len(histories),
         "users/s": f"{len(histories) / took.seconds:.3f}",
         "processor s a user": f"{took.processor / len(histories):.2f}",
@@ -326,8 +330,8 @@ def main() -> None:
                 prior: timed(model.engine, lambda model=model, few=few, prior=prior: model.rank(few, N, prior=prior))
                 for prior in terms(model)
             }
-            for grammar in (False, True):
-                row, took, lists = beams(name, model, few, few_asked, args.beams, grammar)
+            for grammar, whole in product((False, True), (True, False) if recipe.window_block else (False,)):
+                row, took, lists = beams(name, model, few, few_asked, args.beams, grammar, whole)
                 rows.append(row)
                 for prior, (mine, found) in ours.items():
                     notes.append(

@@ -145,19 +145,19 @@ def test_a_prompt_ends_as_near_behind_a_block_as_a_tenth_of_its_lines_allows(enc
     messages = [Message("user", "Continue the list.")]
     header = encoder.header(messages)
     rng = np.random.default_rng(0)
-    for block in (0, 1, 8, 16, 40):
+    for block, over in ((0, 0), (0, 1), (1, 1), (8, 0), (16, 0), (16, 1), (40, 1)):
         for many, room in rng.integers(200, size=(20, 2)).tolist():
             lines = [encoder.lines(TITLES)[i] for i in rng.integers(len(TITLES), size=many)]
             most = len(header) + room
             whole = encoder.list_prompt(messages, lines, max_tokens=most).tokens
-            prompt = encoder.list_prompt(messages, lines, max_tokens=most, block=block).tokens
+            prompt = encoder.list_prompt(messages, lines, max_tokens=most, block=block, behind=over).tokens
             read, kept = len(whole) - len(header), len(prompt) - len(header)
             assert prompt == header + whole[len(whole) - kept :]
             if block < 2:
                 assert prompt == whole
                 continue
             ends = [int(end) for end in np.cumsum([0, *map(len, reversed(lines))]) if read * 0.9 <= end <= read]
-            behind = [(len(header) + end - 1) % block for end in ends]
+            behind = [(len(header) + end - over) % block for end in ends]
             assert kept == max(end for end, tokens in zip(ends, behind, strict=True) if tokens == min(behind))
 
 

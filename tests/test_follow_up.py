@@ -31,7 +31,7 @@ from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.score import job, score
 from llmrec.summarize import print_summary, summarize
-from llmrec.tasks import explanation, interest, interest_summary
+from llmrec.tasks import explanation, interest, interest_summary, next_item
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.saved import outdated, saved_prompts
 from llmrec.tasks.template import Message, Name, Template
@@ -217,6 +217,27 @@ def test_prompts_share_the_lists_tokens(trained: Path) -> None:
     for task in ("interest", "interest_summary"):
         [asked] = FollowUp.load(model, task).prompts([history])
         assert asked.tokens[: len(ranked.tokens)] == ranked.tokens and len(asked.tokens) > len(ranked.tokens)
+
+
+def test_prompts_end_with_a_block_or_where_the_root_is_asked_in_parts_behind_one(trained: Path) -> None:
+    histories = [[item % 15 for item in range(many)] for many in range(10, 40)]
+    different = []
+    for parts, behind in ((1, 0), (2, 1)):
+        model = Recommender.load(
+            config.load_recipe("films", ["window_block=8", "fit.window_tokens=400"]), "films", engine="fake"
+        )
+        model.engine.widest = -(-len(model.listing.choices.trie.children(0)) // parts)
+        room = model.recipe.fit.window_tokens - max(map(len, model.listing.lines))
+        found = model.prompts(histories)
+        assert found == [
+            model.encoder.list_prompt(
+                next_item.messages(model.template, model.recipe), [model.listing.lines[item] for item in history],
+                max_tokens=room, block=8, behind=behind, adapter="films",
+            )
+            for history in histories
+        ]  # fmt: skip
+        different.append(found)
+    assert different[0] != different[1]
 
 
 def test_where_one_wording_says_nothing_whole_the_others_are_asked(

@@ -20,6 +20,7 @@ from llmrec.choices.search import Choices, rank
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Serve
 from llmrec.engine import Node, Prompt
+from llmrec.engine.asks import MAX_IDS
 from llmrec.engine.hf import HFEngine
 from llmrec.engine.serving import arguments, check_dtype, is_exact
 from llmrec.engine.vllm import VLLMEngine
@@ -57,13 +58,18 @@ def test_a_batch_of_adapters_and_none_gives_each_what_it_gets_alone(vllm: Any, h
         np.testing.assert_allclose(vllm.branch([nodes[i]])[0], together[i], atol=1e-4)
 
 
-def test_a_node_with_hundreds_of_children_is_asked_in_parts(vllm: Any, hf: HFEngine) -> None:
+@pytest.mark.parametrize(("widest", "requests"), [(None, 1), (MAX_IDS, 5)])
+def test_a_node_with_hundreds_of_children_is_asked_in_parts_where_it_must(
+    widest: int | None, requests: int, vllm: Any, hf: HFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if widest:  # as on a GPU
+        monkeypatch.setattr(vllm, "widest", widest)
     children = RNG.permutation(600)[:520].astype(np.int32)
     nodes = [Node(Prompt(tokens(20), name), (), children) for name in (None, "books")]
     before = vllm.tally.requests
     for found, expected in zip(vllm.branch(nodes), hf.branch(nodes), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert vllm.tally.requests - before == 2 * 5
+    assert vllm.tally.requests - before == 2 * requests
 
 
 def test_rankings_are_those_of_the_reference(vllm: Any, hf: HFEngine) -> None:

@@ -38,6 +38,10 @@ class Engine(Protocol):
     groups: int
     """How many groups of `batches` may be in flight at once: while one ends, others keep the engine busy."""
 
+    widest: int
+    """How many children one question takes; a wider node is asked about in several, and each of them reads the end of
+    its prompt again."""
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Indexes of `prompts`, each once, in groups that the engine likes to be asked about together."""
 

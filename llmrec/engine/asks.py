@@ -1,7 +1,7 @@
 """`branch` and `generate` as requests: what any vLLM is asked, in process or behind HTTP.
 
-A request brings back log p of up to 128 given ids.  They share the whole vocabulary's normaliser, so the children of
-a wide node are asked for in parts, and one logsumexp over all parts makes log p among the children: exact, and the
+A request brings back log p of so many given ids at most.  They share the whole vocabulary's normaliser, so the children
+of a wide node are asked for in parts, and one logsumexp over all parts makes log p among the children: exact, and the
 trie stays with the client.
 """
 
@@ -17,7 +17,7 @@ from llmrec.engine import Node, Prompt
 from llmrec.errors import EngineError
 
 GROUPS = 4  # in flight, of a quarter of the cache each: the last search of one never waits alone
-MAX_IDS = 128  # of a request, a limit of vLLM's sampler
+MAX_IDS = 128  # of a request, a limit of vLLM's sampler where nothing lifts it
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class Asking:
 
     tokenizer: Any
     groups = GROUPS
+    widest = MAX_IDS
     max_tokens: int
     """Longest prompt and path of a request for one token."""
     tally: Tally
 
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
-        return joined(nodes, self._log_p(asks(nodes, self.max_tokens)))
+        return joined(nodes, self._log_p(asks(nodes, self.max_tokens, self.widest)), self.widest)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_tokens: int, stop: Sequence[str] = (), keep_stop: bool = False
@@ -82,8 +83,8 @@ def loaded(adapters: Mapping[str, Any], name: str) -> Any:
     return adapters[name]
 
 
-def asks(nodes: Sequence[Node], max_tokens: int) -> list[Ask]:
-    """The requests for `nodes`, in their order; a node of more than 128 children takes several.
+def asks(nodes: Sequence[Node], max_tokens: int, widest: int) -> list[Ask]:
+    """The requests for `nodes`, in their order; a node of more than `widest` children takes several.
 
     Args:
         max_tokens: longest prompt and path that leaves room for one token.
@@ -93,19 +94,19 @@ def asks(nodes: Sequence[Node], max_tokens: int) -> list[Ask]:
     for node in nodes:
         tokens = node.prompt.tokens + node.path
         check(node.prompt, max_tokens - len(node.path))
-        for start in range(0, len(node.children), MAX_IDS):
-            ids = tuple(node.children[start : start + MAX_IDS].tolist())
+        for start in range(0, len(node.children), widest):
+            ids = tuple(node.children[start : start + widest].tolist())
             result.append(Ask(tokens, node.prompt.adapter, ids))
     return result
 
 
-def joined(nodes: Sequence[Node], answers: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """log p among the children of each node, float32 nats, from the answers to `asks(nodes)` (log p in the whole
-    vocabulary, in the order of each request's ids)."""
+def joined(nodes: Sequence[Node], answers: Sequence[np.ndarray], widest: int) -> list[np.ndarray]:
+    """log p among the children of each node, float32 nats, from the answers to `asks` (log p in the whole vocabulary,
+    in the order of each request's ids)."""
     result = []
     parts = iter(answers)
     for node in nodes:
-        count = -(-len(node.children) // MAX_IDS)
+        count = -(-len(node.children) // widest)
         log_p = np.concatenate([next(parts) for _ in range(count)]).astype(np.float64)
         result.append((log_p - np.logaddexp.reduce(log_p)).astype(np.float32))
     return result

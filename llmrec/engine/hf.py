@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class HFEngine:
     """
 
     groups = 1  # in flight: there is one store of keys and values
+    widest = sys.maxsize
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192):
         self.model = model

@@ -58,6 +58,9 @@ class VLLMEngine(Asking):
             from llmrec.engine import vllm_plugin
 
             vllm_plugin.register()
+            from llmrec.engine import vllm_cpu
+
+            self.widest = vllm_cpu.MAX_IDS
         self._merged = merged
         self._loaded: dict[str, Any] = {}
         self._ids = count(1)

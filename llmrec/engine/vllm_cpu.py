@@ -1,5 +1,5 @@
-"""A plug-in of vLLM's CPU build: LoRA as one matrix product per adapter, requests without an adapter get none, and a
-prefix cache of smaller blocks.
+"""A plug-in of vLLM's CPU build: LoRA as one matrix product per adapter, requests without an adapter get none, a
+prefix cache of smaller blocks, and more log p a request.
 
 vLLM's own CPU op gathers an adapter's weights once per token, and gives a request without adapter (slot -1) the
 weights of the last slot.  `vllm_plugin` says when.
@@ -11,16 +11,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm import sampling_params
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 from vllm.v1.attention.backend import MultipleOf
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+MAX_IDS = 1024  # of a request; a batch pads all its requests to the longest, so not any number
 
 
 def register() -> None:
     """Take the place of vLLM's op, and let it run its attention kernel for blocks of 16.  May be called many times."""
     platform: Any = type(current_platform)
     platform.get_punica_wrapper = classmethod(lambda cls: f"{PerAdapter.__module__}.{PerAdapter.__qualname__}")
+    # 128 is the size of a buffer that only its runner for GPUs has.
+    sampling_params.MAX_LOGPROB_TOKEN_IDS = MAX_IDS
     # Ranks of sampled tokens are all that it compiles in eager mode: 20 seconds and a C++ compiler for nothing.
     platform.simple_compile_backend = "eager"
     # It has the kernel and offers only multiples of 32.  A request computes again what lies past its last whole block,

@@ -99,6 +99,7 @@ class Encoder:
         max_tokens: int,
         step: int = 0,
         block: int = 0,
+        behind: int = 0,
         adapter: str | None = None,
     ) -> Prompt:
         """Header and history lines (oldest first; as `lines()` gives them); the oldest lines are dropped until it fits.
@@ -107,7 +108,7 @@ class Encoder:
             step: where lines are dropped at all, they are dropped by about so many tokens at a time (at most half of
                 the room): prompts of a growing history then begin alike until so many tokens are added.
             block: where it is not 0, up to a tenth of the lines' tokens are left out, oldest first, so that the prompt
-                ends as little as possible behind a whole number of blocks.
+                ends `behind` tokens behind a whole number of blocks, or else as few more as possible.
         Raises: LlmrecError where even the header does not fit.
         """
         header = self.header(messages)
@@ -122,7 +123,7 @@ class Encoder:
             excess -= len(lines[first])
             first += 1
         if block:
-            first += _beyond(list(map(len, lines[first:])), len(header), block)
+            first += _beyond(list(map(len, lines[first:])), len(header) - behind, block)
         # Plain ints, whatever the lines hold: they go to other processes, as JSON too.
         return Prompt(header + tuple(int(token) for line in lines[first:] for token in line), adapter)
 
@@ -184,8 +185,9 @@ class Encoder:
         return [id for part in self._batch(list(text)) for id in part if id not in self.control]
 
 
-def _beyond(lengths: Sequence[int], header: int, block: int) -> int:
-    """How many of the oldest lines, of so many tokens each, to leave out: see `Encoder.list_prompt`, `block`."""
+def _beyond(lengths: Sequence[int], before: int, block: int) -> int:
+    """How many of the oldest lines, of so many tokens each, to leave out so that the rest, with `before` tokens before
+    it, ends with a block, or as little as possible behind one."""
     left_out = np.cumsum([0, *lengths])
     few = left_out[left_out * 10 <= left_out[-1]]
-    return int(((header + left_out[-1] - few - 1) % block).argmin())  # the first of equals, which leaves out least
+    return int(((before + left_out[-1] - few) % block).argmin())  # the first of equals, which leaves out least
