@@ -232,6 +232,11 @@ def test_categories(message: str, only: tuple, without: tuple):
         ("don't forget Fargo", "don't forget Fargo"),
         ("I don't mind horror", "don't mind horror"),
         ("not only comedies", "not only comedies"),
+        ("I don't think I liked Fargo", "don't think I liked Fargo"),
+        ("I'm not sure I liked Fargo", "not sure I liked Fargo"),
+        ("I wish I hadn't seen Alien", "I wish I hadn't seen Alien"),
+        ("I thought I'd like Alien", "I thought I'd like Alien"),
+        ("not enough comedies", "not enough comedies"),
         ("less scary", "scary"),
         ("nothing too long", "long"),
     ],
@@ -252,6 +257,63 @@ def test_a_question_about_a_film_is_no_liking(message: str):
     assert replace(read(message), wants=False) == Query(unknown=(message,))
     found = acts(f"I liked Big. {message}? More like Fargo")
     assert found == [("like", "bg"), ("like", "f")]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("I saw Fargo and hated it", [("not", "f")]),
+        ("I watched Fargo. I hated it so much", [("not", "f")]),
+        ("Fargo? Hated it", [("not", "f")]),
+        ("I watched Fargo, didn't like it", [("not", "f")]),
+        ("I saw Big and hated that movie", [("not", "bg")]),
+        ("I liked Fargo. I saw Alien and hated it", [("like", "f"), ("not", "al")]),
+        ("I saw Fargo and Alien and hated them both", [("not", "f"), ("not", "al")]),
+        ("Fargo and Alien, I hated both", [("not", "f"), ("not", "al")]),
+        ("I saw Fargo and Alien and hated it", [("like", "f"), ("not", "al")]),
+        ("I saw Fargo, but it was boring", [("not", "f")]),
+        ("I saw the second and hated it", [("not", 2)]),
+        ("I haven't seen Fargo and Alien. I loved Big", [("forget", "f"), ("forget", "al"), ("like", "bg")]),
+        ("I loved Fargo, don't show it again", [("like", "f")]),
+        ("I loved Fargo, it was great", [("like", "f")]),
+        ("Fargo? No.", [("not", "f")]),
+        ("Fargo: no, Alien: yes", [("not", "f"), ("like", "al")]),
+        ("Fargo no", [("not", "f")]),
+        ("Fargo 👎", [("not", "f")]),
+        ("Fargo 👍", [("like", "f")]),
+        ("the second? no thanks", [("not", 2)]),
+        ("Fargo, no drama", [("like", "f")]),
+    ],
+)
+def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
+    query = read(message)
+    assert (acts(message), query.unknown) == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "only", "without"),
+    [
+        ("horror is not for me", (), ("Horror",)),
+        ("horror isn't my thing, a comedy", (("Comedy",),), ("Horror",)),
+        ("horror and war are not for me", (), ("Horror", "War")),
+        ("musicals are boring", (), ("Musical",)),
+        ("westerns are not bad", (("Western",),), ()),
+        ("horror? no", (), ("Horror",)),
+        ("comedies yes, musicals no", (("Comedy",),), ("Musical",)),
+        ("a comedy? no, a drama", (("Drama",),), ("Comedy",)),
+        ("a comedy? no thanks", (), ("Comedy",)),
+        ("a film that isn't a comedy", (), ("Comedy",)),
+        ("less action more drama", (("Drama",),), ("Action",)),
+        ("enough horror", (), ("Horror",)),
+        ("I've had enough comedies", (), ("Comedy",)),
+        ("I've had it with war films", (), ("War",)),
+        ("I'm bored with musicals", (), ("Musical",)),
+        ("none of the westerns", (), ("Western",)),
+    ],
+)
+def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, without: tuple):
+    query = read(message)
+    assert (query.only, query.without, query.unknown) == (only, without, ())
 
 
 def test_articles_end_a_not_only_where_that_is_clear():

@@ -35,6 +35,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
+FROWNS = "👎🙁☹😞😠😡🤢🤮💩😒"  # of all that is no letter, what says the opposite of a name alone
 NUMBERS = {word: i for i, word in enumerate(_words("one two three four five six seven eight nine ten eleven"), 1)}
 NUMBERS |= {"dozen": 12, "twelve": 12, "fifteen": 15, "twenty": 20, "fifty": 50, "hundred": 100}
 ORDINALS = {
@@ -46,23 +47,23 @@ DECADES = {
 }
 DECADES |= {"nineties": 1990, "noughties": 2000}
 CARRY_NOTHING = frozenset(_words(
-    """a an the i i'm i've me my mine we us you your it its he she they them this that these those there here is are
-    was were am be been do does did have has had can could would will should may might shall let lets let's please
-    thanks thank hi hello hey ok okay yes yeah well so then now just only really very quite rather also too maybe
-    perhaps instead again actually some something anything everything any all of for with in on at by from about as to
-    up out what what's which who when where how give show tell find get list recommend recommendation recommendations
-    suggest suggestion suggestions want wanna need looking look try watch see pick choose good great nice best better
-    fantastic awesome cool interesting else other others another one ones thing things stuff kind kinds sort sorts
-    type types genre genres category categories made released came era year years time title titles result results
-    item items yet already and or but & than most much many few if feel feeling mood tonight today into similar
-    surprise"""
+    """a an the i i'm i've im ive me my mine we us you your it its he she they them this that these those there here
+    is are was were am be been do does did have has had can could would will should may might shall let lets let's
+    please thanks thank hi hello hey ok okay yes yeah well so then now just only really very quite rather also too
+    maybe perhaps instead again actually some something anything everything any all of for with in on at by from
+    about as to up out what what's which who when where how give show tell find get list recommend recommendation
+    recommendations suggest suggestion suggestions want wanna need looking look try watch see pick choose good great
+    nice best better fantastic awesome cool interesting else other others another one ones thing things stuff kind
+    kinds sort sorts type types genre genres both either category categories made released came era year years time
+    title titles result results item items yet already and or but & than most much many few if feel feeling mood
+    tonight today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and or but because"))
 WANTS = frozenset(
     _words("recommend suggest show give watch find pick choose surprise something anything any what next")
 )
-POINTS = frozenset(_words("it this that these those them one ones"))  # at something that was not named
+POINTS = frozenset(_words("it this that these those them both one ones"))  # at something that was not named
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
 _NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
@@ -72,7 +73,8 @@ _NOT = (
     r"need|care for|recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|(?:nothing|less) like|unlike|"
     r"(?:something |anything |much )?better than|"
     r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
-    r"(?:tired|sick|(?<!get )enough) of|done with|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
+    r"(?:tired|sick|bored) (?:of|with)|fed up with|had it with|(?<!get )(?<!not )enough(?: of)?|done with|"
+    r"(?:is|are|was|were)n['’]?t|none of|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
     r"but not|(?:everything|anything|all) but|not|no more|no|without|except(?: for)?|(?:apart|aside) from|other than|"
     r"neither|nor|hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
 )
@@ -83,7 +85,7 @@ _LIKE = (
     r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
     r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
 )
-_REMOVE = r"forget(?: about)?|remove|drop|take (?:out|away)"
+_REMOVE = r"forget(?: about)?|remove|delete|drop|take (?:out|away)"
 _UNSEEN = (
     r"(?:have not|haven['’]?t|never|not)(?: yet| ever)? (?:seen|watched)|never saw|"
     r"(?:i )?(?:did not|didn['’]?t) (?:see|watch)"
@@ -104,11 +106,18 @@ SIMILAR = re.compile(rf"{_SIMILAR}\b", re.I)
 MODES = [(mode, re.compile(rf"(?:{words})\b", re.I)) for mode, words in _MODES.items()]
 UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" either
     rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
+    rf"{_DO_NOT}(?: really)? (?:think|believe|remember|know|suppose)\b|not (?:so |quite )?sure\b|"
+    r"(?:i )?(?:wish|thought|expected|hoped?(?! for))\b|not enough\b|"
     r"not (?:only|just|necessarily)\b",
     re.I,
 )
 _BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
 AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
+OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored", re.I)  # of a mode's words
+POINTER = re.compile(r"(?:it|that|this|they|both)\s+", re.I)
+REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of what is refused
+    rf"\s*[?:–-]?\s*(?:(?:no|nope|nah)(?: (?:thanks|thank you|way))?\b(?=\s*(?:$|[.!?,;]))|[{FROWNS}])", re.I
+)
 PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
 _ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
 ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
@@ -304,6 +313,9 @@ class _Reader:
         self.described = -1  # the token behind the last category or thing
         self.listing = True  # a title may come: at the start, behind a mode word, in a list of titles
         self.listed = 0  # where the titles begin that a verdict behind them is about
+        self.kinds: list[str] = []  # the categories that one is about
+        self.named = 0  # where the titles began that were named last
+        self.opinion = False  # the mode word says what somebody thinks of it
         self.negated = ""  # what a "not" has been about first: title, category, year
         self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
@@ -320,9 +332,9 @@ class _Reader:
 
     def read(self) -> Query:
         steps = (
-            self._quote, self._stop, self._lift, self._long_title, self._question, self._why, self._count, self._years,
-            self._ordinal, self._against, self._aside, self._unclear, self._mode, self._more, self._categories,
-            self._filter, self._short_title, self._nothing, self._other,
+            self._refused, self._quote, self._stop, self._lift, self._long_title, self._question, self._why,
+            self._count, self._years, self._ordinal, self._against, self._aside, self._unclear, self._mode,
+            self._more, self._categories, self._filter, self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -356,7 +368,8 @@ class _Reader:
             return True
         if self._now.text != "," or self.mode == "instead":
             self._end_mode()
-            self.listing, self.listed = True, len(self.mentions)
+            self.listing = True
+            self._end_list()
         else:
             self.listing, self.joined, self.fresh = self.at == self.ended, self.joined or ",", False
         self.at += 1
@@ -487,7 +500,7 @@ class _Reader:
         return True
 
     def _mode(self) -> bool:
-        before = self.tokens[self.at - 1].text if self.at else ""
+        before, start = self.tokens[self.at - 1].text if self.at else "", self._now.start
         compares = self.act == "not" and self._match(SIMILAR)  # "no films like Titanic", "I want no horror like Alien"
         stays = compares and ((self.fresh and not self.negated) or self._is_thing(before))
         for mode, pattern in MODES:
@@ -495,19 +508,42 @@ class _Reader:
                 mode = "not" if stays else mode
                 self._end_mode()
                 self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
-                self.listed = len(self.mentions)
+                self.opinion = bool(OPINION.search(self.text, start, self.tokens[self.at - 1].end))
+                self._end_list()
                 return True
         return False
 
     def _against(self) -> bool:
-        """ "Fargo was boring": a verdict on the titles just named."""
-        if self.at != self.ended:
+        """ "Fargo was boring", "horror is not for me": a verdict on the titles or categories just named."""
+        pointer = self._match(POINTER)
+        verdict = pointer and self.mentions and AGAINST.match(self.text, pointer.end())
+        if verdict:  # "I saw Fargo, but it was boring"
+            self._judge("not", 1)
+            self._skip_to(verdict.end())
+            return True
+        if self.at != self.ended and not self._behind_kinds:
             return False
         if self._take(PRAISE):
             return True
+        kinds = self._behind_kinds
         if not self._take(AGAINST):
             return False
-        self.mentions[self.listed :] = [replace(mention, act="not") for mention in self.mentions[self.listed :]]
+        if kinds:
+            self._against_kinds(self.kinds)
+        else:
+            self._judge("not", len(self.mentions) - self.listed)
+        return True
+
+    def _refused(self) -> bool:
+        """ "Horror? No.": of what was named last alone."""
+        found = self.at and REFUSED.match(self.text, self.tokens[self.at - 1].end)
+        if not found or not (self.at == self.ended or self._behind_kinds):
+            return False
+        if self._behind_kinds:
+            self._against_kinds(self.kinds[-1:])
+        else:
+            self._judge("not", 1)
+        self._skip_to(found.end())
         return True
 
     def _aside(self) -> bool:
@@ -518,6 +554,8 @@ class _Reader:
         if not self._take(MORE):
             return False
         self.more, self.listing = True, False
+        if self.negated:  # "less action, more drama"
+            self._end_mode()
         return True
 
     def _categories(self) -> bool:
@@ -539,10 +577,12 @@ class _Reader:
             elif self.act == "not" and not self._apart:
                 self.without.append(name)
                 self.negated = "category"
-            elif self.only and self.joined in ("or", ","):
-                self.only[-1].append(name)
             else:
-                self.only.append([name])
+                if self.only and self.joined in ("or", ","):
+                    self.only[-1].append(name)
+                else:
+                    self.only.append([name])
+                self.kinds.append(name)
             self.at += length
             self.joined, self.listing, self.described = "", False, self.at
             return True
@@ -563,6 +603,9 @@ class _Reader:
             self._end_mode()
         if word in POINTS and self.fresh and self.act == "not" and self._alone(self.at + 1):
             self.negated, self.joined = "title", ""  # "I hated it, show me a drama"
+        if word in POINTS and self.fresh and self.opinion and self._ends(self._behind_thing(self.at + 1)):
+            many = word in ("them", "these", "those", "both")  # "I saw Fargo and hated it"
+            self._judge(self.act, len(self.mentions) - self.named if many else 1)
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or word in WANTS
@@ -570,7 +613,7 @@ class _Reader:
             self.listing = self.listing or self.at == self.ended
         elif word not in ARTICLES:
             self.listing, self.explicit = False, self.explicit and self.fresh
-            self.listed = len(self.mentions)
+            self._end_list()
         self.at += 1
         return True
 
@@ -657,6 +700,28 @@ class _Reader:
         self.mentions.extend(Reference(act, place) for place in places)
         self._listed()
 
+    @property
+    def _behind_kinds(self) -> bool:
+        """Whether a category that is wanted has come last."""
+        return bool(self.kinds) and self.at == self.described
+
+    def _judge(self, act: Act, last: int) -> None:
+        """Says what becomes of the titles that were named last."""
+        first = len(self.mentions) - last if last else len(self.mentions)
+        self.mentions[max(first, 0) :] = [replace(mention, act=act) for mention in self.mentions[max(first, 0) :]]
+
+    def _against_kinds(self, names: Sequence[str]) -> None:
+        """Leaves out categories that were taken as wanted."""
+        self.only = [left for group in self.only if (left := [name for name in group if name not in names])]
+        self.without += names
+        self.kinds = []
+
+    def _end_list(self) -> None:
+        """What comes now is another list than what was named before."""
+        if len(self.mentions) > self.listed:
+            self.named = self.listed
+        self.listed, self.kinds = len(self.mentions), []
+
     def _end_mode(self) -> None:
         self.mode, self.explicit, self.negated, self.unsure = "like", False, "", False
 
@@ -699,12 +764,18 @@ class _Reader:
         """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
         while end < len(self.tokens) and not self._alone(end):
             word = self.tokens[end]
-            if any(pattern.match(self.text, word.start) for pattern in (AGAINST, PRAISE, ASIDE)):
+            if REFUSED.match(self.text, self.tokens[end - 1].end) or any(
+                pattern.match(self.text, word.start) for pattern in (AGAINST, PRAISE, ASIDE)
+            ):
                 return True
             if word.text.casefold() not in CARRY_NOTHING and not re.fullmatch(YEAR, word.text):
                 return False
             end += 1
         return True
+
+    def _behind_thing(self, at: int) -> int:
+        """Where "that film" ends, whose thing, if any, is token `at`."""
+        return at + (at < len(self.tokens) and plain(self.tokens[at].text) in self.vocabulary.things)
 
     def _describes(self, end: int) -> bool:
         """Whether the words before `end` say of what kind something shall be: "dark" of "I love dark comedies"."""
@@ -857,7 +928,7 @@ class _Reader:
 
     def _not_understood(self, text: str) -> None:
         self.unknown.append(text)
-        self.listed = len(self.mentions)
+        self._end_list()
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -868,7 +939,7 @@ def _tokens(text: str) -> Iterator[_Token]:
             yield _Token(kind, found[kind], start, end)
             continue
         kept = found[kind].rstrip(".:…")
-        if plain(kept) or kept == "&" or kept.startswith("#"):
+        if plain(kept) or kept == "&" or kept.startswith("#") or kept[0:1] in {*FROWNS}:
             yield _Token("word", kept, start, start + len(kept))
         if len(kept) < len(found[kind]) and found[kind].endswith(".") and kept.casefold() not in ABBREVIATED:
             yield _Token("stop", ".", start + len(kept), end)
