@@ -250,7 +250,11 @@ def test_what_may_mean_its_opposite_is_said(message: str, unknown: str):
     [
         "what year is Fargo from", "When was Fargo made", "tell me about Fargo", "have I seen Aliens",
         "Should I watch Fargo", "is Fargo a comedy", "Is Pulp Fiction any good", "how many comedies are there",
-        "what genre is the second one",
+        "what genre is the second one", "have you seen Fargo", "do you like Fargo", "do you have Fargo",
+        "do you know Pulp Fiction", "what do you think of Fargo", "isn't Fargo a comedy", "is it any good",
+        "what's number 2 about", "what was the first", "which one is better, the first or the second",
+        "which is better, Fargo or Alien", "compare 1 and 2", "what's the difference between Fargo and Alien",
+        "explain the first", "is that a comedy",
     ],
 )  # fmt: skip
 def test_a_question_about_a_film_is_no_liking(message: str):
@@ -314,6 +318,65 @@ def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
 def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("do you have any comedies", Query(only=(("Comedy",),))),
+        ("do you have a comedy", Query(only=(("Comedy",),))),
+        ("is there a comedy", Query(only=(("Comedy",),))),
+        ("which comedies are there", Query(only=(("Comedy",),))),
+        ("what are some good comedies", Query(only=(("Comedy",),))),
+    ],
+)
+def test_a_question_for_a_list_is_a_request(message: str, expected: Query):
+    assert replace(read(message), wants=False) == expected
+    for asked in ("which films are like Fargo", "what's like Fargo", "do you have something like Fargo"):
+        assert acts(asked) == [("like", "f")]
+
+
+@pytest.mark.parametrize(
+    ("message", "unknown", "expected"),
+    [
+        ("I liked Alien more than Fargo", "more than Fargo", Query()),
+        ("I liked Alien less than Fargo", "less than Fargo", Query()),
+        ("I prefer Alien to Fargo", "to Fargo", Query()),
+        ("I prefer comedies to dramas", "to dramas", Query(only=(("Comedy",),))),
+        ("I'd prefer comedies over dramas, top 3", "over dramas", Query(only=(("Comedy",),), n=3)),
+        ("it is better than Fargo", "better than Fargo", Query()),
+    ],
+)
+def test_what_something_is_compared_with_is_neither_liked_nor_left_out(message: str, unknown: str, expected: Query):
+    query = read(message)
+    assert query.unknown == (unknown,) and replace(query, mentions=(), unknown=()) == expected
+    assert acts(message) == [("like", "al")] * ("Alien" in message)
+
+
+@pytest.mark.parametrize(
+    ("message", "others", "expected"),
+    [
+        ("my wife loved Fargo", "my wife loved Fargo", []),
+        ("he didn't like Fargo", "he didn't like Fargo", []),
+        ("she likes romantic comedies", "she likes romantic comedies", []),
+        ("my husband hates horror", "my husband hates horror", []),
+        ("everyone loves Fargo but I hated it, like Big", "everyone loves Fargo", [("like", "bg")]),
+        ("my kids loved Fargo, Big and Alien, but I liked Heat 1986", "my kids loved Fargo, Big and Alien",
+         [("like", "h86")]),
+        ("my kids loved Fargo, something like Big", "my kids loved Fargo", [("like", "bg")]),
+        ("my wife loved Fargo and I loved Big", "my wife loved Fargo", [("like", "bg")]),
+        ("I like Big and my friend is a big fan of Fargo", "my friend is a big fan of Fargo", [("like", "bg")]),
+    ],
+)  # fmt: skip
+def test_what_somebody_else_likes_is_not_ones_own(message: str, others: str, expected: list):
+    query = read(message)
+    assert (query.others, acts(message), query.filters, query.unknown) == ((others,), expected, False, ())
+    assert f"{others!r} counts for nothing" in " ".join(say(message)[0].text)
+
+
+def test_what_one_likes_with_others_is_ones_own():
+    for message in ("my wife and I loved Fargo", "we both liked Fargo", "my favourite is Fargo"):
+        assert acts(message) == [("like", "f")] and read(message).others == read(message).unknown == ()
 
 
 def test_articles_end_a_not_only_where_that_is_clear():

@@ -83,7 +83,7 @@ _SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:v
 _LIKE = (
     rf"{_SIMILAR}|"
     r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
-    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|such as|add"
+    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|prefer|such as|add"
 )
 _REMOVE = r"forget(?: about)?|remove|delete|drop|take (?:out|away)"
 _UNSEEN = (
@@ -113,7 +113,7 @@ UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" eithe
 )
 _BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
 AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
-OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored", re.I)  # of a mode's words
+OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored")  # of a mode's words
 POINTER = re.compile(r"(?:it|that|this|they|both)\s+", re.I)
 REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of what is refused
     rf"\s*[?:–-]?\s*(?:(?:no|nope|nah)(?: (?:thanks|thank you|way))?\b(?=\s*(?:$|[.!?,;]))|[{FROWNS}])", re.I
@@ -122,6 +122,7 @@ PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD
 _ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
 ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
     r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?: thanks| thank you)?(?=\s*,)|at last\b|"
+    r"my [\w-]+ and (?:i|me)\b|(?:me|i) and my [\w-]+|"
     rf"(?:for )?(?:the )?{_ORDINAL} (?:time|night|evening|day|week|weekend|month|year|summer|winter)\b",
     re.I,
 )
@@ -169,8 +170,27 @@ WHY = re.compile(r"why\b", re.I)
 ASKS = re.compile(
     r"(?:what|which) (?:year|genre|(?:kind|type|sort) of (?:film|movie))s? (?:is|was|are|were|do|does|did)\b|"
     r"when (?:is|was|were|did)\b|who (?:is|was|are|directed|made|played|plays|stars|starred|wrote)\b|"
-    r"tell me (?:more )?about\b|how (?:long|old|many)\b|(?:have|did) i\b|should (?:i|we) (?:watch|see)\b|"
-    r"(?:is|was|are|were) (?!there\b|it\b|that\b|this\b|those\b|these\b|(?:any|some)(?:thing)?\b)",
+    r"tell me (?:more )?about\b|how (?:long|old|many)\b|(?:have|did) (?:i|you)\b|should (?:i|we) (?:watch|see)\b|"
+    r"do you (?:like|love|hate|think|agree|remember|watch)\b|what do you think\b|"
+    rf"what(?:['’]?s| is| was| are| were) (?:(?:the )?(?:{_ORDINAL}|{_NUMBER})|(?:number|nr\.?|no\.|#) ?\d)|"
+    r"which (?:(?:one|ones|of (?:the|these|those|them)(?: \w+)?) )?(?:is|was|are|were)\b(?! (?:like|similar|there)\b)|"
+    r"compare\b|(?:what(?:['’]?s| is) )?(?:the )?difference between\b|explain\b|"
+    r"(?:is|was|are|were)(?:n['’]?t\b|"
+    r" (?!there\b|(?:any|some)(?:thing)?\b|(?:it|that|this) (?:possible|ok|okay)\b))",
+    re.I,
+)
+HAVE = re.compile(r"(?:do|have) you (?:have|got|know)\s+", re.I)  # "do you have Heat?", unlike "... any westerns?"
+COMPARES = re.compile(r"(?:more|less|better|worse)\s+than\b|(?:to|over)\b", re.I)  # what follows is no liking
+_SOMEBODY = (
+    r"(?:my|our|his|her|their) (?!fav|taste)[\w-]+(?: and (?:my |our )?(?!i\b|me\b)[\w-]+)?|s?he|they|"
+    r"every(?:one|body)|some(?:one|body)|nobody|no one|(?:most |many |some |other )?people|"
+    r"(?:the )?(?:critics|kids|children|others)|(?:a|some) friends?(?: of mine)?"
+)
+OTHERS = re.compile(  # "my wife loved Titanic": what somebody else likes is no liking of one's own
+    rf"(?:{_SOMEBODY})(?: (?:really|also|always|just|all|both|absolutely|totally|used to|would|does|did|do|is|are|not|"
+    r"never|(?:do|does|did|would|ca|can)n['’]?t|cannot|a))* "
+    r"(?:(?:like|love|adore|dislike|prefer)[sd]?|enjoy(?:s|ed)?|hate[sd]?|watched|saw|seen|stand|into|"
+    r"(?:big |huge )?fans? of|recommend(?:s|ed)?)\b",
     re.I,
 )
 SENTENCE_ENDS = frozenset(".!?;")
@@ -235,6 +255,8 @@ class Query:
     """Categories that no filter shall name any more."""
     unknown: tuple[str, ...] = ()
     """What was not understood."""
+    others: tuple[str, ...] = ()
+    """What is told of somebody else's taste."""
     wants: bool = False
     """Whether it asks for something, without saying what: "what should I watch?"."""
 
@@ -315,7 +337,7 @@ class _Reader:
         self.listed = 0  # where the titles begin that a verdict behind them is about
         self.kinds: list[str] = []  # the categories that one is about
         self.named = 0  # where the titles began that were named last
-        self.opinion = False  # the mode word says what somebody thinks of it
+        self.opinion = self.prefers = False  # the mode word says what somebody thinks of it
         self.negated = ""  # what a "not" has been about first: title, category, year
         self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
@@ -329,12 +351,14 @@ class _Reader:
         self.lift: list[str] = []
         self.dropped: list[str] = []
         self.unknown: list[str] = []
+        self.others: list[str] = []
 
     def read(self) -> Query:
         steps = (
-            self._refused, self._quote, self._stop, self._lift, self._long_title, self._question, self._why,
-            self._count, self._years, self._ordinal, self._against, self._aside, self._unclear, self._mode,
-            self._more, self._categories, self._filter, self._short_title, self._nothing, self._other,
+            self._refused, self._quote, self._stop, self._lift, self._others, self._long_title, self._question,
+            self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
+            self._unclear, self._mode, self._more, self._categories, self._filter, self._short_title, self._nothing,
+            self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -342,7 +366,8 @@ class _Reader:
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
-            dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), wants=self.wants,
+            dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), others=tuple(self.others),
+            wants=self.wants,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
             return Query("more", n=self.n)
@@ -389,11 +414,44 @@ class _Reader:
     def _question(self) -> bool:
         """A sentence that asks about a film, which nothing here answers: what it names is not liked by it."""
         begins = self.at == 0 or self.tokens[self.at - 1].text in SENTENCE_ENDS
-        if not begins or not self._match(ASKS):
+        if not begins or not (self._match(ASKS) or self._asks_for_title()):
             return False
         end = self.at
         while end < len(self.tokens) and self.tokens[end].text not in SENTENCE_ENDS:
             end += 1
+        self._not_understood(self._between(self.at, end))
+        self.at = end
+        return True
+
+    def _asks_for_title(self) -> bool:
+        """ "Do you have Heat?" """
+        have = self._match(HAVE)
+        return bool(have) and self._names(sum(word.start < have.end() for word in self.tokens))
+
+    def _others(self) -> bool:
+        """What somebody else likes, up to the end of the clause or of its list of titles."""
+        if not self._match(OTHERS):
+            return False
+        end = self.at + 1
+        while end < len(self.tokens) and self.tokens[end].text.casefold() not in (*SENTENCE_ENDS, "but", "i", "we"):
+            if self.tokens[end].text == "," and not self._names(end + 1):
+                break
+            end += 1
+        while self.tokens[end - 1].text.casefold() in JOINS:
+            end -= 1
+        self.others.append(self._between(self.at, end))
+        self.at = end
+        self._end_mode()
+        self._end_list()
+        return True
+
+    def _compares(self) -> bool:
+        """ "Fargo more than Heat", "I prefer comedies to dramas": what follows is neither liked nor unwanted."""
+        behind = self.at and (self.at in (self.ended, self.described) or self.tokens[self.at - 1].text in ("is", "was"))
+        found = behind and self._match(COMPARES)
+        if not found or (found[0].casefold() in ("to", "over") and not self.prefers):
+            return False
+        end = self._clause_end(self.at + 1)
         self._not_understood(self._between(self.at, end))
         self.at = end
         return True
@@ -492,9 +550,7 @@ class _Reader:
         """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
         if not self._match(UNCLEAR):
             return False
-        end = self.at + 1
-        while end < len(self.tokens) and self.tokens[end].kind == "word" and self.tokens[end].text.casefold() != "but":
-            end += 1
+        end = self._clause_end(self.at + 1)
         self._not_understood(self._between(self.at, end))
         self.at = end
         return True
@@ -508,7 +564,8 @@ class _Reader:
                 mode = "not" if stays else mode
                 self._end_mode()
                 self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
-                self.opinion = bool(OPINION.search(self.text, start, self.tokens[self.at - 1].end))
+                words = self.text[start : self.tokens[self.at - 1].end].casefold()
+                self.opinion, self.prefers = OPINION.search(words) is not None, words == "prefer"
                 self._end_list()
                 return True
         return False
@@ -737,6 +794,11 @@ class _Reader:
                 return True
         return False
 
+    def _clause_end(self, at: int) -> int:
+        while at < len(self.tokens) and self.tokens[at].kind == "word" and self.tokens[at].text.casefold() != "but":
+            at += 1
+        return at
+
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         return pattern.match(self.text, self._now.start)
 
@@ -820,6 +882,12 @@ class _Reader:
             return 0
         subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
         return self._run_end(further, named=True) if subtitle else further
+
+    def _names(self, at: int) -> bool:
+        """Whether a title begins at a token, and no word of a request."""
+        if at == len(self.tokens):
+            return False
+        return self.title_end(at, 2 if self.tokens[at].text.casefold() in CARRY_NOTHING else 1) > 0
 
     def _title_end(self, first: int, least: int) -> int:
         """Where the longest run of tokens from `first` ends that is such a title; 0 for none."""

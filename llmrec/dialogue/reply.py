@@ -131,6 +131,9 @@ class _Turn:
                     )
         if out := [item for item in self._positions(state.excluded) if item not in before]:
             notes.append(f"Left out: {_listed(label(self.catalog, item) for item in out)}.")
+        if query.others:
+            told = _listed(repr(readable(text)) for text in query.others)
+            notes.append(f"I go by your own taste: {told} counts for nothing; say it as your own where it shall.")
         if query.unknown:
             notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
         if doubt:
