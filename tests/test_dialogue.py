@@ -97,6 +97,15 @@ def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
         ("forget number 2", [("not", 2)]),
         ("#3", [("like", 3)]),
         ("2", [("like", 2)]),
+        ("2, 3", [("like", 2), ("like", 3)]),
+        ("1 3 and 4", [("like", 1), ("like", 3), ("like", 4)]),
+        ("2 was great, 3 was boring", [("like", 2), ("not", 3)]),
+        ("no to 2", [("not", 2)]),
+        ("I liked 2 of those", [("like", [])]),
+        ("I liked 1984", [("like", [])]),
+        ("I loved Fargo and 2001", [("like", "f"), ("like", "so")]),
+        ("more like 2001", [("like", "so")]),
+        ("no horror after all", []),
         ("the second one", [("like", 2)]),
         ("the second, please", [("like", 2)]),
         ("second please", [("like", 2)]),
@@ -510,6 +519,12 @@ def test_categories_of_another_catalog():
         ("a comedy of the nineteen hundreds", None),
         ("eighties", (1980, 1989)),
         ("from the 90's", (1990, 1999)),
+        ("in the 1990's", (1990, 1999)),
+        ("1980’s comedies", (1980, 1989)),
+        ("the 1980's to the 1990's", (1980, 1999)),
+        ("I like 1994 films", (1994, 1994)),
+        ("I liked films from 1994", (1994, 1994)),
+        ("I liked 1994", None),
         ("Heat 1995", None),
         ("the 2000s", (2000, 2009)),
         ("'00s", (2000, 2009)),
@@ -617,7 +632,9 @@ def test_what_follows_years_that_are_left_out():
     ("message", "n"),
     [("-n 5", 5), ("-n5", 5), ("top 3 comedies", 3), ("five films", 5), ("give me 7", 7), ("a dozen dramas", 12),
      ("12 angry men", None), ("comedies", None), ("I liked the first two", None), ("not the last 3", None),
-     ("show me the first two", 2), ("I love comedies, first 3", 3), ("no more than 5 films", 5)],
+     ("show me the first two", 2), ("I love comedies, first 3", 3), ("no more than 5 films", 5),
+     ("no more than 5", 5), ("only 5", 5), ("just one", 1), ("at most 3 dramas", 3), ("no fewer than 3 dramas", 3),
+     ("only 12 angry men", None), ("the only one I liked was Fargo", None)],
 )  # fmt: skip
 def test_length(message: str, n: int | None):
     assert read(message).n == n
@@ -663,6 +680,23 @@ def test_asking_without_saying_what():
         reply, session = say("I liked Fargo, -n 2", message)
         assert ids(reply) == ids(say("I liked Fargo, -n 2")[0])
     assert not read("hello").wants
+
+
+def test_a_number_that_is_a_title_is_one():
+    words = Vocabulary(Catalog(["s", "o"], ["Seven (Se7en)", "187"], [1995, 1997], [("Crime",)] * 2), ("films",))
+    for message in ("Seven", "seven", "I liked Seven"):
+        assert acts(message, words) == [("like", "s")]
+    assert acts("187", words) == [("like", "o")] and acts("seven, 187", words) == [("like", "s"), ("like", "o")]
+    assert acts("7", words) == [("like", 7)] and parse("seven films", words).n == 7
+
+
+def test_a_part_of_a_title_is_no_title_behind_a_category():
+    catalog = Catalog(["b", "h"], ["Before and After", "Halloween"], [1996, 1978], [("Drama",), ("Horror",)])
+    words = Vocabulary(catalog, ("films",))
+    for message in ("no horror after all", "I like horror after all"):
+        query = parse(message, words)
+        assert (query.mentions, query.unknown) == ((), ("after",))
+    assert acts("I liked horror, after", words) == acts("I liked after", words) == [("like", "b")]
 
 
 def test_things_are_one_or_several():

@@ -145,7 +145,8 @@ FILTER = re.compile(r"filters?\b", re.I)
 COUNT = re.compile(
     r"-n\s*=?\s*(?P<length>\d{1,9})\b|"
     r"(?:(?:the )?(?:top|(?P<next>next)|best|(?P<side>first|last))(?! one\b)|"
-    r"(?:give|show|get|list|find)(?: me)?(?: just| only)?)"
+    r"(?:give|show|get|list|find)(?: me)?(?: just| only)?|"
+    r"(?<!the )(?:only|just)|(?:no|not) (?:more|fewer|less) than|at (?:most|least))"
     rf"\s+(?P<number>{_NUMBER})",
     re.I,
 )
@@ -199,17 +200,18 @@ _YEAR, _DECADE = (
     rf"({YEAR}|\(\s*{YEAR}\s*\))",
     rf"(early |mid[ -]|late )?['’]?(\d\d['’]?s|(?:18|19|20)\d0['’]?s|{'|'.join(DECADES)})",
 )
+_END = r"(?!\w|['’]s\b)"
 RANGE = re.compile(
     rf"(from |between |in )?(?:the )?(?:{_YEAR}|{_DECADE})\s*(-|–|\.\.|to|and|until|till|through)\s*"
-    rf"(?:the )?(?:{_YEAR}|{_DECADE}|(?:today|now|present))(?!\w)",
+    rf"(?:the )?(?:{_YEAR}|{_DECADE}|(?:today|now|present)){_END}",
     re.I,
 )
 BOUND = re.compile(
     rf"(before|until|up to|older than|earlier than|after|since|newer than|later than|from)(?: the)? "
-    rf"(?:{_YEAR}|{_DECADE})( onwards?| on\b)?(?!\w)",
+    rf"(?:{_YEAR}|{_DECADE})( onwards?| on\b)?{_END}",
     re.I,
 )
-SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE})(?!\w)", re.I)
+SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE}){_END}", re.I)
 OPEN_END = re.compile(
     r"\s+(?:or|and) (?:(?P<later>later|newer|more recent|onwards?|up)|earlier|older)\b(?! than\b)", re.I
 )
@@ -484,10 +486,9 @@ class _Reader:
             self.n = _number(found["length"] or found["number"])
             self.more = self.more or bool(found["next"])
             return True
-        follows = self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else None
         if not re.fullmatch(_NUMBER, self._now.text, re.I):
             return False
-        if (follows is None and len(self.tokens) == 1) or self._is_place():
+        if self._only_places or self._is_place():
             self._places([_number(self._now.text)], self._now.end)
             return True
         if not self._counted(self.at + 1):
@@ -497,6 +498,8 @@ class _Reader:
         return True
 
     def _years(self) -> bool:
+        if self._names_year():
+            return False
         for pattern, meaning in ((RANGE, _range), (BOUND, _bound), (SPAN, _span)):
             found = self._match(pattern)
             if found and not self._cuts_title(found) and (years := meaning(found)):
@@ -508,6 +511,12 @@ class _Reader:
                 self._skip_to(end)
                 return True
         return False
+
+    def _names_year(self) -> bool:
+        """Whether a bare year stands where the mode asks for a title: "I liked 1984"."""
+        before = self.tokens[self.at - 1].text.casefold() if self.at else ""
+        asked = self.explicit and self.mode == "like" and (self.fresh or (self.listing and before in ("and", "&")))
+        return asked and self._alone(self.at + 1) and re.fullmatch(YEAR, self._now.text) is not None
 
     def _spanned(self, years: Years, text: str) -> None:
         """Notes years; behind a "not" their opposite, where that is one span, too."""
@@ -676,6 +685,8 @@ class _Reader:
 
     def _other(self) -> bool:
         """A run of words: a title that is not written to the letter, or not understood."""
+        if self.at == self.described:  # of "no horror after all" the mode has been about horror
+            self.explicit = False
         end = self._run_end(self.at)
         if self.explicit or self._now.text[:1].isupper():  # "Blade Runner 2049"
             end = self._sequel(self._between(self.at, end), end) or end
@@ -730,9 +741,18 @@ class _Reader:
 
     def _is_place(self) -> bool:
         """Whether a bare number is a place in the list: "I've seen 1, 2 and 4"."""
-        text = self._now.text
-        asked = self._expected and self._alone(self.at + 1)
-        return asked and text.isdecimal() and text not in self.vocabulary.names
+        text, end = self._now.text, self._now.end
+        begins = self.at == 0 or self.tokens[self.at - 1].kind == "stop"
+        judged = begins and JUDGED.match(self.text, end)  # "1 was great, 2 was boring"
+        asked = (self._expected or (self.explicit and self.fresh)) and self._alone(self.at + 1)
+        return bool(asked or judged) and text.isdecimal() and text not in self.vocabulary.names
+
+    @property
+    def _only_places(self) -> bool:
+        """Whether the message is nothing but places in the list: "2", "1 3", "2, 3 and 5"."""
+        words = [word for token in self.tokens if (word := token.text.casefold()) not in (",", "and", "or", "&")]
+        titles = {word for word in words if word in self.vocabulary.names and not re.fullmatch(r"\d\d?", word)}
+        return not titles and all(re.fullmatch(_NUMBER, word) for word in words)
 
     def _ends_place(self, found: re.Match[str]) -> bool:
         """Whether what follows an ordinal makes it a place in the list, unlike "the first Godfather"."""
@@ -941,6 +961,8 @@ class _Reader:
             self.at = end
             return True
         found = look_up(text, self.vocabulary.catalog)
+        if re.fullmatch(r"#?\d{1,3}", text) and text not in self.vocabulary.names:  # "2" is no "Jaws 2"
+            found = Found(())
         if other_than:
             found = Found(tuple(i for i in found.items if i not in other_than), found.near or other_than[:3])
         if not found.items and (only_if_found or (exact and not self.explicit)):
