@@ -861,6 +861,41 @@ def test_filters_replace_and_lift():
     assert reply.items == () and "No film is left (for anybody; Horror, 1930 to 1939)" in reply.text[0]
 
 
+@pytest.mark.parametrize(
+    ("message", "only", "years"),
+    [
+        ("or action", (("Comedy", "Action"),), (1980, 1989)),
+        ("or maybe a drama or a western", (("Comedy", "Drama", "Western"),), (1980, 1989)),
+        ("dramas too", (("Comedy", "Drama"),), (1980, 1989)),
+        ("also include dramas", (("Comedy", "Drama"),), (1980, 1989)),
+        ("I'd also like a drama", (("Comedy", "Drama"),), (1980, 1989)),
+        ("and romance", (("Comedy",), ("Romance",)), (1980, 1989)),
+        ("with a bit of romance", (("Comedy",), ("Romance",)), (1980, 1989)),
+        ("or the 90s", (("Comedy",),), (1980, 1999)),
+        ("or after 1990", (("Comedy",),), (1980, None)),
+        ("or before 1985", (("Comedy",),), (None, 1989)),
+        ("and before 1985", (("Comedy",),), (1980, 1984)),
+        ("and from 1985 on", (("Comedy",),), (1985, 1989)),
+        ("and after 1990", (("Comedy",),), (1991, None)),
+        ("and now a drama", (("Drama",),), (1980, 1989)),
+        ("make it a drama", (("Drama",),), (1980, 1989)),
+        ("or no drama", (("Comedy",),), (1980, 1989)),
+        ("or Fargo", (("Comedy",),), (1980, 1989)),
+    ],
+)
+def test_a_message_may_add_to_the_filters(message: str, only: tuple, years: tuple):
+    assert read(message).unknown == ()
+    _, session = say("comedies from the 80s", message)
+    assert (session.state.only, session.state.years) == (only, years)
+
+
+def test_what_adds_to_no_filter_is_one():
+    assert say("or a comedy")[1].state == say("a comedy")[1].state
+    assert say("and from the 80s")[1].state == say("from the 80s")[1].state
+    assert say("after 1980", "and before 1990")[1].state.years == (1981, 1989)
+    assert say("after 1980", "or before 1970")[1].state.years == (None, 1969)
+
+
 def test_a_category_that_is_left_out_leaves_the_rest_of_its_group():
     _, session = say("comedies or dramas", "no drama")
     assert (session.state.only, session.state.without) == ((("Comedy",),), ("Drama",))

@@ -56,7 +56,7 @@ CARRY_NOTHING = frozenset(_words(
     nice best better fantastic awesome cool interesting else other others another one ones thing things stuff kind
     kinds sort sorts type types genre genres both either category categories made released came era year years time
     title titles result results item items yet already and or but & than most much many few if feel feeling mood
-    tonight today into similar surprise"""
+    tonight bit make plus today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and or but because"))
@@ -83,7 +83,8 @@ _SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:v
 _LIKE = (
     rf"{_SIMILAR}|"
     r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
-    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|prefer|such as|add"
+    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|prefer|"
+    r"such as|add|include"
 )
 _REMOVE = r"forget(?: about)?|remove|delete|drop|take (?:out|away)"
 _UNSEEN = (
@@ -140,6 +141,12 @@ COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.i
 LIFTS = (
     ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
     ("category", re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
+)
+_ON = r"(?:(?:but|ok|okay|yes|please|maybe),? )?(?:i(?:['’]?d| would)? )?"
+GOES_ON: tuple[tuple[Literal["and", "or"], re.Pattern[str]], ...] = (  # a message that adds to the filters there are
+    ("or", re.compile(rf"{_ON}(?:or|(?:and )?(?:also|add|include))\b(?! (?:now|then)\b)", re.I)),
+    ("or", re.compile(r".*\b(?:too|as well|also)(?: please)?[\s.!]*$", re.I)),
+    ("and", re.compile(rf"{_ON}(?:and|plus|with)\b(?! (?:now|then)\b)", re.I)),
 )
 FILTER = re.compile(r"filters?\b", re.I)
 COUNT = re.compile(
@@ -253,6 +260,8 @@ class Query:
     n: int | None = None
     lift: tuple[str, ...] = ()
     """`category` and `year`: filters that shall hold no more."""
+    goes_on: Literal["and", "or"] | None = None
+    """Beside the filters there are: both must hold, "and a romance", or either, "or a drama", "dramas too"."""
     dropped: tuple[str, ...] = ()
     """Categories that no filter shall name any more."""
     unknown: tuple[str, ...] = ()
@@ -365,9 +374,11 @@ class _Reader:
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
         years = self._in_all()
+        on = [how for how, pattern in GOES_ON if pattern.match(self.text)] if self.only or years else []
         query = Query(
             command=self.command, mentions=tuple(self.mentions), only=tuple(tuple(group) for group in self.only),
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
+            goes_on=next(iter(on), None),
             dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), others=tuple(self.others),
             wants=self.wants,
         )  # fmt: skip
@@ -427,8 +438,8 @@ class _Reader:
 
     def _asks_for_title(self) -> bool:
         """ "Do you have Heat?" """
-        have = self._match(HAVE)
-        return bool(have) and self._names(sum(word.start < have.end() for word in self.tokens))
+        found = self._match(HAVE)
+        return found is not None and self._names(sum(word.start < found.end() for word in self.tokens))
 
     def _others(self) -> bool:
         """What somebody else likes, up to the end of the clause or of its list of titles."""

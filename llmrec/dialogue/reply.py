@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import label, readable
-from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, parse
+from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, Years, parse
 from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_NAMES, MAX_SHOWN, Doubt, Session, State
 
 WEIGHED = 10  # latest items of a history whose part in a place is weighed
@@ -257,7 +257,12 @@ class _Turn:
             only = _left(only, query.dropped)
             without = tuple(name for name in without if name not in query.dropped)
         if query.only:
-            groups = (tuple(dict.fromkeys(group))[:MAX_NAMES] for group in query.only)
+            held = only if query.goes_on else ()
+            if query.goes_on == "or" and held:
+                joined = (*held[:-1], (*held[-1], *query.only[0]), *query.only[1:])
+            else:
+                joined = (*held, *query.only)
+            groups = (tuple(dict.fromkeys(group))[:MAX_NAMES] for group in joined)
             only = tuple(dict.fromkeys(groups))[:MAX_NAMES]
             wanted = {name for group in only for name in group}
             without = tuple(name for name in without if name not in wanted)
@@ -268,7 +273,10 @@ class _Turn:
         if "year" in query.lift:
             changes |= {"years": None}
         if query.years:
-            changes |= {"years": query.years}
+            years = query.years
+            if query.goes_on and state.years:
+                years = _joined(state.years, years, query.goes_on)
+            changes |= {"years": years}
         if query.n is not None:
             changes |= {"n": min(max(query.n, 1), MAX_LIST)}
             if changes["n"] != query.n:
@@ -353,6 +361,19 @@ class _Turn:
 
     def _ids(self, positions: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.catalog.item_id[item] for item in positions)
+
+
+def _joined(known: Years, years: Years, how: Literal["and", "or"]) -> Years:
+    """Years beside those of a filter.  Two spans, or either: from the first to the last; else what is in both.  The new
+    ones alone where that is no span."""
+    firsts = [first for first, _ in (known, years) if first is not None]
+    lasts = [last for _, last in (known, years) if last is not None]
+    if how == "or" or len(firsts) == len(lasts) == 2:
+        span = (min(firsts) if len(firsts) == 2 else None, max(lasts) if len(lasts) == 2 else None)
+        return years if span == (None, None) else span
+    if firsts and lasts and max(firsts) > min(lasts):
+        return years
+    return max(firsts, default=None), min(lasts, default=None)
 
 
 def _sentence(text: str) -> str:
