@@ -648,6 +648,16 @@ def test_length(message: str, n: int | None):
         ("show me 3 more", Query("more", n=3)),
         ("Undo!", Query("undo")),
         ("please undo", Query("undo")),
+        ("undo that", Query("undo")),
+        ("never mind", Query("cancel")),
+        ("neither of them", Query("cancel")),
+        ("restart", Query("reset")),
+        ("help me", Query("help")),
+        ("keep going", Query("more")),
+        ("none of these", Query(mentions=(Reference("not", None),))),
+        ("I don't like any of these films", Query(mentions=(Reference("not", None),))),
+        ("more like those", Query(mentions=(Reference("like", None),))),
+        ("not those comedies", Query(without=("Comedy",))),
         ("start over", Query("reset")),
         ("forget everything", Query("reset")),
         ("show my history", Query("history")),
@@ -951,6 +961,50 @@ def test_ambiguous_names_are_asked_back():
     assert out.state.excluded == ("h86",)
 
 
+def test_a_question_may_be_answered_with_none_or_all():
+    _, asked = say("I liked Fargo and Heat")
+    for answer in ("never mind", "none of them", "neither"):
+        reply, session = say(answer, session=asked)
+        assert reply.text == ("None of them, then.",)
+        assert session.state == asked.state.model_copy(update={"doubt": None})
+    assert say("I liked all of them", session=asked)[1].state.liked == ("f", "h95", "h86")
+    assert say("not the first", session=asked)[1].state.liked == ("f", "h86")
+    assert say("not Heat", "not the first")[1].state.excluded == ("h95",)
+    reply, session = say("I liked Fargo", "never mind")
+    assert "No question is open" in reply.text[0] and session.state.liked == ("f",)
+
+
+def test_what_is_shown_may_be_meant_as_a_whole():
+    first, session = say("I liked Fargo, -n 2", "more")
+    reply, after = say("I don't like any of these", session=session)
+    assert list(after.state.excluded) == ids(first) and reply.text[0].startswith("Left out: ")
+    assert not {*ids(reply)} & {*ids(first)}
+    assert say("I've seen them all", session=session)[1].state.liked == ("f", *ids(first))
+    assert "There is no list yet." in say("none of these")[0].text
+
+
+def test_what_was_said_is_corrected():
+    def liked(*messages: str) -> tuple[str, ...]:
+        return say(*messages)[1].state.liked
+
+    reply, session = say("I liked Big", "I liked Fargo, a comedy", "no, I meant Pulp Fiction")
+    assert session.state.liked == ("bg", "pf") and session.state.only == (("Comedy",),)
+    assert reply.text[0] == "Taken back: Fargo (1996)."
+    assert liked("I saw Heat", "the first", "no, I meant the 1986 one") == ("h86",)  # what was asked back
+    assert liked("I saw Heat", "the first", "I meant the second") == ("h86",)
+    assert liked("Heat (1995)", "no I meant the 1986 one") == ("h86",)
+    assert say("not Fargo", "I meant Big")[1].state.excluded == ("bg",)
+    assert say("from the 80s", "I meant the 90s")[1].state.years == (1990, 1999)
+    reply, session = say("I liked Fargo", "I meant Xyzzy Plugh")
+    assert session.state.liked == ("f",) and "I know no film like 'Xyzzy Plugh'." in reply.text
+    assert liked("I meant Fargo") == ("f",)
+
+
+def test_a_correction_within_a_message_is_not_guessed():
+    query = read("I liked Heat (1986), no, I meant the 1995 one")
+    assert (query.years, query.unknown) == (None, ("I meant the 1995 one",))
+
+
 def test_a_second_ambiguous_name_is_not_forgotten():
     reply, session = say("I liked Heat, Fargo and Heat")
     assert "'Heat' may be several films, too; name it again after this." in reply.text
@@ -989,6 +1043,9 @@ def test_why_names_what_counts():
     assert "Aliens (1986)" in say("why Aliens?", session=session)[0].text[1]
     assert "no films yet" in say("a comedy", "why this?")[0].text[-1]
     assert "There is no list yet." in say("why this?")[0].text
+    for message in ("why so many dramas?", "why is it violent?"):  # not about the first
+        assert say(message, session=session)[0].text[-1] == "Name one of the list: why the second?"
+    assert say("why 1 and 2?", session=session)[0].text[0] == "One at a time."
 
 
 def test_taste_is_what_the_adapter_says_of_the_history():

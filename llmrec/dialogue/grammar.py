@@ -21,7 +21,7 @@ from llmrec.data.names import ARTICLES, Found, look_up, plain, spellings
 from llmrec.data.records import one_line
 
 Act = Literal["like", "not", "forget"]
-Command = Literal["ask", "more", "why", "undo", "reset", "history", "taste", "help", "quit"]
+Command = Literal["ask", "more", "why", "undo", "cancel", "reset", "history", "taste", "help", "quit"]
 Years = tuple[int | None, int | None]  # first and last, None where open
 
 MAX_MESSAGE = 2000  # characters
@@ -128,15 +128,18 @@ ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last nig
     re.I,
 )
 _COMMANDS: dict[Command, str] = {
-    "undo": r"undo|(?:take|bring) (?:that|it) back|go back|back",
-    "reset": r"reset|start (?:over|again|afresh)|clear(?: all| everything)?|forget (?:everything|all|it all)",
+    "undo": r"undo(?: (?:that|it|this))?|(?:take|bring) (?:that|it) back|go back|back",
+    "cancel": r"never ?mind|cancel|forget (?:it|that)|none|neither(?: (?:one|of (?:them|these|those)))?",
+    "reset": r"reset|restart|start (?:over|again|afresh)|(?:start )?(?:a )?new search|clear(?: all| everything)?|"
+    r"forget (?:everything|all|it all)",
     "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|profile|state)|"
     r"what do you know(?: about me)?",
     "taste": r"what do i like|what am i (?:into|in the mood for)|"
     r"(?:show |describe |sum up |summari[sz]e |what(?:['’]s| is|['’]re| are) )?(?:me )?(?:my )(?:tastes?|interests?)",
-    "help": r"help|what can (?:you do|i (?:say|ask))|commands",
+    "help": r"help(?: me)?|what can (?:you do|i (?:say|ask))|commands",
     "quit": r"quit|exit|bye|goodbye|q",
 }
+CORRECTS = re.compile(r"(?:no,? )?(?:i|we) (?:actually |really )?meant?\b(?! to (?!say))(?: to say\b)?(?!,)", re.I)
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
 LIFTS = (
     ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
@@ -173,7 +176,7 @@ SEQUEL = re.compile(  # a title behind which this stands is another title: "Toy 
     r"(?! (?:times|(?:second|minute|hour|day|week|month|year|decade|star)s?)\b)",
     re.I,
 )
-MORE = re.compile(r"more\b|next\b|go on\b|continue\b|another\b|else\b", re.I)
+MORE = re.compile(r"more\b|next\b|go on\b|keep going\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
 ASKS = re.compile(
     r"(?:what|which) (?:year|genre|(?:kind|type|sort) of (?:film|movie))s? (?:is|was|are|were|do|does|did)\b|"
@@ -243,8 +246,8 @@ class Reference:
     """An item by its place in the list that was shown last."""
 
     act: Act
-    place: int
-    """1 is the first, -1 the last."""
+    place: int | None
+    """1 is the first, -1 the last, None all of them."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,8 @@ class Query:
     """What was not understood."""
     others: tuple[str, ...] = ()
     """What is told of somebody else's taste."""
+    corrects: bool = False
+    """Whether it is meant instead of what was said before: "no, I meant Heat"."""
     wants: bool = False
     """Whether it asks for something, without saying what: "what should I watch?"."""
 
@@ -353,7 +358,7 @@ class _Reader:
         self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
         self.command: Command = "ask"
-        self.more = self.wants = False
+        self.more = self.wants = self.corrects = False
         self.mentions: list[Mention | Reference] = []
         self.only: list[list[str]] = []
         self.without: list[str] = []
@@ -368,8 +373,8 @@ class _Reader:
         steps = (
             self._refused, self._quote, self._stop, self._lift, self._others, self._long_title, self._question,
             self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
-            self._unclear, self._mode, self._more, self._categories, self._filter, self._short_title, self._nothing,
-            self._other,
+            self._corrects, self._unclear, self._mode, self._more, self._categories, self._filter,
+            self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -380,7 +385,7 @@ class _Reader:
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
             goes_on=next(iter(on), None),
             dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), others=tuple(self.others),
-            wants=self.wants,
+            wants=self.wants, corrects=self.corrects,
         )  # fmt: skip
         if self.more and query.command == "ask" and not query.changes and not query.unknown:
             return Query("more", n=self.n)
@@ -566,6 +571,21 @@ class _Reader:
         self._places([ORDINALS.get(nth) or int(re.sub(r"\D", "", nth))], found.end())
         return True
 
+    def _corrects(self) -> bool:
+        """ "No, I meant Heat": of what was said before this message."""
+        found = self._match(CORRECTS)
+        if not found:
+            return False
+        if self.mentions or self.only or self.without or self.spans:  # "I liked Heat, no, I meant the old one"
+            end = self._clause_end(self.at + 1)
+            self._not_understood(self._between(self.at, end))
+            self.at = end
+        else:
+            self._skip_to(found.end())
+            self._end_mode()
+            self.corrects = self.explicit = self.fresh = self.listing = True
+        return True
+
     def _unclear(self) -> bool:
         """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
         if not self._match(UNCLEAR):
@@ -683,9 +703,12 @@ class _Reader:
         if word in POINTS and self.fresh and self.opinion and self._ends(self._behind_thing(self.at + 1)):
             many = word in ("them", "these", "those", "both")  # "I saw Fargo and hated it"
             self._judge(self.act, len(self.mentions) - self.named if many else 1)
+        if word in ("them", "these", "those") and self._points_at_list(self.at + 1):
+            self.mentions.append(Reference("not" if self.mode == "remove" else self.act, None))
+            self.fresh = False
         if word == "or":
             self.joined = "or"
-        self.wants = self.wants or word in WANTS
+        self.wants = self.wants or (word in WANTS and self.act != "not")
         if word in ("and", "or", "&"):
             self.listing = self.listing or self.at == self.ended
         elif word not in ARTICLES:
@@ -865,6 +888,11 @@ class _Reader:
                 return False
             end += 1
         return True
+
+    def _points_at_list(self, end: int) -> bool:
+        """Whether "these", before `end`, are what is shown: "I don't like any of these films"."""
+        asked = self.explicit and self.fresh and self.mode != "unseen" and not self.mentions
+        return asked and self._ends(self._behind_thing(end))
 
     def _behind_thing(self, at: int) -> int:
         """Where "that film" ends, whose thing, if any, is token `at`."""

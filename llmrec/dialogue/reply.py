@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from llmrec.data.catalog import Catalog
-from llmrec.data.names import label, readable
+from llmrec.data.names import label, look_up, readable
 from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, Years, parse
 from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_NAMES, MAX_SHOWN, Doubt, Session, State
 
@@ -92,6 +92,7 @@ class _Turn:
     def answer(self, query: Query) -> tuple[Reply, Session]:
         acts: dict[str, Callable[[Query], tuple[Reply, Session]]] = {
             "ask": self._ask, "more": self._more, "why": self._why, "undo": self._undo, "reset": self._reset,
+            "cancel": self._cancel,
         }  # fmt: skip
         if query.command in acts:
             return acts[query.command](query)
@@ -113,6 +114,10 @@ class _Turn:
         return self._state.model_copy(update={"doubt": None})
 
     def _ask(self, query: Query) -> tuple[Reply, Session]:
+        if query.corrects and (corrected := self._corrected(query)):
+            return corrected
+        if self._state.doubt and Reference("not", None) in query.mentions:
+            return self._cancel(query)
         query = self._settled(query)
         state, notes = self._filtered(self._without_doubt, query)
         before = {*self._positions(state.excluded)}
@@ -120,9 +125,10 @@ class _Turn:
         understood = query.n is not None or query.filters
         for mention in query.mentions:
             items = self._meant(mention, notes)
-            if len(items) == 1:
-                state, understood = self._with(state, mention.act, items[0]), True
-            elif items and isinstance(mention, Mention):
+            if len(items) == 1 or isinstance(mention, Reference):
+                for item in items:
+                    state, understood = self._with(state, mention.act, item), True
+            elif items:
                 if doubt is None:
                     doubt = Doubt(act=mention.act, text=mention.text, options=self._ids(items))
                 else:
@@ -149,6 +155,41 @@ class _Turn:
     def _more(self, query: Query) -> tuple[Reply, Session]:
         state, notes = self._filtered(self._without_doubt, query)
         return self._list(state, notes, after=state.shown)
+
+    def _cancel(self, query: Query) -> tuple[Reply, Session]:
+        if not self._state.doubt:
+            return Reply(("No question is open; `undo` takes back what was said last.",)), self.session
+        return Reply(("None of them, then.",)), self.session.then(self._without_doubt)
+
+    def _corrected(self, query: Query) -> tuple[Reply, Session] | None:
+        """The answer to what is meant instead of the titles that were named last; None where there were none."""
+        before = self.session.back()
+        if before is None or self._state.doubt:
+            return None
+        answering = replace(self, session=before)  # the question that was answered last, if one was
+        if before.state.doubt and answering._settled(query) is not query:
+            return answering._ask(replace(query, corrects=False))
+        liked = [one for one in self._state.liked if one not in before.state.liked]
+        out = [one for one in self._state.excluded if one not in before.state.excluded]
+        named = self._positions(liked or out)
+        if query.years and not query.mentions:  # "the 1986 one"
+            alike = [other for one in named for other in look_up(self.catalog.title[one], self.catalog).items]
+            meant = [one for one in alike if (self.catalog.year[one],) * 2 == query.years and one not in named]
+            query = replace(query, mentions=tuple(Mention("like", "", (one,)) for one in meant[:1]))
+            query = replace(query, years=None) if meant else query
+        if not query.mentions or not named or (liked and out):
+            return None
+        mentions = tuple(replace(one, act="not") if out and one.act == "like" else one for one in query.mentions)
+        left: dict[str, Any] = {
+            "liked": tuple(one for one in self._state.liked if one not in liked),
+            "excluded": tuple(one for one in self._state.excluded if one not in out),
+        }
+        session = self.session.model_copy(update={"state": self._state.model_copy(update=left)})
+        reply, after = replace(self, session=session)._ask(replace(query, mentions=mentions, corrects=False))
+        if after == session:  # nothing of it was understood
+            return reply, self.session
+        taken = f"Taken back: {_listed(label(self.catalog, one) for one in named)}."
+        return replace(reply, text=(taken, *reply.text)), after
 
     def _undo(self, query: Query) -> tuple[Reply, Session]:
         before = self.session.back()
@@ -178,8 +219,13 @@ class _Turn:
 
     def _why(self, query: Query) -> tuple[Reply, Session]:
         notes: list[str] = []
+        if query.unknown:
+            notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
+        if len(query.mentions) > 1:
+            notes.append("One at a time.")
+        elsewhere = not query.mentions and (query.unknown or query.filters)  # "why so many dramas?"
         asked = query.mentions[0] if query.mentions else Reference("like", 1)
-        items = self._meant(asked, notes)
+        items = [] if elsewhere else self._meant(asked, notes)
         if len(items) != 1:
             return Reply((*notes, "Name one of the list: why the second?")), self.session
         [item] = items
@@ -235,8 +281,12 @@ class _Turn:
         if len(query.mentions) == 1:
             [mention] = query.mentions
             if isinstance(mention, Reference):
-                place = mention.place - 1 if mention.place > 0 else mention.place
-                chosen = options[place:][:1] if mention.place and place < len(options) else []
+                chosen = _at(options, mention.place)
+                if chosen and mention.act == "not" and doubt.act == "like":  # "not the first"
+                    rest = tuple(one for one in options if one not in chosen)
+                    return replace(query, mentions=(Mention("like", doubt.text, rest),))
+                if mention.place is None:
+                    return replace(query, mentions=tuple(Mention(doubt.act, doubt.text, (one,)) for one in chosen))
             else:
                 chosen = [item for item in options if item in mention.items]
         elif query.years and not query.mentions:
@@ -292,11 +342,10 @@ class _Turn:
                 notes.append(f"I know no {self.unit} like {readable(mention.text)!r}{nearest}.")
             return list(mention.items)
         shown = self._positions(self._state.shown)
-        place = mention.place - 1 if mention.place > 0 else mention.place
-        if not -len(shown) <= place < len(shown) or mention.place == 0:
+        found = _at(shown if mention.place else shown[-self._state.n :], mention.place)
+        if not found:
             notes.append(f"The list has {len(shown)} {self.noun}." if shown else "There is no list yet.")
-            return []
-        return [shown[place]]
+        return found
 
     def _with(self, state: State, act: Act, item: int) -> State:
         """The state with an item liked (as the latest), left out, or neither."""
@@ -361,6 +410,14 @@ class _Turn:
 
     def _ids(self, positions: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.catalog.item_id[item] for item in positions)
+
+
+def _at(items: Sequence[int], place: int | None) -> list[int]:
+    """The item at a place, 1 the first and -1 the last, or all of them; none where there is no such place."""
+    if place is None:
+        return [*items]
+    at = place - 1 if place > 0 else place
+    return [items[at]] if place and -len(items) <= at < len(items) else []
 
 
 def _joined(known: Years, years: Years, how: Literal["and", "or"]) -> Years:
