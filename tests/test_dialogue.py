@@ -222,6 +222,11 @@ def test_titles_and_what_becomes_of_them(message: str, expected: list):
         ("I don't watch horror", (), ("Horror",)),
         ("nothing animated", (), ("Animation",)),
         ("nothing but comedies", (("Comedy",),), ()),
+        ("nothing except comedies", (("Comedy",),), ()),
+        ("no films other than comedies", (("Comedy",),), ()),
+        ("everything except comedies", (), ("Comedy",)),
+        ("scifi", (("Sci-Fi",),), ()),
+        ("I like a lot of comedies", (("Comedy",),), ()),
         ("less horror", (), ("Horror",)),
         ("more comedies, fewer dramas", (("Comedy",),), ("Drama",)),
         ("stop showing me westerns", (), ("Western",)),
@@ -246,6 +251,7 @@ def test_categories(message: str, only: tuple, without: tuple):
         ("I wish I hadn't seen Alien", "I wish I hadn't seen Alien"),
         ("I thought I'd like Alien", "I thought I'd like Alien"),
         ("not enough comedies", "not enough comedies"),
+        ("I hate when films are too long", "hate when films are too long"),
         ("less scary", "scary"),
         ("nothing too long", "long"),
     ],
@@ -714,6 +720,28 @@ def test_things_are_one_or_several():
     assert read("a good comedy movie") == Query(only=(("Comedy",),))
     clothes = Vocabulary(Catalog(["a"], ["A1"], [None], [("Knits",)]), ("accessories", "dress"))
     assert not any(parse(text, clothes).unknown for text in ("an accessory", "accessories", "a dress", "dresses"))
+
+
+def test_an_exception_from_what_is_left_out_is_said():
+    for message in (
+        "no horror except Alien",
+        "nothing like Fargo except Alien",
+        "no films from before 1980 except Alien",
+    ):
+        query = read(message)
+        assert query.unknown == ("except Alien",) and "al" not in [item for _, item in acts(message)]
+    assert acts("I hated everything except Alien") == [("like", "al")]
+
+
+def test_a_list_has_one_length():
+    query = read("5 comedies and 3 dramas")
+    assert (query.n, query.unknown) == (5, ("3",))
+    assert read("top 5, 5 comedies") == Query(only=(("Comedy",),), n=5)
+
+
+def test_lists_of_likes():
+    assert acts("likes: Fargo, Big. dislikes: Alien") == [("like", "f"), ("like", "bg"), ("not", "al")]
+    assert acts("I'm a big fan of Fargo") == [("like", "f")] and not read("I'm a big fan of Fargo").unknown
 
 
 def test_everything_at_once():

@@ -56,7 +56,7 @@ CARRY_NOTHING = frozenset(_words(
     nice best better fantastic awesome cool interesting else other others another one ones thing things stuff kind
     kinds sort sorts type types genre genres both either category categories made released came era year years time
     title titles result results item items yet already and or but & than most much many few if feel feeling mood
-    tonight bit make plus today into similar surprise"""
+    tonight bit lot lots make plus today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and or but because"))
@@ -83,8 +83,8 @@ _SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:v
 _LIKE = (
     rf"{_SIMILAR}|"
     r"(?:can(?:['’]?t|not| not)|never) get enough of|nothing better than|"
-    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|fans? of|favou?rites?(?: is| are)?|prefer|"
-    r"such as|add|include"
+    r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|likes|(?:big |great |huge )?fans? of|"
+    r"favou?rites?(?: is| are)?|prefer|such as|add|include"
 )
 _REMOVE = r"forget(?: about)?|remove|delete|drop|take (?:out|away)"
 _UNSEEN = (
@@ -103,12 +103,13 @@ _MODES: dict[Mode, str] = {
     "instead": r"instead of|rather than",  # a comma ends it: "instead of comedy, drama"
     "like": _LIKE,
 }
+EXCEPT = re.compile(r"(?:except|unless|besides|(?:apart|aside) from|other than)(?: for)?\b", re.I)
 SIMILAR = re.compile(rf"{_SIMILAR}\b", re.I)
 MODES = [(mode, re.compile(rf"(?:{words})\b", re.I)) for mode, words in _MODES.items()]
 UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" either
     rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
     rf"{_DO_NOT}(?: really)? (?:think|believe|remember|know|suppose)\b|not (?:so |quite )?sure\b|"
-    r"(?:i )?(?:wish|thought|expected|hoped?(?! for))\b|not enough\b|"
+    r"(?:i )?(?:wish|thought|expected|hoped?(?! for))\b|not enough\b|hate[sd]? (?:it )?(?:when|if|how)\b|"
     r"not (?:only|just|necessarily)\b",
     re.I,
 )
@@ -123,7 +124,7 @@ PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD
 _ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
 ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
     r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?: thanks| thank you)?(?=\s*,)|at last\b|"
-    r"my [\w-]+ and (?:i|me)\b|(?:me|i) and my [\w-]+|"
+    r"no (?:idea|clue|preference|matter|problem)s?\b|my [\w-]+ and (?:i|me)\b|(?:me|i) and my [\w-]+|"
     rf"(?:for )?(?:the )?{_ORDINAL} (?:time|night|evening|day|week|weekend|month|year|summer|winter)\b",
     re.I,
 )
@@ -305,6 +306,7 @@ class Vocabulary:
         words = plain(phrase).split()
         rules: tuple[Callable[[list[str]], bool], ...] = (
             lambda own: own == words,
+            lambda own: "".join(own) == "".join(words),  # "scifi"
             lambda own: len(own) == len(words) and all(map(_same_word, own, words)),
             lambda own: len(own) == len(words) > 1 and all(w.startswith(o) for o, w in zip(own, words, strict=True)),
             lambda own: len(own) > len(words) == 1 and words[0] in own and words[0] not in self.things,
@@ -498,8 +500,8 @@ class _Reader:
             self._places(range(1, n + 1) if found["side"].casefold() == "first" else range(-n, 0), found.end())
             return True
         if found:
+            self._counts(found["length"] or found["number"])
             self._skip_to(found.end())
-            self.n = _number(found["length"] or found["number"])
             self.more = self.more or bool(found["next"])
             return True
         if not re.fullmatch(_NUMBER, self._now.text, re.I):
@@ -509,9 +511,16 @@ class _Reader:
             return True
         if not self._counted(self.at + 1):
             return False
-        self.n = _number(self._now.text)
+        self._counts(self._now.text)
         self.at += 1
         return True
+
+    def _counts(self, number: str) -> None:
+        """Notes how many are wanted; a list has one length: "5 comedies and 3 dramas"."""
+        if self.n not in (None, _number(number)):
+            self._not_understood(number)
+            return
+        self.n = _number(number)
 
     def _years(self) -> bool:
         if self._names_year():
@@ -599,6 +608,8 @@ class _Reader:
         before, start = self.tokens[self.at - 1].text if self.at else "", self._now.start
         compares = self.act == "not" and self._match(SIMILAR)  # "no films like Titanic", "I want no horror like Alien"
         stays = compares and ((self.fresh and not self.negated) or self._is_thing(before))
+        if self._exception(before):
+            return True
         for mode, pattern in MODES:
             if self._take(pattern):
                 mode = "not" if stays else mode
@@ -609,6 +620,20 @@ class _Reader:
                 self._end_list()
                 return True
         return False
+
+    def _exception(self, before: str) -> bool:
+        """ "Nothing except comedies" wants them; "no romance except Titanic" nobody can tell."""
+        behind = self.act == "not" and (self.fresh or self.negated or self._is_thing(before))
+        if not behind or not (found := self._match(EXCEPT)):
+            return False
+        if self.negated:
+            end = self._clause_end(self.at + 1)
+            self._not_understood(self._between(self.at, end))
+            self.at = end
+        else:
+            self._skip_to(found.end())
+        self._end_mode()
+        return True
 
     def _against(self) -> bool:
         """ "Fargo was boring", "horror is not for me": a verdict on the titles or categories just named."""
