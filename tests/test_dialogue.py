@@ -1033,6 +1033,22 @@ def test_a_correction_within_a_message_is_not_guessed():
     assert (query.years, query.unknown) == (None, ("I meant the 1995 one",))
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["I liked the 1986 Heat", "I saw Heat, the 1986 one", "I liked the 1986 version of Heat", "Heat from 1986"],
+)
+def test_a_year_tells_which_of_several_is_meant(message: str):
+    state = say(message)[1].state
+    assert (state.liked, state.years, state.doubt) == (("h86",), None, None)
+
+
+def test_a_year_behind_a_title_is_its_own_where_it_was_made_then():
+    assert say("I liked Fargo from 1996")[1].state == say("I liked Fargo")[1].state
+    assert say("I liked Fargo from 1994")[1].state.years == (1994, 1994)
+    assert say("something like Fargo from 1996")[1].state.years == (1996, 1996)
+    assert say("I liked Heat, from 1994")[1].state.doubt is not None
+
+
 def test_a_second_ambiguous_name_is_not_forgotten():
     reply, session = say("I liked Heat, Fargo and Heat")
     assert "'Heat' may be several films, too; name it again after this." in reply.text

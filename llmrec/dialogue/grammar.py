@@ -56,7 +56,7 @@ CARRY_NOTHING = frozenset(_words(
     nice best better fantastic awesome cool interesting else other others another one ones thing things stuff kind
     kinds sort sorts type types genre genres both either category categories made released came era year years time
     title titles result results item items yet already and or but & than most much many few if feel feeling mood
-    tonight bit lot lots make plus today into similar surprise"""
+    tonight bit lot lots make plus version today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and or but because"))
@@ -356,6 +356,7 @@ class _Reader:
         self.kinds: list[str] = []  # the categories that one is about
         self.named = 0  # where the titles began that were named last
         self.opinion = self.prefers = False  # the mode word says what somebody thinks of it
+        self.similar = False  # it asks for something like what comes
         self.negated = ""  # what a "not" has been about first: title, category, year
         self.unsure = False  # whether categories are wanted or not
         self.joined = ""  # "or" or "," since the last category
@@ -617,6 +618,7 @@ class _Reader:
                 self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
                 words = self.text[start : self.tokens[self.at - 1].end].casefold()
                 self.opinion, self.prefers = OPINION.search(words) is not None, words == "prefer"
+                self.similar = SIMILAR.match(words) is not None
                 self._end_list()
                 return True
         return False
@@ -859,7 +861,7 @@ class _Reader:
         self.listed, self.kinds = len(self.mentions), []
 
     def _end_mode(self) -> None:
-        self.mode, self.explicit, self.negated, self.unsure = "like", False, "", False
+        self.mode, self.explicit, self.negated, self.unsure, self.similar = "like", False, "", False, False
 
     def _or_a_category(self) -> bool:
         """Whether the sentence goes on with "or" and a category."""
@@ -1020,6 +1022,8 @@ class _Reader:
             text, end = f"{text} {self.tokens[end].text}", end + 1
         elif end < len(self.tokens) and self._is_year_of(text, self.tokens[end].text):
             text, end = f"{text} ({self.tokens[end].text})", end + 1
+        elif not self.similar and (year := self._from_year(text, end)):  # "I liked Fargo from 1996"
+            text, end = f"{text} ({year})", end + 2
         if len(self.mentions) >= MAX_MENTIONS:
             self._not_understood(text)
             self.at = end
@@ -1035,6 +1039,11 @@ class _Reader:
         self.at = end
         self._listed()
         return True
+
+    def _from_year(self, name: str, at: int) -> str:
+        """The year of "from 1996" at a token, where it is the named title's own."""
+        words = [token.text for token in self.tokens[at : at + 2]]
+        return words[1] if len(words) == 2 and words[0] == "from" and self._is_year_of(name, words[1]) else ""
 
     def _is_year_of(self, name: str, text: str) -> bool:
         """Whether a bare number behind a name is its year: "Heat 1995"."""

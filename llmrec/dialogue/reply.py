@@ -118,7 +118,7 @@ class _Turn:
             return corrected
         if self._state.doubt and Reference("not", None) in query.mentions:
             return self._cancel(query)
-        query = self._settled(query)
+        query = self._dated(self._settled(query))
         state, notes = self._filtered(self._without_doubt, query)
         before = {*self._positions(state.excluded)}
         doubt: Doubt | None = None
@@ -296,6 +296,18 @@ class _Turn:
         settled = Mention(doubt.act, doubt.text, (chosen[0],))
         return replace(query, mentions=(settled,), years=None if not query.mentions else query.years)
 
+    def _dated(self, query: Query) -> Query:
+        """The query with a year that tells which of several titles is meant, "the 1986 Heat", instead of a filter."""
+        if query.years is None or query.years[0] is None or query.years[0] != query.years[1]:
+            return query
+        for mention in query.mentions:
+            if isinstance(mention, Mention) and len(mention.items) > 1:
+                meant = [item for item in mention.items if self.catalog.year[item] == query.years[0]]
+                if len(meant) == 1:
+                    told = (replace(mention, items=(meant[0],)) if one is mention else one for one in query.mentions)
+                    return replace(query, mentions=tuple(told), years=None)
+        return query
+
     def _filtered(self, state: State, query: Query) -> tuple[State, list[str]]:
         """The state with the filters and the length that a query names: categories and years replace older ones."""
         notes: list[str] = []
@@ -364,7 +376,7 @@ class _Turn:
         yield f"  I liked {first} and {second}"
         yield f"  something like {first}, but from the 90s"
         yield f"  not {second}     only before 1980     any year     -n 5"
-        yield "  more     next 10     more like the second     why the third?"
+        yield "  more     next 10     more like the second     none of these     why the third?"
         yield f"  forget {first}     show my history     what do I like?     undo     reset     quit"
         if categories:
             kinds = _listed(map(readable, categories[:30])) + (" and more" if len(categories) > 30 else "")
