@@ -56,7 +56,7 @@ CARRY_NOTHING = frozenset(_words(
     nice best better fantastic awesome cool interesting else other others another one ones thing things stuff kind
     kinds sort sorts type types genre genres both either category categories made released came era year years time
     title titles result results item items yet already and or but & than most much many few if feel feeling mood
-    tonight bit lot lots make plus version today into similar surprise"""
+    tonight bit lot lots make plus version preferably ideally today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and or but because"))
@@ -75,10 +75,12 @@ _NOT = (
     r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
     r"(?:tired|sick|bored) (?:of|with)|fed up with|had it with|(?<!get )(?<!not )enough(?: of)?|done with|"
     r"(?:is|are|was|were)n['’]?t|none of|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
-    r"but not|(?:everything|anything|all) but|not|no more|no|without|except(?: for)?|(?:apart|aside) from|other than|"
-    r"neither|nor|hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
+    r"but not(?! (?:too|so|very)\b)|(?:everything|anything|all) but|not(?! (?:too|so|very)\b)|"
+    r"no more|no|without|except(?: for)?|(?:apart|aside) from|other than|"
+    r"neither(?: (?:really )?(?:liked?|loved?|enjoy(?:ed)?))?|nor|"
+    r"hate[ds]?|dislike[ds]?|skip|exclude|ignore|hide|leave out|avoid"
 )
-_KINDS = r"nothing(?! better than)|less|fewer|too (?:many|much)(?! times)"
+_KINDS = r"(?:but )?not (?:too|so|very)|nothing(?! better than)|less|fewer|too (?:many|much)(?! times)"
 _SIMILAR = r"(?:something |anything |more |much )?(?:like|similar to|in the (?:vein|style|spirit) of)"
 _LIKE = (
     rf"{_SIMILAR}|"
@@ -113,8 +115,13 @@ UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" eithe
     r"not (?:only|just|necessarily)\b",
     re.I,
 )
-_BAD = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))* (?:bad|awful|boring|terrible)\b"
-AGAINST = re.compile(rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b", re.I)
+_SO = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))*"
+_WORSE = r"(?:bad|awful|boring|terrible|horrible|dull|stupid|overrated|disappointing|rubbish)\b"
+_BAD = rf"{_SO} {_WORSE}"
+AGAINST = re.compile(
+    rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b|suck(?:s|ed)?\b|{_WORSE}",
+    re.I,
+)
 OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored")  # of a mode's words
 POINTER = re.compile(r"(?:it|that|this|they|both)\s+", re.I)
 REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of what is refused
@@ -129,12 +136,13 @@ ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last nig
     re.I,
 )
 _COMMANDS: dict[Command, str] = {
-    "undo": r"undo(?: (?:that|it|this))?|(?:take|bring) (?:that|it) back|go back|back",
+    "undo": r"undo(?: (?:that|it|this))?|(?:i )?(?:take|bring) (?:that|it) back|go back|back",
     "cancel": r"never ?mind|cancel|forget (?:it|that)|none|neither(?: (?:one|of (?:them|these|those)))?",
     "reset": r"reset|restart|start (?:over|again|afresh)|(?:start )?(?:a )?new search|clear(?: all| everything)?|"
-    r"forget (?:everything|all|it all)",
+    r"(?:forget|delete|erase|remove) (?:everything|all|it all)",
     "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|profile|state)|"
-    r"what do you know(?: about me)?",
+    r"what do you know(?: about me)?|"
+    r"(?:what|which (?:films|movies|ones|items)) (?:did|have) i (?:like|exclude|say|tell|told)d?(?: you)?(?: so far)?",
     "taste": r"what do i like|what am i (?:into|in the mood for)|"
     r"(?:show |describe |sum up |summari[sz]e |what(?:['’]s| is|['’]re| are) )?(?:me )?(?:my )(?:tastes?|interests?)",
     "help": r"help(?: me)?|what can (?:you do|i (?:say|ask))|commands",
@@ -143,8 +151,12 @@ _COMMANDS: dict[Command, str] = {
 CORRECTS = re.compile(r"(?:no,? )?(?:i|we) (?:actually |really )?meant?\b(?! to (?!say))(?: to say\b)?(?!,)", re.I)
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
 LIFTS = (
-    ("year", re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
-    ("category", re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
+    (("year",), re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
+    (("category",), re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
+    (
+        ("category", "year"),
+        re.compile(r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: all)?(?: the| my)? filters?\b", re.I),
+    ),
 )
 _ON = r"(?:(?:but|ok|okay|yes|please|maybe),? )?(?:i(?:['’]?d| would)? )?"
 GOES_ON: tuple[tuple[Literal["and", "or"], re.Pattern[str]], ...] = (  # a message that adds to the filters there are
@@ -424,7 +436,7 @@ class _Reader:
     def _lift(self) -> bool:
         for what, pattern in LIFTS:
             if self._take(pattern):
-                self.lift.append(what)
+                self.lift += what
                 return True
         return False
 
@@ -615,7 +627,7 @@ class _Reader:
             if self._take(pattern):
                 mode = "not" if stays else mode
                 self._end_mode()
-                self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, True
+                self.mode, self.explicit, self.fresh, self.listing = mode, mode != "kinds", True, mode != "kinds"
                 words = self.text[start : self.tokens[self.at - 1].end].casefold()
                 self.opinion, self.prefers = OPINION.search(words) is not None, words == "prefer"
                 self.similar = SIMILAR.match(words) is not None
