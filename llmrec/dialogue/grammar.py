@@ -59,10 +59,11 @@ CARRY_NOTHING = frozenset(_words(
     tonight bit lot lots make plus version preferably ideally today into similar surprise"""
 ))  # fmt: skip
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
-JOINS = frozenset(_words("and or but because"))
+JOINS = frozenset(_words("and & or but because"))
 WANTS = frozenset(
     _words("recommend suggest show give watch find pick choose surprise something anything any what next")
 )
+SOME = frozenset(_words("some many most few several half part"))
 POINTS = frozenset(_words("it this that these those them both one ones"))  # at something that was not named
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 
@@ -127,7 +128,11 @@ POINTER = re.compile(r"(?:it|that|this|they|both)\s+", re.I)
 REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of what is refused
     rf"\s*[?:–-]?\s*(?:(?:no|nope|nah)(?: (?:thanks|thank you|way))?\b(?=\s*(?:$|[.!?,;]))|[{FROWNS}])", re.I
 )
-PRAISE = re.compile(rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?", re.I)
+PRAISE = re.compile(
+    rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?|"
+    r"(?:is|was|are|were) (?:(?:also|still|one of|among) )*(?:my|our) (?:[\w-]+ ){0,2}favou?rites?\b",
+    re.I,
+)
 _ORDINAL = rf"(?:{'|'.join(ORDINALS)}|\d{{1,3}}(?:st|nd|rd|th))"
 ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last night"
     r"(?:i )?(?:would|i['’]d) (?:really )?(?:like|love)\b|i['’]d\b|no(?: thanks| thank you)?(?=\s*,)|at last\b|"
@@ -386,7 +391,7 @@ class _Reader:
 
     def read(self) -> Query:
         steps = (
-            self._refused, self._quote, self._stop, self._lift, self._others, self._long_title, self._question,
+            self._refused, self._quote, self._stop, self._lift, self._long_title, self._others, self._question,
             self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
             self._corrects, self._unclear, self._mode, self._more, self._categories, self._filter,
             self._short_title, self._nothing, self._other,
@@ -507,6 +512,8 @@ class _Reader:
     def _count(self) -> bool:
         found = self._match(COUNT)
         if found and found["number"] and self._cuts_title(found):  # "show me 12 Angry Men"
+            found = None
+        if found and self._expected and self._now.text.casefold() in ("only", "just"):  # "I liked only 2"
             found = None
         if found and found["side"] and (self._expected or JUDGED.match(self.text, found.end())):
             n = min(_number(found["number"]), MAX_MENTIONS + 1)
@@ -697,7 +704,7 @@ class _Reader:
     def _categories(self) -> bool:
         for length in (3, 2, 1):
             words = self.tokens[self.at : self.at + length]
-            if len(words) < length or any(word.kind != "word" for word in words):
+            if len(words) < length or any(word.kind != "word" or word.text in ("&", "or") for word in words):
                 continue
             phrase = self.text[words[0].start : words[-1].end]
             if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
@@ -913,7 +920,7 @@ class _Reader:
     def _alone(self, end: int) -> bool:
         """Whether the words before `end` are a part of a list or all there is."""
         follows = self.tokens[end] if end < len(self.tokens) else None
-        return follows is None or follows.kind != "word" or follows.text.casefold() in ("and", "or", "but")
+        return follows is None or follows.kind != "word" or follows.text.casefold() in ("and", "&", "or", "but")
 
     def _ends(self, end: int) -> bool:
         """The same, where a year, a verdict, or words that carry nothing may follow: "Fargo was great"."""
@@ -931,7 +938,9 @@ class _Reader:
     def _points_at_list(self, end: int) -> bool:
         """Whether "these", before `end`, are what is shown: "I don't like any of these films"."""
         asked = self.explicit and self.fresh and self.mode != "unseen" and not self.mentions
-        return asked and self._ends(self._behind_thing(end))
+        words = [token.text.casefold() for token in self.tokens[max(self.at - 2, 0) : self.at]]
+        some = words[1:] == ["of"] and (words[0] in SOME or re.fullmatch(_NUMBER, words[0]))  # "only one of these"
+        return asked and not some and self._ends(self._behind_thing(end))
 
     def _behind_thing(self, at: int) -> int:
         """Where "that film" ends, whose thing, if any, is token `at`."""
@@ -1114,7 +1123,9 @@ def _tokens(text: str) -> Iterator[_Token]:
             yield _Token(kind, found[kind], start, end)
             continue
         kept = found[kind].rstrip(".:…")
-        if plain(kept) or kept == "&" or kept.startswith("#") or kept[0:1] in {*FROWNS}:
+        if kept in ("+", "/"):  # "Heat + Fargo"
+            yield _Token("word", "&" if kept == "+" else "or", start, start + 1)
+        elif plain(kept) or kept == "&" or kept.startswith("#") or kept[0:1] in {*FROWNS}:
             yield _Token("word", kept, start, start + len(kept))
         if len(kept) < len(found[kind]) and found[kind].endswith(".") and kept.casefold() not in ABBREVIATED:
             yield _Token("stop", ".", start + len(kept), end)
