@@ -21,7 +21,7 @@ from llmrec.data.names import ARTICLES, Found, look_up, plain, spellings
 from llmrec.data.records import one_line
 
 Act = Literal["like", "not", "forget"]
-Command = Literal["ask", "more", "why", "undo", "cancel", "reset", "history", "taste", "help", "quit"]
+Command = Literal["ask", "more", "why", "undo", "yes", "cancel", "reset", "history", "taste", "help", "quit"]
 Years = tuple[int | None, int | None]  # first and last, None where open
 
 MAX_MESSAGE = 2000  # characters
@@ -142,7 +142,8 @@ ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last nig
 )
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo(?: (?:that|it|this))?|(?:i )?(?:take|bring) (?:that|it) back|go back|back",
-    "cancel": r"never ?mind|cancel|forget (?:it|that)|none|neither(?: (?:one|of (?:them|these|those)))?",
+    "yes": r"yes|yeah|yep|sure|correct|exactly",
+    "cancel": r"no|nope|never ?mind|cancel|forget (?:it|that)|none|neither(?: (?:one|of (?:them|these|those)))?",
     "reset": r"reset|restart|start (?:over|again|afresh)|(?:start )?(?:a )?new search|clear(?: all| everything)?|"
     r"(?:forget|delete|erase|remove) (?:everything|all|it all)",
     "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|profile|state)|"
@@ -257,6 +258,9 @@ class Mention:
     items: tuple[int, ...]
     """Catalog positions: one where it is clear, several where it must be asked back, none where nothing fits."""
     near: tuple[int, ...] = ()
+    """Where nothing fits, the nearest."""
+    unsure: bool = False
+    """A word alone that is a part of a title, and may mean something else: "funny", of Funny Face."""
 
 
 @dataclass(frozen=True)
@@ -1056,10 +1060,17 @@ class _Reader:
             found = Found(tuple(i for i in found.items if i not in other_than), found.near or other_than[:3])
         if not found.items and (only_if_found or (exact and not self.explicit)):
             return False
-        self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near))
+        unsure = len(self.tokens) == 1 and len(found.items) == 1 and self._part(text, found.items[0])
+        self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near, unsure))
         self.at = end
         self._listed()
         return True
+
+    def _part(self, word: str, item: int) -> bool:
+        """Whether a word in small letters is one of a title's words, and no title itself."""
+        key = plain(word)
+        parts = plain(self.vocabulary.catalog.title[item]).split()
+        return word.islower() and key in parts and key not in self.vocabulary.names
 
     def _from_year(self, name: str, at: int) -> str:
         """The year of "from 1996" at a token, where it is the named title's own."""

@@ -92,7 +92,7 @@ class _Turn:
     def answer(self, query: Query) -> tuple[Reply, Session]:
         acts: dict[str, Callable[[Query], tuple[Reply, Session]]] = {
             "ask": self._ask, "more": self._more, "why": self._why, "undo": self._undo, "reset": self._reset,
-            "cancel": self._cancel,
+            "cancel": self._cancel, "yes": self._yes,
         }  # fmt: skip
         if query.command in acts:
             return acts[query.command](query)
@@ -125,7 +125,7 @@ class _Turn:
         understood = query.n is not None or query.filters
         for mention in query.mentions:
             items = self._meant(mention, notes)
-            if len(items) == 1 or isinstance(mention, Reference):
+            if isinstance(mention, Reference) or (len(items) == 1 and not mention.unsure):
                 for item in items:
                     state, understood = self._with(state, mention.act, item), True
             elif items:
@@ -146,6 +146,9 @@ class _Turn:
             state = state.model_copy(update={"doubt": doubt})
             options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
             asked = f"Which {self.unit} is {readable(doubt.text)!r}?  Answer with its number."
+            if len(doubt.options) == 1:
+                said = readable(doubt.text)
+                asked = f"Do you mean this {self.unit} by {said!r}?  Answer `yes`, or say it in other words."
             return Reply((*notes, asked, *options)), self.session.then(state)
         if not understood and not (query.wants and not notes):
             hint = f"Name {self.noun} you liked, or say what you are looking for; `help` shows how."
@@ -155,6 +158,10 @@ class _Turn:
     def _more(self, query: Query) -> tuple[Reply, Session]:
         state, notes = self._filtered(self._without_doubt, query)
         return self._list(state, notes, after=state.shown)
+
+    def _yes(self, query: Query) -> tuple[Reply, Session]:
+        doubt = self._state.doubt
+        return self._ask(Query(mentions=(Reference("like", 1),) if doubt and len(doubt.options) == 1 else ()))
 
     def _cancel(self, query: Query) -> tuple[Reply, Session]:
         if not self._state.doubt:
@@ -335,10 +342,13 @@ class _Turn:
         if "year" in query.lift:
             changes |= {"years": None}
         if query.years:
-            years = query.years
+            years: Years | None = query.years
             if query.goes_on and state.years:
-                years = _joined(state.years, years, query.goes_on)
-            changes |= {"years": years}
+                years = _joined(state.years, query.years, query.goes_on)
+            if years:
+                changes |= {"years": years}
+            else:
+                notes.append("A list has one span of years; say `any year`, or the new one alone.")
         if query.n is not None:
             changes |= {"n": min(max(query.n, 1), MAX_LIST)}
             if changes["n"] != query.n:
@@ -432,16 +442,16 @@ def _at(items: Sequence[int], place: int | None) -> list[int]:
     return [items[at]] if place and -len(items) <= at < len(items) else []
 
 
-def _joined(known: Years, years: Years, how: Literal["and", "or"]) -> Years:
-    """Years beside those of a filter.  Two spans, or either: from the first to the last; else what is in both.  The new
-    ones alone where that is no span."""
+def _joined(known: Years, years: Years, how: Literal["and", "or"]) -> Years | None:
+    """Years beside those of a filter.  Two spans, or either: from the first to the last; else what is in both.  None
+    where that is no span."""
     firsts = [first for first, _ in (known, years) if first is not None]
     lasts = [last for _, last in (known, years) if last is not None]
     if how == "or" or len(firsts) == len(lasts) == 2:
         span = (min(firsts) if len(firsts) == 2 else None, max(lasts) if len(lasts) == 2 else None)
-        return years if span == (None, None) else span
+        return None if span == (None, None) else span
     if firsts and lasts and max(firsts) > min(lasts):
-        return years
+        return None
     return max(firsts, default=None), min(lasts, default=None)
 
 
