@@ -164,7 +164,12 @@ class VLLMEngine(Asking):
 
         params = [
             SamplingParams(
-                temperature=0, max_tokens=1, detokenize=False, flat_logprobs=True, logprob_token_ids=list(ask.ids)
+                temperature=0,
+                max_tokens=1,
+                detokenize=False,
+                flat_logprobs=True,
+                logprob_token_ids=list(ask.ids),
+                skip_clone=True,  # they are of this request alone
             )
             for ask in asked
         ]
