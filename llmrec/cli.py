@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrec import __version__, config
-from llmrec.errors import LlmrecError, RecipeError
+from llmrec.errors import EngineError, LlmrecError, RecipeError
 
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
@@ -97,6 +97,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+
+def _engine(name: str) -> str:
+    """A mistake in it shows before the seconds that an engine takes to load."""
+    if not config.is_engine(name):
+        raise EngineError(f"--engine {name}: use {config.ENGINES}")
+    return name
+
+
+def _named(name: str) -> str:
+    """The same of a domain, or domain@version."""
+    config.adapter_folder(name)
+    return name
+
+
 Domain = Annotated[str, typer.Argument(help="Name of a folder in adapters/, or path of a recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -111,7 +125,10 @@ OtherAdapter = Annotated[str | None, typer.Option(help="Another adapter than the
 Base = Annotated[bool, typer.Option("--base", help="The base model without an adapter.")]
 Prior = Annotated[bool, typer.Option(help="Add the prior at the weight of the card.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).")]
+Engine = Annotated[
+    str,
+    typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).", callback=_engine),
+]
 
 
 def _version(value: bool) -> None:
@@ -714,12 +731,14 @@ def serve(
     """
     import shlex
 
-    from llmrec import serve as verb
-
     names = [word for word in domains if "=" not in word]
     overrides = tuple(word for word in domains if "=" in word)
     if not names:
         raise RecipeError("name a domain to serve, e.g. llmrec serve movies")
+    for name in names:  # a mistake in one shows before the seconds that torch takes to load
+        config.load_recipe(name if os.sep in name else config.domain_of(name), overrides)
+    from llmrec import serve as verb
+
     words, environment = verb.command(names, overrides, host=host, port=port)
     typer.echo(" ".join([*(f"{name}={value}" for name, value in environment.items()), shlex.join(words)]))
     if not dry_run:
@@ -741,9 +760,15 @@ adapters = typer.Typer(cls=TyperGroup, no_args_is_help=True, rich_markup_mode=No
 app.add_typer(adapters, name="adapters")
 
 Adapter = Annotated[
-    str, typer.Argument(help="A domain (what it serves) or domain@version.", metavar="ADAPTER", show_default=False)
+    str,
+    typer.Argument(
+        help="A domain (what it serves) or domain@version.", metavar="ADAPTER", show_default=False, callback=_named
+    ),
 ]
-Named = Annotated[str, typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False)]
+Named = Annotated[
+    str,
+    typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False, callback=_named),
+]
 Digest = Annotated[str, typer.Argument(help="A version's digest, or its first digits.", show_default=False)]
 Server = Annotated[str, typer.Option(help="Address of a running vLLM server.")]
 LOCAL = "http://127.0.0.1:8000"

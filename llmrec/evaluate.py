@@ -81,8 +81,12 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
     task = task_of(suite)
     how = MEASURES[task]
     name, settings = load_suite_as(how.settings, suite, overrides)
-    for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
-        raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
+    measured = getattr(settings, how.names)
+    for one in sorted({one for pair in settings.compare for one in pair} - set(measured)):
+        raise RecipeError(
+            f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them"
+            f"{did_you_mean(one, measured)}"
+        )
     out = out or results_folder(name, settings)
     found, records = how.run(settings, Parts(out / PARTS, force))
     results = {

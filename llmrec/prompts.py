@@ -18,7 +18,7 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
-from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.errors import DataError, PromptError, RecipeError, did_you_mean
 from llmrec.files import whole
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
@@ -132,13 +132,13 @@ def attempt(
 
     One wording stands beside the trained one, none means wording 0.  Raises: PromptError, DataError, AdapterError.
     """
-    from llmrec.measuring.wordings import recommender
-
     names = _two(wordings)
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names)
     dataset = prepare.load(recipe)
     asked = question(dataset, Catalog.of(dataset), user=user, history=history)
+    from llmrec.measuring.wordings import recommender
+
     model = recommender(recipe, edited)
     answers = []
     for name in names:
@@ -304,10 +304,12 @@ def measure(
         prior: of next_item with the card's weight of its prior, as people are served.
 
     Returns: of each task its wordings, the trained one first.
-    Raises: PromptError, AdapterError, DataError.
+    Raises: RecipeError, PromptError, AdapterError, DataError.
     """
-    from llmrec.measuring.wordings import trial
-
+    known = {*config.Wordings.model_fields, *config.Recipe.model_fields}
+    for text in overrides:
+        if (key := text.partition("=")[0].partition(".")[0]) not in known:
+            raise RecipeError(f"{text} (command line): unknown key '{key}'{did_you_mean(key, known)}")
     own = tuple(text for text in overrides if text.partition("=")[0] in config.Wordings.model_fields)
     settings = config.section(config.Wordings, {}, own, "measure")
     recipe = config.load_recipe(domain, tuple(text for text in overrides if text not in own))
@@ -317,6 +319,8 @@ def measure(
     if file and len(tasks) > 1:
         raise PromptError("--file: holds the wordings of one task; name one --task")
     chosen = {task: _edited(file, [str(one) for one in wordings], task) for task in tasks or [next(iter(recipe.tasks))]}
+    from llmrec.measuring.wordings import trial
+
     found: list[Measured] = []
     for task, edited in chosen.items():
         trying = trial(task, recipe, edited, settings, prior=prior)

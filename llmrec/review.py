@@ -16,7 +16,6 @@ from llmrec import config
 from llmrec.data.records import one_line
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, PromptError, did_you_mean
-from llmrec.judge import SENTIMENT, Judge
 from llmrec.tasks import OF_REVIEWS
 
 MAX_LINES = 100_000  # of one file
@@ -44,7 +43,7 @@ def review(
     domain: str,
     texts: Sequence[str],
     *,
-    task: str = SENTIMENT,
+    task: str = "review_sentiment",
     overrides: tuple[str, ...] = (),
     adapter: str | None = None,
     base: bool = False,
@@ -60,7 +59,10 @@ def review(
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, config.adapter_asked(recipe, adapter, base), task=task, engine=engine)
+    name = config.adapter_asked(recipe, adapter, base)
+    from llmrec.judge import Judge
+
+    judge = Judge.load(recipe, name, task=task, engine=engine)
     groups, group = broader(judge.labels, 1)
     found = []
     for text, p in zip(texts, judge.p([(text, None) for text in texts]), strict=True):

@@ -451,7 +451,7 @@ def test_mistakes_of_the_command_line(world, tmp_path):
         (["--input", str(source), "--dry-run", "--kind", "user"], "--kind user: unknown; did you mean 'users'?"),
         (["--input", str(source), "--dry-run", "--format", "csv"], "--format csv: unknown"),
         (["--input", str(world / "users.csv")], "--output: name a folder"),
-        (["--input", str(world / "users.csv"), "--dry-run", "--engine", "gpt"], "engine 'gpt'"),
+        (["--input", str(world / "users.csv"), "--dry-run", "--engine", "gpt"], "--engine gpt: use hf"),
     ]:
         result = CliRunner().invoke(cli.app, ["score", recipe, "--base", *words])
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
