@@ -299,7 +299,7 @@ def evaluate(
     from llmrec import evaluate as verb
 
     folder = verb.evaluate(suite, tuple(overrides or ()), out=out, force=force)
-    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    verb.print_page(folder)
     typer.echo(folder)
 
 

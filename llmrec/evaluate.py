@@ -18,6 +18,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
 
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
@@ -67,6 +69,13 @@ def task_of(suite: str) -> str:
     if task not in MEASURES:
         raise RecipeError(f"{suite_path(suite)}: task: nothing measures '{task}'{did_you_mean(str(task), MEASURES)}")
     return str(task)
+
+
+def print_page(folder: Path, console: Console | None = None) -> None:
+    """The tables of a finished folder: fitted to a terminal, elsewhere Markdown as the file has it."""
+    console = console or Console()
+    page = (folder / "table.md").read_text(encoding="utf-8")
+    console.print(Text(report.fitted(page, console.width) if console.is_terminal else page), soft_wrap=True)
 
 
 def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, force: bool = False) -> Path:

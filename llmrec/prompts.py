@@ -379,29 +379,32 @@ def _means(path: Path, saved: Template) -> bool:
 
 
 def print_check(found: Sequence[Checked], console: Console | None = None) -> None:
-    """A table per file: tokens of every wording and the room they leave; then what to mend."""
+    """A table per file: tokens of every wording, for whom, and the room they leave; then what to mend."""
     console = console or Console()
     for checked in found:
         title = Text(checked.task, style="bold")
         if checked.template is None:
             console.print(title)
         else:
-            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-            table.add_column("", justify="right")
-            table.add_column("wording")
             readers: dict[tuple[Length, ...], list[str]] = {}
             for domain, measured in checked.lengths.items():
                 readers.setdefault(tuple(measured), []).append(domain)
-            for domains in readers.values():
-                table.add_column(f"tokens for {', '.join(domains)}", justify="right")
-                table.add_column("left in the window", justify="right")
+            names = [", ".join(domains) for domains in readers.values()]
+            if readers:
+                title.append(f": tokens, and what they leave of the window, for {'; for '.join(names)}", "not bold")
+            table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+            table.add_column("", justify="right")
+            table.add_column("wording")
+            for _ in readers:
+                table.add_column("tokens", justify="right", no_wrap=True)
+                table.add_column("left", justify="right", no_wrap=True)
             for i, wording in enumerate(checked.template.user):
                 cells = []
                 for measured in readers:
                     length = next((one for one in measured if one.wording == i), None)
                     cells += [str(length.tokens), str(length.room)] if length else ["", ""]
                 note = Text(" held out", style="cyan") if wording.held_out else Text()
-                table.add_row(str(i), Text(readable(wording.text)) + note, *cells)
+                table.add_row(str(i), Text(_on_one_line(wording.text)) + note, *cells)
             console.print(table)
         for finding in sorted(checked.findings, key=lambda finding: not finding.grave):
             word, style = ("error", "bold red") if finding.grave else ("note", "yellow")
@@ -486,11 +489,22 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> str:
 def print_measure(found: Sequence[Measured], console: Console | None = None) -> None:
     """The measures with intervals, and in words what the differences mean."""
     console = console or Console()
-    table = Table(title="On validation data, 95% bootstrap intervals", title_justify="left", box=None, pad_edge=False)
-    for heading in ("task", "wording", "metric", "", "against trained", ""):
+    for one in found:
+        console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {_on_one_line(one.text)}"), soft_wrap=True)
+    console.print()
+    console.print(Text("On validation data, 95% bootstrap intervals"))
+    for task in dict.fromkeys(one.task for one in found):
+        console.print(_measured([one for one in found if one.task == task]))
+
+
+def _measured(found: Sequence[Measured]) -> Table:
+    """Of one task, for a terminal of 80 columns."""
+    title = Text.assemble((found[0].task, "bold"), f", {found[0].asked}")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    for heading in ("wording", found[0].metric, "against trained", ""):
         table.add_column(heading, no_wrap=True)
     for one in found:
-        verdict, change = f"{one.asked}", ""
+        verdict, change = "", ""
         if one.difference is not None:
             change = _interval(one.difference, "+")
             verdict = "no difference shown"
@@ -498,11 +512,13 @@ def print_measure(found: Sequence[Measured], console: Console | None = None) -> 
                 verdict = "the same"
             elif one.difference.excludes_zero:
                 verdict = "better" if one.difference.mean > 0 else "worse"
-        table.add_row(one.task, one.name, one.metric, _interval(one.mean), change, verdict)
-    for one in found:
-        console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {readable(one.text)}"), soft_wrap=True)
-    console.print()
-    console.print(table)
+        table.add_row(one.name, _interval(one.mean), change, verdict)
+    return table
+
+
+def _on_one_line(text: str) -> str:
+    """A wording as a table shows it: where its lines end is part of it, and must be seen."""
+    return readable(text.replace("\n", "⏎"))
 
 
 def _recipes() -> list[config.Recipe]:
