@@ -413,6 +413,15 @@ def test_rows_become_questions_or_reasons():
     assert {reject["row"]: reject["reason"].split(":")[0] for reject in rejects} == {
         3: "user_id", 4: "user_id", 5: "torn", 6: "user_id", 8: "user_id"
     }  # fmt: skip
+    rows = [Row(1, {"user_id": "007.0"}), Row(2, {"user_id": " É"}), Row(3, {"user_id": "8"})]
+    rows += [Row(4, {"user_id": "7", "exclude": ["02"]})]
+    reasons = [reject["reason"] for reject in score.sort_out(rows, KINDS["users"](), known, {})[1]]
+    assert reasons == [
+        "user_id: no user '007.0' in the domain's data; did you mean '7'?",
+        "user_id: no user ' É' in the domain's data; did you mean 'é'?",
+        "user_id: no user '8' in the domain's data",
+        "exclude: no item '02' in the catalog; did you mean '2'?",
+    ]
     for value, message in [("[1, ", "begins like a JSON list"), ([None], "no value"), ({"a": 1}, "a list is expected")]:
         with pytest.raises(DataError, match=message):
             listed({"exclude": value}, "exclude")
