@@ -277,7 +277,7 @@ def sort_out(
                 raise DataError(row.problem)
             question = work.read(row.number, row.values, known)
         except DataError as error:
-            rejects.append({"row": row.number, "reason": " ".join(str(error).split())})
+            rejects.append({"row": row.number, "place": row.place, "reason": " ".join(str(error).split())})
             continue
         if isinstance(question, Question) and question.key is not None and before.get(question.key) == question.digest:
             unchanged += 1
@@ -335,7 +335,7 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
     lines = [
         f"input     {found.measured.rows:,} rows, {found.measured.size / 1e6:,.1f} MB, digest {found.measured.digest}",
         f"looked at {found.looked_at:,} rows: {found.asked:,} need an answer, {len(found.rejects):,} would be rejected",
-        *(f"          row {reject['row']}: {readable(reject['reason'])}" for reject in found.rejects[:5]),
+        *(f"          {readable(reject['place'])}: {readable(reject['reason'])}" for reject in found.rejects[:5]),
     ]
     if found.seconds_each is None or found.total_seconds is None:
         lines.append("nothing to measure")

@@ -150,7 +150,7 @@ def test_filters_that_leave_nothing_say_so(recipe, source):
 def test_a_failed_attempt_keeps_what_was_there(recipe, source):
     prepare(recipe)
     source.write_text("user_id,item_id,timestamp\nu,a,soon\n")
-    with pytest.raises(DataError, match="row 2: timestamp 'soon'"):
+    with pytest.raises(DataError, match="line 2: timestamp 'soon'"):
         prepare(recipe)
     assert Dataset.load(data_folder(recipe)).counts()["interactions"] == 18
 

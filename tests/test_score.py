@@ -94,8 +94,8 @@ def test_users_get_what_ranking_says(world, tmp_path, engine: str):
     counts, answers, rejects = done(asked, tmp_path / "out")
     assert counts == {"rows": 33, "answers": 31, "rejected": 2, "unchanged": 0}
     assert rejects == [
-        {"row": 32, "reason": "user_id: no user 'nobody' in the domain's data"},
-        {"row": 33, "reason": "1 fields where the header has 2"},
+        {"row": 32, "place": "input.csv, line 33", "reason": "user_id: no user 'nobody' in the domain's data"},
+        {"row": 33, "place": "input.csv, line 34", "reason": "1 fields where the header has 2"},
     ]
     assert [answer["row"] for answer in answers] == list(range(1, 32))
     model = Recommender.load(asked.recipe, None, engine=engine)
@@ -218,7 +218,8 @@ def test_reviews_get_what_judging_says(world, tmp_path, engine: str):
     asked = job(world, source, kind="reviews", engine=engine, shard_rows=2, format="jsonl")
     counts, answers, rejects = done(asked, tmp_path / "out")
     assert counts == {"rows": 6, "answers": 4, "rejected": 2, "unchanged": 0}
-    assert rejects == [{"row": row, "reason": "review: no text"} for row in (5, 6)]
+    places = {5: "input.csv, line 7", 6: "input.csv, line 8"}  # a review has two lines
+    assert rejects == [{"row": row, "place": place, "reason": "review: no text"} for row, place in places.items()]
     assert [(answer["row"], answer["id"]) for answer in answers] == [(1, "a"), (2, "b"), (3, None), (4, "d")]
     judge = Judge.load(asked.recipe, None, engine=engine)
     texts = [("Too tight", None), ('It fits.\nI "love" it.', "Lovely"), ("no id", None), ("so bad " * 300, None)]
@@ -389,7 +390,7 @@ def test_a_dry_run_measures_and_writes_nothing(world, tmp_path):
     score.print_estimate(found, asked, console)
     text = console.export_text()
     assert "60 rows" in text and "40 need an answer, 20 would be rejected" in text and "users/s" in text
-    assert "row 3: user_id: no user 'nobody'" in text
+    assert "input.csv, line 4: user_id: no user 'nobody'" in text
     assert [path.name for path in tmp_path.iterdir()] == ["input.csv"]
     nothing = score.dry_run(job(world, csv(tmp_path, "user_id")))
     assert nothing.total_seconds is None and nothing.sample == 0
