@@ -406,7 +406,7 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Shown:
-    """Rows done, rows a second and time left: a bar on a terminal, now and then a line elsewhere."""
+    """Rows done, rows a second and time left: a bar on a terminal, elsewhere a line now and then and at the end."""
 
     def __init__(self, console: Console, unit: str, total: int, done: int) -> None:
         self.console, self.unit, self.total, self.start, self.now = console, unit, total, done, done
@@ -420,8 +420,12 @@ class _Shown:
         self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self.stop()
+        if error is None and not self.console.is_terminal and self.now > self.start:
+            seconds = time.monotonic() - self.began
+            rate = per_second((self.now - self.start) / max(seconds, 1e-9))
+            self.console.print(Text(f"{self.now:,} rows, {rate} {self.unit}/s, {duration(seconds)}"), soft_wrap=True)
 
     def stop(self) -> None:
         self.bar.stop()

@@ -437,7 +437,16 @@ def test_progress_where_there_is_no_terminal(monkeypatch):
     console = quiet()
     with score._Shown(console, "users", 200, 50) as shown:
         shown.done(50)
-    assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left\n", console.file.getvalue())
+        shown.done(100)
+    lines = console.file.getvalue().splitlines()
+    assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left", lines[0])
+    assert re.fullmatch(r"200 rows, [\d,.]+ users/s, .+ s", lines[-1]) and len(lines) == 3
+    console = quiet()
+    with pytest.raises(JobError), score._Shown(console, "users", 200, 50) as shown:
+        raise JobError("nothing more is said")
+    with score._Shown(console, "users", 200, 200):
+        pass  # nothing was left to do
+    assert console.file.getvalue() == ""
 
 
 def test_durations_and_rates():
