@@ -897,7 +897,7 @@ def adapters_remove(domain: Named, version: Digest) -> None:
     """
     from llmrec.model import store
 
-    store.remove(domain, version)
+    typer.echo(f"{domain}@{store.remove(domain, version)}: removed")
 
 
 @adapters.command("export")
