@@ -21,6 +21,7 @@ from llmrec.errors import EngineError, LlmrecError, RecipeError
 
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
+SHOWN = 6  # counts of a line
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
         errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
@@ -160,22 +161,26 @@ def prepare(
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Prepare again, whatever is there.")] = False,
 ) -> None:
-    """Fetch what a domain needs and prepare its data.
+    """Fetch what a domain needs, prepare its data, and read and check the texts of its tasks.
 
     Example: llmrec prepare movies
     """
     from llmrec import assets
     from llmrec.data.dataset import read_manifest
+    from llmrec.data.names import readable
     from llmrec.prepare import prepare as run
+    from llmrec.prepare import texts
 
     recipe = _recipe(domain, overrides)
     if recipe.data is not None:
         folder = run(recipe, force=force)
         counts = (read_manifest(folder) or {}).get("counts", {})
-        typer.echo(f"{folder}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        typer.echo(f"{folder}: {_listed(counts)}")
     for task, settings in recipe.tasks.items():
         if settings.data is not None:
-            typer.echo(f"{assets.resolve(settings.data.path)}: {task}")
+            splits, labels = texts(recipe, task)
+            line = f"{assets.resolve(settings.data.path)}: {task}: {_listed(splits)}"
+            typer.echo(readable(f"{line}; {_listed(labels)}" if labels else line))
     if recipe.base_model in assets.ASSETS:
         typer.echo(f"{assets.fetch(recipe.base_model)}: base model")
     else:
@@ -984,6 +989,12 @@ def _recipe(domain: str, overrides: list[str] | None) -> config.Recipe:
     recipe = config.load_recipe(domain, tuple(overrides or ()))
     tasks.check(recipe.tasks)
     return recipe
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """`247 negative, 282 neutral`; of many the first."""
+    shown = [f"{count:,} {name}" for name, count in list(counts.items())[:SHOWN]]
+    return ", ".join(shown) + (f", and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else "")
 
 
 def _line(error: LlmrecError | OSError) -> str:
