@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,11 +141,15 @@ def inspect(folder: Path, domain: str | None = None) -> Verdict:
 def add(domain: str, source: Path) -> str:
     """Takes a folder or archive in as a version of `domain`, once it is checked.  Returns: its digest.
 
+    Says which tasks of the domain it has not learned.
+
     Raises: AdapterError naming every problem; then nothing has changed.
     """
     config.adapter_folder(domain)
     with pack.unpacked(source) as copy:
         _demand(inspect(copy, domain), source)
+        if lacks := _missing(config.load_recipe(domain).tasks, read_card(copy)):
+            LOG.warning("%s: not trained on %s, which the recipe of %s lists", source, ", ".join(lacks), domain)
         with store.lock(domain):
             return store.keep(domain, copy, anew=True)
 
@@ -163,16 +167,24 @@ def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
 
 
 def promote(domain: str, version: str, results: Sequence[Path], *, force: bool = False) -> tuple[str, str | None]:
-    """Serves a version whose evaluation beats that of the one served; `force` serves it whatever it measures.
+    """Serves a version whose evaluation beats that of the one served, and which has learned all its tasks; `force`
+    serves it whatever it measures and lacks, and says so.
 
     Returns: the digest, and the numbers in words (None without an evaluation).
-    Raises: AdapterError with the numbers where the interval of the difference does not lie above 0.
+    Raises: AdapterError with the numbers where the interval of the difference does not lie above 0, or with the tasks
+        that would be lost.
     """
     folder = store.folder_of(domain, version)
     now = store.served(domain)
     if now == folder.name:
         raise AdapterError(f"{domain}: {now} is served already")
     _demand(inspect(folder, domain), folder)
+    lost = ", ".join(_missing(_learned(read_card(config.adapter_folder(domain))), read_card(folder)))
+    if lost and not force:
+        raise AdapterError(
+            f"{domain}: {folder.name} was not trained on {lost}, which the one served is; train it on that, too, or "
+            "--force serves it without"
+        )
     evidence = None
     if now and (results or not force):
         if not results:
@@ -190,6 +202,8 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
                 f"{domain}: {folder.name} is not shown to be better: {evidence}; --force serves it anyway"
             )
     store.serve(domain, folder.name)
+    if lost:
+        LOG.warning("%s is served without %s now; `llmrec adapters rollback %s` undoes it", domain, lost, domain)
     return folder.name, str(evidence) if evidence else None
 
 
@@ -284,6 +298,18 @@ def unload(source: str, url: str) -> str:
     with _asked(url) as server:
         server.unload(name)
     return name
+
+
+def _learned(card: dict[str, Any]) -> list[str]:
+    """Tasks that an adapter was trained on; a prompt file alone may only word the list that they follow."""
+    tasks = card.get("recipe", {}).get("tasks", {})
+    return [*tasks] if isinstance(tasks, dict) else []
+
+
+def _missing(tasks: Iterable[str], card: dict[str, Any]) -> list[str]:
+    """Those of `tasks` that the adapter of `card` was not trained on."""
+    learned = _learned(card)
+    return [task for task in tasks if task not in learned]
 
 
 def _demand(verdict: Verdict, source: Path) -> None:

@@ -17,10 +17,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrec import __version__, config
-from llmrec.errors import LlmrecError, RecipeError
+from llmrec.errors import EngineError, LlmrecError, RecipeError
 
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
+SHOWN = 6  # counts of a line
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
         errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
@@ -97,6 +98,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+
+def _engine(name: str) -> str:
+    """A mistake in it shows before the seconds that an engine takes to load."""
+    if not config.is_engine(name):
+        raise EngineError(f"--engine {name}: use {config.ENGINES}")
+    return name
+
+
+def _named(name: str) -> str:
+    """The same of a domain, or domain@version."""
+    config.adapter_folder(name)
+    return name
+
+
 Domain = Annotated[str, typer.Argument(help="Name of a folder in adapters/, or path of a recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -111,7 +126,10 @@ OtherAdapter = Annotated[str | None, typer.Option(help="Another adapter than the
 Base = Annotated[bool, typer.Option("--base", help="The base model without an adapter.")]
 Prior = Annotated[bool, typer.Option(help="Add the prior at the weight of the card.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Engine = Annotated[str, typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).")]
+Engine = Annotated[
+    str,
+    typer.Option(help="What computes: hf, vllm, the address of a vLLM server, or fake (no model).", callback=_engine),
+]
 
 
 def _version(value: bool) -> None:
@@ -143,22 +161,26 @@ def prepare(
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Prepare again, whatever is there.")] = False,
 ) -> None:
-    """Fetch what a domain needs and prepare its data.
+    """Fetch what a domain needs, prepare its data, and read and check the texts of its tasks.
 
     Example: llmrec prepare movies
     """
     from llmrec import assets
     from llmrec.data.dataset import read_manifest
+    from llmrec.data.names import readable
     from llmrec.prepare import prepare as run
+    from llmrec.prepare import texts
 
     recipe = _recipe(domain, overrides)
     if recipe.data is not None:
         folder = run(recipe, force=force)
         counts = (read_manifest(folder) or {}).get("counts", {})
-        typer.echo(f"{folder}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        typer.echo(f"{folder}: {_listed(counts)}")
     for task, settings in recipe.tasks.items():
         if settings.data is not None:
-            typer.echo(f"{assets.resolve(settings.data.path)}: {task}")
+            splits, labels = texts(recipe, task)
+            line = f"{assets.resolve(settings.data.path)}: {task}: {_listed(splits)}"
+            typer.echo(readable(f"{line}; {_listed(labels)}" if labels else line))
     if recipe.base_model in assets.ASSETS:
         typer.echo(f"{assets.fetch(recipe.base_model)}: base model")
     else:
@@ -282,7 +304,7 @@ def evaluate(
     from llmrec import evaluate as verb
 
     folder = verb.evaluate(suite, tuple(overrides or ()), out=out, force=force)
-    typer.echo((folder / "table.md").read_text(encoding="utf-8"))
+    verb.print_page(folder)
     typer.echo(folder)
 
 
@@ -714,12 +736,14 @@ def serve(
     """
     import shlex
 
-    from llmrec import serve as verb
-
     names = [word for word in domains if "=" not in word]
     overrides = tuple(word for word in domains if "=" in word)
     if not names:
         raise RecipeError("name a domain to serve, e.g. llmrec serve movies")
+    for name in names:  # a mistake in one shows before the seconds that torch takes to load
+        config.load_recipe(name if os.sep in name else config.domain_of(name), overrides)
+    from llmrec import serve as verb
+
     words, environment = verb.command(names, overrides, host=host, port=port)
     typer.echo(" ".join([*(f"{name}={value}" for name, value in environment.items()), shlex.join(words)]))
     if not dry_run:
@@ -741,9 +765,15 @@ adapters = typer.Typer(cls=TyperGroup, no_args_is_help=True, rich_markup_mode=No
 app.add_typer(adapters, name="adapters")
 
 Adapter = Annotated[
-    str, typer.Argument(help="A domain (what it serves) or domain@version.", metavar="ADAPTER", show_default=False)
+    str,
+    typer.Argument(
+        help="A domain (what it serves) or domain@version.", metavar="ADAPTER", show_default=False, callback=_named
+    ),
 ]
-Named = Annotated[str, typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False)]
+Named = Annotated[
+    str,
+    typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False, callback=_named),
+]
 Digest = Annotated[str, typer.Argument(help="A version's digest, or its first digits.", show_default=False)]
 Server = Annotated[str, typer.Option(help="Address of a running vLLM server.")]
 LOCAL = "http://127.0.0.1:8000"
@@ -872,7 +902,7 @@ def adapters_remove(domain: Named, version: Digest) -> None:
     """
     from llmrec.model import store
 
-    store.remove(domain, version)
+    typer.echo(f"{domain}@{store.remove(domain, version)}: removed")
 
 
 @adapters.command("export")
@@ -959,6 +989,12 @@ def _recipe(domain: str, overrides: list[str] | None) -> config.Recipe:
     recipe = config.load_recipe(domain, tuple(overrides or ()))
     tasks.check(recipe.tasks)
     return recipe
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """`247 negative, 282 neutral`; of many the first."""
+    shown = [f"{count:,} {name}" for name, count in list(counts.items())[:SHOWN]]
+    return ", ".join(shown) + (f", and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else "")
 
 
 def _line(error: LlmrecError | OSError) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmrec.errors import RecipeError, did_you_mean
 
@@ -19,6 +19,22 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
 MAX_RECIPE_BYTES = 1_000_000
 VERSIONS = ".versions"  # in adapters/: versions of adapters that are kept
+ENGINES = "hf, vllm, the address of a vLLM server, or fake (repeatable numbers without a model)"
+
+
+def is_engine(name: str) -> bool:
+    """Whether an engine is called so; its code, which takes seconds to load, is not needed to know."""
+    return name in ("hf", "vllm", "fake") or name.startswith(("http://", "https://"))
+
+
+def _engine(name: str) -> str:
+    if not is_engine(name):
+        raise ValueError(f"use {ENGINES}")
+    return name
+
+
+Engine = Annotated[str, AfterValidator(_engine)]
+"""What computes."""
 
 
 class Section(BaseModel):
@@ -84,6 +100,14 @@ OF_HISTORIES = ("next_item", "interest", "interest_summary", "explanation")
 """Tasks that learn from the recipe's interactions; the others have texts of their own."""
 OF_PAIRS = ("grounded_explanation", "grounded_summary")
 """Tasks that learn from texts of somebody on some item; the others of texts read one review."""
+
+OF_TEXTS = {
+    "review_sentiment": "review",
+    "item_class": "review",
+    "grounded_explanation": "explain",
+    "grounded_summary": "summarize",
+}
+"""Tasks that learn from texts, and the verb that asks them."""
 
 
 class Task(Section):
@@ -423,11 +447,11 @@ class Recipe(Section):
     def interactions(self) -> DataSource:
         """`data`.  Raises: RecipeError where the recipe has none."""
         if self.data is None:
-            texts = (
-                f"; `llmrec review {self.domain}` reads texts" if any(task.data for task in self.tasks.values()) else ""
-            )
+            verbs = {OF_TEXTS[name] for name, task in self.tasks.items() if task.data and name in OF_TEXTS}
+            known = ", ".join(f"`llmrec {verb} {self.domain}`" for verb in sorted(verbs))
             raise RecipeError(
-                f"{self.domain}: no interactions (`data` in its recipe), so there is no catalog to rank{texts}"
+                f"{self.domain}: no interactions (`data` in its recipe), so there is no catalog to rank"
+                + (f"; what it has are texts: {known}" if known else "")
             )
         return self.data
 
@@ -470,7 +494,7 @@ class Suite(Section):
     """Where lists are cut: the @k of every metric."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of users."""
-    engine: str = "hf"
+    engine: Engine = "hf"
     """What computes for the llm rankers: hf, vllm, or the address of a vLLM server."""
     seed: int = 0
     """Seed of everything random."""
@@ -523,7 +547,7 @@ class AfterList(Asked):
     """Users asked, a fixed random sample; 0 asks all."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of users."""
-    engine: str = "hf"
+    engine: Engine = "hf"
     """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
     seed: int = 0
     """Seed of everything random."""
@@ -593,7 +617,7 @@ class Grounded(Marked):
     """Texts asked for, a fixed random sample; 0 asks all."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of examples."""
-    engine: str = "hf"
+    engine: Engine = "hf"
     """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
     seed: int = 0
     """Seed of everything random."""
@@ -688,10 +712,12 @@ def adapter_name(folder: Path) -> str:
 def adapter_asked(recipe: Recipe, adapter: str | None, base: bool) -> str | None:
     """The adapter that answers: the one named, else the domain's; None for the base model.
 
-    Raises: RecipeError where both an adapter and the base model are asked for.
+    Raises: RecipeError where both an adapter and the base model are asked for, or the one named is none.
     """
     if base and adapter:
         raise RecipeError(f"--base and --adapter {adapter}: give one of the two")
+    if adapter:
+        adapter_folder(adapter)
     return None if base else adapter or recipe.domain
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
 
 from llmrec import config
 from llmrec.errors import RecipeError, did_you_mean
@@ -69,6 +71,13 @@ def task_of(suite: str) -> str:
     return str(task)
 
 
+def print_page(folder: Path, console: Console | None = None) -> None:
+    """The tables of a finished folder: fitted to a terminal, elsewhere Markdown as the file has it."""
+    console = console or Console()
+    page = (folder / "table.md").read_text(encoding="utf-8")
+    console.print(Text(report.fitted(page, console.width) if console.is_terminal else page), soft_wrap=True)
+
+
 def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, force: bool = False) -> Path:
     """Measures a suite (a name in `eval/`, or a path), whatever its task, and returns the folder of results.
 
@@ -81,8 +90,12 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
     task = task_of(suite)
     how = MEASURES[task]
     name, settings = load_suite_as(how.settings, suite, overrides)
-    for one in sorted({one for pair in settings.compare for one in pair} - set(getattr(settings, how.names))):
-        raise RecipeError(f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them")
+    measured = getattr(settings, how.names)
+    for one in sorted({one for pair in settings.compare for one in pair} - set(measured)):
+        raise RecipeError(
+            f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them"
+            f"{did_you_mean(one, measured)}"
+        )
     out = out or results_folder(name, settings)
     found, records = how.run(settings, Parts(out / PARTS, force))
     results = {

@@ -40,8 +40,8 @@ class Opened:
             engine: `hf`, `vllm`, or the address of a vLLM server.
         Raises: EngineError for another engine; AdapterError where the adapter is missing, broken or of another base.
         """
-        if not engines.is_engine(engine):
-            raise EngineError(f"engine '{engine}': use {engines.HELP}")
+        if not config.is_engine(engine):
+            raise EngineError(f"engine '{engine}': use {config.ENGINES}")
         folder = config.adapter_folder(adapter) if adapter else None
         if folder:
             adapters.check(folder)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from llmrec import assets, config
 from llmrec.data import sources
 from llmrec.data.dataset import Dataset, read_manifest
-from llmrec.data.split import k_core, split
-from llmrec.errors import DataError
+from llmrec.data.pairs import Pairs
+from llmrec.data.reviews import Reviews
+from llmrec.data.split import SPLITS, k_core, split
+from llmrec.errors import DataError, RecipeError
 from llmrec.locks import locked
+from llmrec.tasks import OF_REVIEWS
+from llmrec.tasks.template import Template
 
 
 def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
@@ -43,6 +50,29 @@ def load(recipe: config.Recipe) -> Dataset:
     dataset = Dataset.load(prepare(recipe))
     check(recipe)
     return dataset
+
+
+def texts(recipe: config.Recipe, task: str) -> tuple[dict[str, int], dict[str, int]]:
+    """How many texts of a task each split has, and how many mean each label, commonest first (empty where the task has
+    none): its source is read and checked as a training would.
+
+    Raises: RecipeError, PromptError, DataError, AssetError.
+    """
+    settings = recipe.tasks[task]
+    if settings.data is None:
+        raise RecipeError(f"{recipe.domain}: tasks.{task}.data: say where the texts are")
+    if task not in OF_REVIEWS:
+        return _counts(Pairs.read(settings.data, assets.resolve).table["split"], SPLITS), {}
+    reviews, template = Reviews.read(settings.data, assets.resolve), Template.today(task)
+    labels = OF_REVIEWS[task].labels(template, settings.labels, reviews.categories)
+    true = pd.Series(OF_REVIEWS[task].true(template, reviews.table, labels))
+    found = _counts(true[true >= 0].map(dict(enumerate(labels))), labels)
+    return _counts(reviews.table["split"], SPLITS), dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def _counts(values: pd.Series, names: Sequence[str]) -> dict[str, int]:
+    found = values.value_counts()
+    return {name: int(found.get(name, 0)) for name in names}
 
 
 def check(recipe: config.Recipe) -> None:

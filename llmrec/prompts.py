@@ -18,7 +18,7 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
-from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.errors import DataError, PromptError, RecipeError, did_you_mean
 from llmrec.files import whole
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
@@ -132,13 +132,13 @@ def attempt(
 
     One wording stands beside the trained one, none means wording 0.  Raises: PromptError, DataError, AdapterError.
     """
-    from llmrec.measuring.wordings import recommender
-
     names = _two(wordings)
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names)
     dataset = prepare.load(recipe)
     asked = question(dataset, Catalog.of(dataset), user=user, history=history)
+    from llmrec.measuring.wordings import recommender
+
     model = recommender(recipe, edited)
     answers = []
     for name in names:
@@ -304,10 +304,12 @@ def measure(
         prior: of next_item with the card's weight of its prior, as people are served.
 
     Returns: of each task its wordings, the trained one first.
-    Raises: PromptError, AdapterError, DataError.
+    Raises: RecipeError, PromptError, AdapterError, DataError.
     """
-    from llmrec.measuring.wordings import trial
-
+    known = {*config.Wordings.model_fields, *config.Recipe.model_fields}
+    for text in overrides:
+        if (key := text.partition("=")[0].partition(".")[0]) not in known:
+            raise RecipeError(f"{text} (command line): unknown key '{key}'{did_you_mean(key, known)}")
     own = tuple(text for text in overrides if text.partition("=")[0] in config.Wordings.model_fields)
     settings = config.section(config.Wordings, {}, own, "measure")
     recipe = config.load_recipe(domain, tuple(text for text in overrides if text not in own))
@@ -317,6 +319,8 @@ def measure(
     if file and len(tasks) > 1:
         raise PromptError("--file: holds the wordings of one task; name one --task")
     chosen = {task: _edited(file, [str(one) for one in wordings], task) for task in tasks or [next(iter(recipe.tasks))]}
+    from llmrec.measuring.wordings import trial
+
     found: list[Measured] = []
     for task, edited in chosen.items():
         trying = trial(task, recipe, edited, settings, prior=prior)
@@ -375,29 +379,32 @@ def _means(path: Path, saved: Template) -> bool:
 
 
 def print_check(found: Sequence[Checked], console: Console | None = None) -> None:
-    """A table per file: tokens of every wording and the room they leave; then what to mend."""
+    """A table per file: tokens of every wording, for whom, and the room they leave; then what to mend."""
     console = console or Console()
     for checked in found:
         title = Text(checked.task, style="bold")
         if checked.template is None:
             console.print(title)
         else:
-            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-            table.add_column("", justify="right")
-            table.add_column("wording")
             readers: dict[tuple[Length, ...], list[str]] = {}
             for domain, measured in checked.lengths.items():
                 readers.setdefault(tuple(measured), []).append(domain)
-            for domains in readers.values():
-                table.add_column(f"tokens for {', '.join(domains)}", justify="right")
-                table.add_column("left in the window", justify="right")
+            names = [", ".join(domains) for domains in readers.values()]
+            if readers:
+                title.append(f": tokens, and what they leave of the window, for {'; for '.join(names)}", "not bold")
+            table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+            table.add_column("", justify="right")
+            table.add_column("wording")
+            for _ in readers:
+                table.add_column("tokens", justify="right", no_wrap=True)
+                table.add_column("left", justify="right", no_wrap=True)
             for i, wording in enumerate(checked.template.user):
                 cells = []
                 for measured in readers:
                     length = next((one for one in measured if one.wording == i), None)
                     cells += [str(length.tokens), str(length.room)] if length else ["", ""]
                 note = Text(" held out", style="cyan") if wording.held_out else Text()
-                table.add_row(str(i), Text(readable(wording.text)) + note, *cells)
+                table.add_row(str(i), Text(_on_one_line(wording.text)) + note, *cells)
             console.print(table)
         for finding in sorted(checked.findings, key=lambda finding: not finding.grave):
             word, style = ("error", "bold red") if finding.grave else ("note", "yellow")
@@ -482,11 +489,22 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> str:
 def print_measure(found: Sequence[Measured], console: Console | None = None) -> None:
     """The measures with intervals, and in words what the differences mean."""
     console = console or Console()
-    table = Table(title="On validation data, 95% bootstrap intervals", title_justify="left", box=None, pad_edge=False)
-    for heading in ("task", "wording", "metric", "", "against trained", ""):
+    for one in found:
+        console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {_on_one_line(one.text)}"), soft_wrap=True)
+    console.print()
+    console.print(Text("On validation data, 95% bootstrap intervals"))
+    for task in dict.fromkeys(one.task for one in found):
+        console.print(_measured([one for one in found if one.task == task]))
+
+
+def _measured(found: Sequence[Measured]) -> Table:
+    """Of one task, for a terminal of 80 columns."""
+    title = Text.assemble((found[0].task, "bold"), f", {found[0].asked}")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    for heading in ("wording", found[0].metric, "against trained", ""):
         table.add_column(heading, no_wrap=True)
     for one in found:
-        verdict, change = f"{one.asked}", ""
+        verdict, change = "", ""
         if one.difference is not None:
             change = _interval(one.difference, "+")
             verdict = "no difference shown"
@@ -494,11 +512,13 @@ def print_measure(found: Sequence[Measured], console: Console | None = None) -> 
                 verdict = "the same"
             elif one.difference.excludes_zero:
                 verdict = "better" if one.difference.mean > 0 else "worse"
-        table.add_row(one.task, one.name, one.metric, _interval(one.mean), change, verdict)
-    for one in found:
-        console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {readable(one.text)}"), soft_wrap=True)
-    console.print()
-    console.print(table)
+        table.add_row(one.name, _interval(one.mean), change, verdict)
+    return table
+
+
+def _on_one_line(text: str) -> str:
+    """A wording as a table shows it: where its lines end is part of it, and must be seen."""
+    return readable(text.replace("\n", "⏎"))
 
 
 def _recipes() -> list[config.Recipe]:

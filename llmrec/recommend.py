@@ -14,7 +14,7 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.names import is_filter, match_titles, readable, selected
+from llmrec.data.names import is_filter, match_titles, meant_id, plain_ids, readable, selected
 from llmrec.data.split import histories as histories_of
 from llmrec.errors import DataError
 
@@ -194,10 +194,9 @@ def user_history(user: str, dataset: Dataset, catalog: Catalog) -> list[int]:
     if (known == user).any():
         return []
     some = ", ".join(known.head(3))
-    raise DataError(
-        f"no user '{user}' among {len(known):,} ({some}, …); name one of them, or titles: --history \"A Title\" (in "
-        "`chat` just say them)"
-    )
+    way_out = '; name one of them, or titles: --history "A Title" (in `chat` just say them)'
+    near = meant_id(user, plain_ids(known))
+    raise DataError(f"no user '{user}' among {len(known):,} ({some}, …){near or way_out}")
 
 
 def print_table(found: Recommendation, console: Console | None = None) -> None:

@@ -16,12 +16,12 @@ from llmrec import config
 from llmrec.data.records import one_line
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, PromptError, did_you_mean
-from llmrec.judge import SENTIMENT, Judge
 from llmrec.tasks import OF_REVIEWS
 
 MAX_LINES = 100_000  # of one file
 MAX_FILE_BYTES = 100_000_000
 FEW = 6  # labels that fit beside each other
+BEGINNING = 60  # characters of a text that tell which one it is
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def review(
     domain: str,
     texts: Sequence[str],
     *,
-    task: str = SENTIMENT,
+    task: str = "review_sentiment",
     overrides: tuple[str, ...] = (),
     adapter: str | None = None,
     base: bool = False,
@@ -60,7 +60,10 @@ def review(
         if not text.strip():
             raise DataError(f"review {number}: empty; give its text")
     recipe = config.load_recipe(domain, overrides)
-    judge = Judge.load(recipe, config.adapter_asked(recipe, adapter, base), task=task, engine=engine)
+    name = config.adapter_asked(recipe, adapter, base)
+    from llmrec.judge import Judge
+
+    judge = Judge.load(recipe, name, task=task, engine=engine)
     groups, group = broader(judge.labels, 1)
     found = []
     for text, p in zip(texts, judge.p([(text, None) for text in texts]), strict=True):
@@ -90,13 +93,14 @@ def read_lines(path: Path) -> list[str]:
 
 
 def print_table(found: Sequence[Judgement], console: Console | None = None) -> None:
-    """One line per text: every label where there are few, else the broad one, the label, and what else it may be."""
+    """A row per text: every label where there are few, else the broad one, the label, and what else it may be.  Names
+    and numbers are never cut: what has no room goes on in the next line."""
     console = console or Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     names = list(found[0].p)
     few = len(names) <= FEW
     shown = names if few else [one.label for one in found]
-    if found[0].broad:  # what is narrow is never cut: the text and what else it may be give way
+    if found[0].broad:
         table.add_column(
             "about", no_wrap=True, min_width=max(len(name) for one in found for name in one.broad or ()) + 5
         )
@@ -104,16 +108,17 @@ def print_table(found: Sequence[Judgement], console: Console | None = None) -> N
     for name in names if few else ["p"]:
         table.add_column(name, no_wrap=True, min_width=max(len(name), 6), justify="right")
     if not few:
-        table.add_column("or", no_wrap=True)
-    table.add_column("text", no_wrap=True)
+        table.add_column("or", overflow="fold")
+    table.add_column("text", overflow="fold")
     for one in found:
         cells = [Text(one.label, "bold"), *(f"{p:.1%}" for p in (one.p.values() if few else [one.p[one.label]]))]
         if one.broad:
             [(broad, p)] = _best(one.broad, 1)
             cells.insert(0, Text(f"{broad} {p:.0%}"))
         if not few:
-            cells.append(Text(", ".join(f"{name} {p:.0%}" for name, p in _best(one.p, 3)[1:])))
-        table.add_row(*cells, Text(one_line(one.text, 60)))
+            cells.append(Text("\n".join(f"{name} {p:.0%}" for name, p in _best(one.p, 3)[1:])))
+        begun = one_line(one.text, BEGINNING)
+        table.add_row(*cells, Text(begun if begun == one_line(one.text, BEGINNING + 2) else f"{begun}…"))
     console.print(table)
 
 

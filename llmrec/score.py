@@ -277,7 +277,7 @@ def sort_out(
                 raise DataError(row.problem)
             question = work.read(row.number, row.values, known)
         except DataError as error:
-            rejects.append({"row": row.number, "reason": " ".join(str(error).split())})
+            rejects.append({"row": row.number, "place": row.place, "reason": " ".join(str(error).split())})
             continue
         if isinstance(question, Question) and question.key is not None and before.get(question.key) == question.digest:
             unchanged += 1
@@ -335,7 +335,7 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
     lines = [
         f"input     {found.measured.rows:,} rows, {found.measured.size / 1e6:,.1f} MB, digest {found.measured.digest}",
         f"looked at {found.looked_at:,} rows: {found.asked:,} need an answer, {len(found.rejects):,} would be rejected",
-        *(f"          row {reject['row']}: {readable(reject['reason'])}" for reject in found.rejects[:5]),
+        *(f"          {readable(reject['place'])}: {readable(reject['reason'])}" for reject in found.rejects[:5]),
     ]
     if found.seconds_each is None or found.total_seconds is None:
         lines.append("nothing to measure")
@@ -406,7 +406,7 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Shown:
-    """Rows done, rows a second and time left: a bar on a terminal, now and then a line elsewhere."""
+    """Rows done, rows a second and time left: a bar on a terminal, elsewhere a line now and then and at the end."""
 
     def __init__(self, console: Console, unit: str, total: int, done: int) -> None:
         self.console, self.unit, self.total, self.start, self.now = console, unit, total, done, done
@@ -420,8 +420,12 @@ class _Shown:
         self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self.stop()
+        if error is None and not self.console.is_terminal and self.now > self.start:
+            seconds = time.monotonic() - self.began
+            rate = per_second((self.now - self.start) / max(seconds, 1e-9))
+            self.console.print(Text(f"{self.now:,} rows, {rate} {self.unit}/s, {duration(seconds)}"), soft_wrap=True)
 
     def stop(self) -> None:
         self.bar.stop()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
-from llmrec.data.names import readable
+from llmrec.data.names import meant_id, plain_ids, readable
 from llmrec.data.split import histories
 from llmrec.errors import DataError, RecipeError, did_you_mean
 from llmrec.learning import LEARNERS
@@ -81,7 +81,8 @@ def _lists(
     model = recommender(recipe, encoder, None)
     found = [one for one in histories(model.dataset, model.catalog, "train") if user is None or one.user_id == user]
     if not found:
-        raise DataError(f"no user '{user}' with training interactions in {recipe.domain}")
+        near = meant_id(user or "", plain_ids(model.dataset.users["user_id"]))
+        raise DataError(f"no user '{user}' with training interactions in {recipe.domain}{near}")
     messages = next_item.messages(model.template, recipe, wording)
     cut = dense_rows if recipe.fit.supervision == "dense" else last_rows
     rows = cut(encoder.header(messages), model.listing.lines, found[0].items, window_tokens=recipe.fit.window_tokens)

@@ -165,6 +165,17 @@ def test_what_would_not_serve_is_refused_with_the_reason(name: str, project: Pat
     assert store.versions("films") == []
 
 
+def test_a_folder_of_something_else_is_told_in_ten_lines(tmp_path: Path) -> None:
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    for i in range(100):
+        (folder / f"{i}.txt").touch()
+    done = run("verify", str(folder))
+    lines = done.stdout.splitlines()
+    assert done.exit_code == cli.MISTAKE and len(lines) <= 10
+    assert "… and 59 more of this kind" in lines and sum("is missing" in line for line in lines) == 3
+
+
 def test_every_problem_at_once(project: Path) -> None:
     folder = other(project)
     settings(r=12, use_dora=True)(folder)
@@ -192,11 +203,33 @@ def test_promote_and_roll_back(project: Path) -> None:
         store.back("films")
     with pytest.raises(AdapterError, match="is served"):
         store.remove("films", str(old))
-    store.remove("films", third)
+    assert run("remove", "films", third[:6]).stdout == f"films@{third}: removed\n"
     assert set(store.versions("films")) == {old, digest}
     rows = json.loads(run("list", "--json").stdout)
     assert [(row["digest"], row["served"]) for row in rows if row["served"]] == [(old, True)] and len(rows) == 2
     assert not list(store.kept("films").glob(".new-*"))
+
+
+def test_what_a_version_has_not_learned_is_said_and_not_served(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = adapter.read_json(project / "adapters" / "films" / adapter.CARD)["recipe"]["tasks"]
+    folder, whole, old = other(project), other(project, 1.02), store.served("films")
+    card = adapter.read_json(folder / adapter.CARD)
+    others = card["recipe"] | {"tasks": {"interest": tasks["next_item"]}}
+    adapter.write_json(folder / adapter.CARD, card | {"recipe": others})
+    digest = adapters.add("films", folder)
+    listed = ", ".join(config.load_recipe("films").tasks)
+    assert f"{folder}: not trained on {listed}, which the recipe of films lists" in caplog.text
+    with pytest.raises(AdapterError, match=f"{digest} was not trained on {', '.join(tasks)}, .*--force serves it"):
+        adapters.promote("films", digest, ())
+    assert store.served("films") == old
+    caplog.clear()
+    adapters.promote("films", digest, (), force=True)
+    assert store.served("films") == digest
+    assert f"films is served without {', '.join(tasks)} now; `llmrec adapters rollback films` undoes it" in caplog.text
+    store.back("films")
+    caplog.clear()
+    adapters.promote("films", adapters.add("films", whole), (), force=True)
+    assert not caplog.text
 
 
 def test_a_version_is_ranked_by_its_name(project: Path) -> None:
@@ -378,6 +411,11 @@ def test_export_is_the_same_each_time_and_comes_back(project: Path, tmp_path: Pa
     assert again.read_bytes() == one
     with pytest.raises(AdapterError, match="exists"):
         adapters.export("films", folder)
+    for name in ("x.zip", "x.ZIP", "x.tgz", "x.tar", "x.gz"):
+        with pytest.raises(AdapterError, match=r"no such archive is written; end it in .tar.gz, or name a folder"):
+            adapters.export("films", tmp_path / name)
+        assert not (tmp_path / name).exists()
+    assert adapters.export("films", tmp_path / "v1.2").is_dir()
     (project / "adapters" / "films").rename(project / "adapters" / "renamed")
     with pytest.raises(AdapterError, match="copy it to adapters/films/recipe.yaml"):
         adapters.import_(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -213,6 +214,38 @@ def test_a_shell_sees_status_2_and_one_line(args: list[str], message: str, home:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_mistakes_show_before_the_seconds_that_torch_takes():
+    mistakes = {
+        "recommend movies --adapter moveis": "did you mean 'movies'?",
+        "recommend movies --engine vlm": "--engine vlm: use hf, vllm",
+        "review fashion text --adapter moveis": "did you mean 'movies'?",
+        "score movies --input none.csv --output x": "none.csv: no such file",
+        "evaluate smoek": "did you mean 'smoke'?",
+        "evaluate smoke userz=3": "did you mean 'users'?",
+        "evaluate smoke engine=vlm": "engine=vlm (command line): engine: use hf, vllm",
+        "evaluate smoke compare=[[llm,populer]]": "did you mean 'popular'? (llm, llm+prior, popular, transitions)",
+        "prompts measure movies user=3": "user=3 (command line): unknown key 'user'; did you mean 'users'?",
+        "prompts measure movies fit.epoch=3": "did you mean 'epochs'?",
+        "prompts measure movies --task intrest": "did you mean 'interest'?",
+        "prompts try movies --task intrest": "did you mean 'interest'?",
+        "recommend places": "what it has are texts: `llmrec explain places`, `llmrec summarize places`",
+        "recommend fashion": "no catalog to rank; what it has are texts: `llmrec review fashion`",
+        "serve moveis": "did you mean 'movies'?",
+        "adapters promote moveis 3f2a": "did you mean 'movies'?",
+        "adapters export movies@3f2a x.tar.gz": "movies: no version '3f2a'",
+    }
+    code = (
+        "import json, sys; from typer.testing import CliRunner; from llmrec import cli\n"
+        f"said = [CliRunner().invoke(cli.app, line.split()).stderr for line in {[*mistakes]!r}]\n"
+        "print(json.dumps([said, 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    found, loaded = json.loads(done.stdout)
+    for (line, message), said in zip(mistakes.items(), found, strict=True):
+        assert said.startswith("error: ") and said.count("\n") == 1 and message in said, (line, said)
+    assert not loaded
 
 
 def test_interrupted_ends_with_130(tmp_path: Path):

@@ -417,7 +417,22 @@ def test_the_table_keeps_its_numbers_on_a_narrow_screen() -> None:
     print_table([Judgement("so \x1b[31m bad " * 30, "negative", p)], console)
     text = console.export_text()
     assert all(word in text for word in ("negative", "neutral", "positive", "70.5%", "20.0%", "9.5%", "so"))
-    assert "\x1b[31m" not in text and len(text.splitlines()) == 2
+    assert "\x1b[31m" not in text and "so  [31m bad so" not in text and "…" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_of_classes_wraps_on_a_narrow_screen(width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    p = {"Tops > Fine gauge": 0.5, "Tops > Knits": 0.2, "Bottoms > Pants": 0.1, "Bottoms > Jeans": 0.07,
+         "Dresses": 0.06, "Jackets": 0.04, "Swim": 0.03}  # fmt: skip
+    said = "The hem drags on the floor"
+    print_table([Judgement(said, "Tops > Fine gauge", p, {"Tops": 0.7, "Bottoms": 0.17, "Dresses": 0.06})], console)
+    text = console.export_text()
+    assert "…" not in text and all(len(line) <= width for line in text.splitlines())
+    for words in ("Tops 70%", "Tops > Fine gauge", "50.0%", "Tops > Knits 20% Bottoms > Pants 10%", said):
+        place = 0
+        for word in words.split():  # in this order, on whatever line
+            place = text.index(word, place)
 
 
 def test_files_of_reviews(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE
+from typer.testing import CliRunner
 
-from llmrec import config
+from llmrec import cli, config
 from llmrec.data import sources
 from llmrec.data.dataset import Dataset
 from llmrec.errors import DataError, RecipeError
-from llmrec.prepare import data_folder, load, prepare
+from llmrec.prepare import data_folder, load, prepare, texts
 
 
 @pytest.fixture
@@ -150,9 +151,54 @@ def test_filters_that_leave_nothing_say_so(recipe, source):
 def test_a_failed_attempt_keeps_what_was_there(recipe, source):
     prepare(recipe)
     source.write_text("user_id,item_id,timestamp\nu,a,soon\n")
-    with pytest.raises(DataError, match="row 2: timestamp 'soon'"):
+    with pytest.raises(DataError, match="line 2: timestamp 'soon'"):
         prepare(recipe)
     assert Dataset.load(data_folder(recipe)).counts()["interactions"] == 18
+
+
+def of_texts(path: Path, task: str, **columns: str) -> config.Recipe:
+    tasks = {task: {"data": {"path": str(path), "columns": columns, "valid": 0.2, "test": 0.2}}}
+    return config.Recipe.model_validate({"domain": "shop", "tasks": tasks})
+
+
+def test_texts_are_read_and_counted(tmp_path):
+    rows = [f"It is {i},{rating},{about}" for i, (rating, about) in enumerate([(1, "Hat"), (5, "Bag"), (5, "Bag")] * 5)]
+    path = tmp_path / "reviews.csv"
+    path.write_text("\n".join(["review,rating,category", *rows, "No rating,,Bag"]) + "\n")
+    splits = {"train": 10, "valid": 3, "test": 3}
+    assert texts(of_texts(path, "review_sentiment"), "review_sentiment") == (
+        splits,
+        {"positive": 10, "negative": 5, "neutral": 0},
+    )
+    assert texts(of_texts(path, "item_class"), "item_class") == (splits, {"Bag": 11, "Hat": 5})
+    path.write_text("review,rating\nGood,5\nBad,one\n")
+    with pytest.raises(DataError, match="reviews.csv: line 3: rating 'one' is not a number"):
+        texts(of_texts(path, "review_sentiment"), "review_sentiment")
+    with pytest.raises(DataError, match="item_class: 0 categories"):
+        path.write_text("\n".join(["review,rating", *(f"It is {i},5" for i in range(9))]) + "\n")
+        texts(of_texts(path, "item_class"), "item_class")
+
+
+def test_texts_of_people_are_counted(tmp_path):
+    path = tmp_path / "said.csv"
+    path.write_text("user_id,item_id,review\n" + "".join(f"u{i % 10},i{i},Text number {i}.\n" for i in range(30)))
+    splits, labels = texts(of_texts(path, "grounded_explanation"), "grounded_explanation")
+    assert sum(splits.values()) == 30 and min(splits.values()) > 0 and labels == {}
+
+
+def test_the_command_says_what_it_read(tmp_path):
+    import tiny
+
+    rows = [f"It is {i},{rating}" for i, rating in enumerate([1, 5, 5] * 5)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["review,rating", *rows]) + "\n")
+    recipe = of_texts(tmp_path / "reviews.csv", "review_sentiment").model_dump(mode="json", exclude_defaults=True)
+    base = tiny.base(tmp_path / "base")
+    (tmp_path / "shop.yaml").write_text(json.dumps({**recipe, "base_model": str(base)}))
+    said = CliRunner().invoke(cli.app, ["prepare", str(tmp_path / "shop.yaml")]).output
+    assert said.splitlines() == [
+        f"{tmp_path}/reviews.csv: review_sentiment: 9 train, 3 valid, 3 test; 10 positive, 5 negative, 0 neutral",
+        f"{base}: base model",
+    ]
 
 
 def test_names_never_become_paths(recipe):

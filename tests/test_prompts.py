@@ -18,6 +18,7 @@ from llmrec import cli, config, prepare, prompts
 from llmrec.data.catalog import Catalog
 from llmrec.engine.fake import FakeEngine
 from llmrec.errors import AdapterError, PromptError, RecipeError
+from llmrec.metrics.significance import Interval
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks.lint import lengths, lint
@@ -81,8 +82,8 @@ def edit(project: Path, old: str, new: str, task: str = "next_item") -> Path:
     return path
 
 
-def printed(print_: object, *arguments: object) -> str:
-    console = Console(width=160, file=io.StringIO(), record=True)
+def printed(print_: object, *arguments: object, width: int = 160) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
     print_(*arguments, console)  # type: ignore[operator]
     return console.export_text()
 
@@ -168,7 +169,25 @@ def test_check_counts_with_the_tokenizer_of_the_domain(project: Path):
     turns = Template.load(project / "prompts" / "next_item.yaml").render({"domain": {"noun": "films", "unit": "film"}})
     assert checked.lengths["films"][0].tokens == len(encoder.header(turns))
     text = printed(prompts.print_check, [checked])
-    assert "tokens for films" in text and "held out" in text and "error" not in text
+    assert "for films" in text and "held out" in text and "error" not in text
+
+
+def test_tables_fit_a_terminal_of_80_columns(project: Path):
+    edit(project, "this person chose, oldest first. Continue", "this person chose.\\nContinue")
+    [checked] = prompts.check()
+    text = printed(prompts.print_check, [checked], width=80)
+    assert "chose.⏎Continue" in text and "\ufffd" not in text and "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("note "))
+    found = [
+        prompts.Measured(task, "interest ndcg@3", "100 reviews", name, "Is it\ngood?", Interval(0.1, 0.1, 0.2), gap)
+        for task in ("grounded_explanation", "interest")
+        for name, gap in (("trained", None), ("11", Interval(0.0, -0.1, 0.1)), ("2", Interval(-0.2, -0.3, -0.1)))
+    ]
+    text = printed(prompts.print_measure, found, width=80)
+    assert "Is it⏎good?" in text and "\ufffd" not in text and "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for words in ("+0.000 [-0.100, +0.100]  no difference shown", "interest, 100 reviews", "interest ndcg@3", "worse"):
+        assert words in text
 
 
 def test_check_of_files_that_are_broken_missing_or_read_by_nothing(project: Path):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.names import Found, look_up, match_titles, passes, plain, selected
+from llmrec.data.names import Found, look_up, match_titles, meant_id, passes, plain, plain_ids, selected
 from llmrec.errors import DataError
 from llmrec.recommend import answer, print_table, question, user_history
 
@@ -198,6 +198,25 @@ def test_without_anything():
 def test_unknown_user():
     with pytest.raises(DataError, match=r"no user 'zoe' among 3 \(a, b, newcomer, …\); .*--history"):
         user_history("zoe", Fake().dataset, CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [("042", "42"), ("42.0", "42"), (" 42 ", "42"), ("42", "0042.0"), ("0", "000"), (" Zoë", "zoë"), ("É", "é")],
+)
+def test_an_id_that_was_changed_on_the_way_is_recognised(written: str, near: str):
+    assert meant_id(written, plain_ids(["7", near])) == f"; did you mean '{near}'?"
+
+
+@pytest.mark.parametrize("other", ["420", "4", "4 2", "42.5", "-42", "u42", ""])
+def test_another_id_is_another_id(other: str):
+    assert meant_id(other, plain_ids(["42", "7"])) == ""
+
+
+def test_the_user_that_was_meant():
+    dataset = Fake().dataset
+    with pytest.raises(DataError, match=r"no user ' A' among 3 \(a, b, newcomer, …\); did you mean 'a'\?$"):
+        user_history(" A", dataset, CATALOG)
 
 
 def test_nothing_left():

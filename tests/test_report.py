@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from llmrec.evaluate import print_page
 from llmrec.metrics import interest, text
-from llmrec.metrics.report import interest_markdown, written_markdown
+from llmrec.metrics.report import fitted, interest_markdown, written_markdown
 from llmrec.metrics.significance import compared
 
+ROOT = Path(__file__).parent.parent
 REFERENCES = ["The tone is warm", "A sturdy strap", "The sound is clear"]
 WRITERS = {"copy": ["The tone is warm", "A strap", ""], "llm": ["A warm tone", "A sturdy strap", "The sound is clear"]}
 
@@ -19,6 +24,31 @@ def cells(table: str, first: str) -> list[str]:
     """The cells of the first line that begins with `first`."""
     line = next(line for line in table.splitlines() if line.startswith(f"| {first} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("path", sorted((ROOT / "eval" / "results").glob("*.md")), ids=lambda path: path.stem)
+def test_pages_fit_a_terminal_and_lose_nothing(path: Path, width: int) -> None:
+    page = path.read_text(encoding="utf-8")
+    shown = fitted(page, width)
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert {word for word in page.split() if set(word) - set("|-:")} == {word for word in shown.split() if word != "-"}
+
+
+def test_a_table_without_room_goes_on_below_beside_its_first_column() -> None:
+    page = "# t\n\n| who | a | bb |\n| --- | ---: | ---: |\n| x | 1.00 |  |\n| yy |  | 2.0 |\n"
+    assert fitted(page, 80).splitlines() == ["# t", "", "who     a   bb", "x    1.00", "yy         2.0"]
+    assert fitted(page, 10).splitlines()[2:] == ["who     a", "x    1.00", "yy", "", "who   bb", "x", "yy   2.0"]
+
+
+def test_a_file_gets_markdown_and_a_terminal_what_fits(tmp_path: Path) -> None:
+    page = (ROOT / "eval" / "results" / "fashion-sentiment-all.md").read_text(encoding="utf-8")
+    (tmp_path / "table.md").write_text(page, encoding="utf-8")
+    file, terminal = io.StringIO(), io.StringIO()
+    print_page(tmp_path, Console(width=80, file=file))
+    print_page(tmp_path, Console(width=80, file=terminal, force_terminal=True))
+    assert file.getvalue().strip() == page.strip()
+    assert terminal.getvalue().strip() == fitted(page, 80).strip()
 
 
 def test_written_replies_from_measuring_to_the_table() -> None:

@@ -54,7 +54,7 @@ def test_texts_from_outside_are_cleaned(tmp_path: Path) -> None:
     ("rows", "settings", "says"),
     [
         ({"text": ["a"], "rating": [1]}, {}, "no column 'review'"),
-        ({"review": ["a"], "rating": ["good"]}, {}, "row 2: rating 'good' is not a number"),
+        ({"review": ["a"], "rating": ["good"]}, {}, "line 2: rating 'good' is not a number"),
         ({"review": ["a"], "rating": [1]}, {"columns": {"user_id": "u"}}, "unknown name 'user_id'"),
         ({"review": [""], "rating": [1]}, {}, "no row has a review and"),
         ({"review": ["a"]}, {}, "no row has a review and with it a rating or a category"),

@@ -94,8 +94,8 @@ def test_users_get_what_ranking_says(world, tmp_path, engine: str):
     counts, answers, rejects = done(asked, tmp_path / "out")
     assert counts == {"rows": 33, "answers": 31, "rejected": 2, "unchanged": 0}
     assert rejects == [
-        {"row": 32, "reason": "user_id: no user 'nobody' in the domain's data"},
-        {"row": 33, "reason": "1 fields where the header has 2"},
+        {"row": 32, "place": "input.csv, line 33", "reason": "user_id: no user 'nobody' in the domain's data"},
+        {"row": 33, "place": "input.csv, line 34", "reason": "1 fields where the header has 2"},
     ]
     assert [answer["row"] for answer in answers] == list(range(1, 32))
     model = Recommender.load(asked.recipe, None, engine=engine)
@@ -218,7 +218,8 @@ def test_reviews_get_what_judging_says(world, tmp_path, engine: str):
     asked = job(world, source, kind="reviews", engine=engine, shard_rows=2, format="jsonl")
     counts, answers, rejects = done(asked, tmp_path / "out")
     assert counts == {"rows": 6, "answers": 4, "rejected": 2, "unchanged": 0}
-    assert rejects == [{"row": row, "reason": "review: no text"} for row in (5, 6)]
+    places = {5: "input.csv, line 7", 6: "input.csv, line 8"}  # a review has two lines
+    assert rejects == [{"row": row, "place": place, "reason": "review: no text"} for row, place in places.items()]
     assert [(answer["row"], answer["id"]) for answer in answers] == [(1, "a"), (2, "b"), (3, None), (4, "d")]
     judge = Judge.load(asked.recipe, None, engine=engine)
     texts = [("Too tight", None), ('It fits.\nI "love" it.', "Lovely"), ("no id", None), ("so bad " * 300, None)]
@@ -389,7 +390,7 @@ def test_a_dry_run_measures_and_writes_nothing(world, tmp_path):
     score.print_estimate(found, asked, console)
     text = console.export_text()
     assert "60 rows" in text and "40 need an answer, 20 would be rejected" in text and "users/s" in text
-    assert "row 3: user_id: no user 'nobody'" in text
+    assert "input.csv, line 4: user_id: no user 'nobody'" in text
     assert [path.name for path in tmp_path.iterdir()] == ["input.csv"]
     nothing = score.dry_run(job(world, csv(tmp_path, "user_id")))
     assert nothing.total_seconds is None and nothing.sample == 0
@@ -413,6 +414,15 @@ def test_rows_become_questions_or_reasons():
     assert {reject["row"]: reject["reason"].split(":")[0] for reject in rejects} == {
         3: "user_id", 4: "user_id", 5: "torn", 6: "user_id", 8: "user_id"
     }  # fmt: skip
+    rows = [Row(1, {"user_id": "007.0"}), Row(2, {"user_id": " É"}), Row(3, {"user_id": "8"})]
+    rows += [Row(4, {"user_id": "7", "exclude": ["02"]})]
+    reasons = [reject["reason"] for reject in score.sort_out(rows, KINDS["users"](), known, {})[1]]
+    assert reasons == [
+        "user_id: no user '007.0' in the domain's data; did you mean '7'?",
+        "user_id: no user ' É' in the domain's data; did you mean 'é'?",
+        "user_id: no user '8' in the domain's data",
+        "exclude: no item '02' in the catalog; did you mean '2'?",
+    ]
     for value, message in [("[1, ", "begins like a JSON list"), ([None], "no value"), ({"a": 1}, "a list is expected")]:
         with pytest.raises(DataError, match=message):
             listed({"exclude": value}, "exclude")
@@ -427,7 +437,16 @@ def test_progress_where_there_is_no_terminal(monkeypatch):
     console = quiet()
     with score._Shown(console, "users", 200, 50) as shown:
         shown.done(50)
-    assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left\n", console.file.getvalue())
+        shown.done(100)
+    lines = console.file.getvalue().splitlines()
+    assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left", lines[0])
+    assert re.fullmatch(r"200 rows, [\d,.]+ users/s, .+ s", lines[-1]) and len(lines) == 3
+    console = quiet()
+    with pytest.raises(JobError), score._Shown(console, "users", 200, 50) as shown:
+        raise JobError("nothing more is said")
+    with score._Shown(console, "users", 200, 200):
+        pass  # nothing was left to do
+    assert console.file.getvalue() == ""
 
 
 def test_durations_and_rates():
@@ -451,7 +470,7 @@ def test_mistakes_of_the_command_line(world, tmp_path):
         (["--input", str(source), "--dry-run", "--kind", "user"], "--kind user: unknown; did you mean 'users'?"),
         (["--input", str(source), "--dry-run", "--format", "csv"], "--format csv: unknown"),
         (["--input", str(world / "users.csv")], "--output: name a folder"),
-        (["--input", str(world / "users.csv"), "--dry-run", "--engine", "gpt"], "engine 'gpt'"),
+        (["--input", str(world / "users.csv"), "--dry-run", "--engine", "gpt"], "--engine gpt: use hf"),
     ]:
         result = CliRunner().invoke(cli.app, ["score", recipe, "--base", *words])
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr

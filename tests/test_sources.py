@@ -95,20 +95,20 @@ def test_recbole_sequential_files_hold_each_event_once(tmp_path):
     assert not dataset.timed
 
     write(tmp_path / "s.item2index", "A\t0\nB\t1\n")
-    with pytest.raises(DataError, match=r"row 3 of s.test.inter: item_id '2' is not in s.item2index"):
+    with pytest.raises(DataError, match=r"line 3 of s.test.inter: item_id '2' is not in s.item2index"):
         read(config.DataSource(format="recbole", path=str(tmp_path)), Path)
 
 
 @pytest.mark.parametrize(
     "content, problem",
     [
-        ("user_id,item_id\n1,2\n", r"row 1: column 'user_id,item_id' has no type; .*`table`\?"),
+        ("user_id,item_id\n1,2\n", r"line 1: column 'user_id,item_id' has no type; .*`table`\?"),
         ("user_id:token\titem:token\n1\t2\n", r"no column 'item_id'; did you mean 'item'\?"),
-        ("user_id:token\titem_id:token\n1\t2\n1\n", r"row 3: 1 fields for 2 columns"),
-        ("user_id:token\titem_id:token\n1\t2\n1\t\n", r"row 3: item_id is empty"),
-        ("user_id:token\titem_id:token\n1\t2\n1\t2\t3\n", r"row 3: 3 fields, the header has 2"),
-        ("user_id:token\titem_id:token\n1\t2\t3\n", r"row 2 has more fields than the header"),
-        ("user_id:token\titem_id:token\titem_id:float\n1\t2\t3\n", r"row 1: column 'item_id' appears twice"),
+        ("user_id:token\titem_id:token\n1\t2\n1\n", r"line 3: 1 fields for 2 columns"),
+        ("user_id:token\titem_id:token\n1\t2\n1\t\n", r"line 3: item_id is empty"),
+        ("user_id:token\titem_id:token\n1\t2\n1\t2\t3\n", r"line 3: 3 fields, the header has 2"),
+        ("user_id:token\titem_id:token\n1\t2\t3\n", r"line 2 has more fields than the header"),
+        ("user_id:token\titem_id:token\titem_id:float\n1\t2\t3\n", r"column 'item_id' appears twice"),
         ("user_id:token\titem_id:token\n", r"films.inter: no rows"),
     ],
 )
@@ -282,20 +282,22 @@ HEAD = "user_id,item_id,timestamp,rating\n"
         (HEAD, "a.csv: no rows"),
         ("\n\n\n", "a.csv"),
         ("user,item_id\nu,a\n", r"a.csv: no column 'user_id'; did you mean 'user'\?.*data.columns.user_id names"),
-        (HEAD + "u,a,1,5\nu,b,soon,5\n", "row 3: timestamp 'soon' is no time"),
-        (HEAD + "u,a,1,5\nu,b,,5\n", "row 3: timestamp is no time"),
-        (HEAD + "u,a,1,5\nu,b,inf,5\n", "row 3: timestamp 'inf' is no time"),
-        (HEAD + "u,a,1,5\nu,b,1700000000000,5\nu,c,3,5\n", "row 3: timestamp '1700000000000' is no time"),
-        (HEAD + "u,a,2024-01-01,5\nu,b,2024-13-01,5\n", "row 3: timestamp '2024-13-01' is no date"),
-        (HEAD + "u,a,1,good\nu,b,2,bad\n", r"row 2: rating 'good' is not a number \(and 1 more rows\)"),
-        (HEAD + "u,a,1,5\n,b,2,5\n", "row 3: user_id is empty"),
-        (HEAD + "u,a,1,5\nu,b,2,5,6\n", "row 3: 5 fields, the header has 4; quote"),
-        (HEAD + "u,a,1,5\nu,b,2\n", "row 3: 3 fields for 4 columns; an empty cell needs its separator, too$"),
-        (HEAD + 'u,"a,\n",1,5\n\nu,b,2,\nu,c\nv\n', r"row 5: 2 fields for 4 columns; .* \(and 1 more rows\)"),
-        ("user_id,item_id,rating,rating\nu,a,1,5\n", "row 1: column 'rating' appears twice; rename one"),
-        ("user_id,item_id,tag, tag\nu,a,1,5\n", "row 1: column 'tag' appears twice; rename one"),
-        (HEAD + "u,a,1,5\n\n\nu,b,2,x\n", "row 5: rating 'x'"),
-        (HEAD + f"u,{'a' * 1001},1,5\n", "row 2: item_id 'aaa.*…' is longer than 1000 characters"),
+        (HEAD + "u,a,1,5\nu,b,soon,5\n", "line 3: timestamp 'soon' is no time"),
+        (HEAD + "u,a,1,5\nu,b,,5\n", "line 3: timestamp is no time"),
+        (HEAD + "u,a,1,5\nu,b,inf,5\n", "line 3: timestamp 'inf' is no time"),
+        (HEAD + "u,a,1,5\nu,b,1700000000000,5\nu,c,3,5\n", "line 3: timestamp '1700000000000' is no time"),
+        (HEAD + "u,a,2024-01-01,5\nu,b,2024-13-01,5\n", "line 3: timestamp '2024-13-01' is no date"),
+        (HEAD + "u,a,1,good\nu,b,2,bad\n", r"line 2: rating 'good' is not a number \(and 1 more rows\)"),
+        (HEAD + "u,a,1,5\n,b,2,5\n", "line 3: user_id is empty"),
+        (HEAD + "u,a,1,5\nu,b,2,5,6\n", "line 3: 5 fields, the header has 4; quote"),
+        (HEAD + "u,a,1,5\nu,b,2\n", "line 3: 3 fields for 4 columns; an empty cell needs its separator, too$"),
+        (HEAD + 'u,"a,\n",1,5\n\nu,b,2,\nu,c\nv\n', r"line 6: 2 fields for 4 columns; .* \(and 1 more rows\)"),
+        ("user_id,item_id,rating,rating\nu,a,1,5\n", "column 'rating' appears twice; rename one"),
+        ("user_id,item_id,tag, tag\nu,a,1,5\n", "column 'tag' appears twice; rename one"),
+        (HEAD + "u,a,1,5\n\n\nu,b,2,x\n", "line 5: rating 'x'"),
+        (HEAD + 'u,"a\nb\r\n",1,5\nu,b,2,"\nx"\n', "line 5: rating '.*x' is not a number"),
+        (HEAD + 'u,"a\n",1,5\nu,b,2,5,6\n', "line 4: 5 fields, the header has 4"),
+        (HEAD + f"u,{'a' * 1001},1,5\n", "line 2: item_id 'aaa.*…' is longer than 1000 characters"),
         (HEAD.encode() + b"u,caf\xe9,1,5\n", "not UTF-8 .*iconv"),
         (HEAD.encode("utf-16"), "not UTF-8"),
         (HEAD + 'u,"a,1,5\n', "a.csv: .*quote"),
@@ -320,7 +322,7 @@ def test_empty_cells_at_a_row_s_end_are_no_mistake(tmp_path):
 def test_a_short_row_is_found_behind_a_long_text_and_in_a_compressed_file(tmp_path):
     content = f"user_id,item_id,timestamp,review\nu,a,1,{'x' * 200_000}\nu,b,2\n".encode()
     for name, data in (("a.csv", content), ("b.csv.gz", gzip.compress(content))):
-        with pytest.raises(DataError, match=f"{name}: row 3: 3 fields for 4 columns"):
+        with pytest.raises(DataError, match=f"{name}: line 3: 3 fields for 4 columns"):
             table(write(tmp_path / name, data))
 
 
@@ -367,21 +369,21 @@ def test_explained_pairs_where_one_file_is_all(tmp_path):
 @pytest.mark.parametrize(
     "line, problem",
     [
-        ("{user_id: 1}", r"row 2: not JSON \(.*\): '\{user_id: 1\}'; one object a line"),
-        ("{'user_id': 1}", r"row 2: not JSON \(.*\): .*; write it as json.dumps\(ast.literal_eval\(line\)\)"),
-        ("[1, 2]", r"row 2: '\[1, 2\]' is not an object"),
-        ("[" * 100_000, "row 2: not JSON"),
-        ('{"user_id": ["u"], "item_id": 1}', r"row 2: user_id \"\['u'\]\" is no id"),
-        ('{"user_id": true, "item_id": 1}', "row 2: user_id 'True' is no id"),
-        ('{"user_id": 1.5, "item_id": 1}', "row 2: user_id '1.5' is no id"),
-        ('{"user_id": "", "item_id": 1}', "row 2: user_id '' is empty"),
-        ('{"user_id": null, "item_id": 1}', "row 2: user_id is empty"),
-        ('{"item_id": 1}', "row 2: user_id is empty"),
-        ('{"user_id": "\\ud800", "item_id": 1}', r"row 2: user_id '\\ud800' is not valid Unicode"),
-        ('{"user_id": 1, "item_id": 1, "rating": {"stars": 5}}', "row 2: rating .* is not a number"),
+        ("{user_id: 1}", r"line 2: not JSON \(.*\): '\{user_id: 1\}'; one object a line"),
+        ("{'user_id': 1}", r"line 2: not JSON \(.*\): .*; write it as json.dumps\(ast.literal_eval\(line\)\)"),
+        ("[1, 2]", r"line 2: '\[1, 2\]' is not an object"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ('{"user_id": ["u"], "item_id": 1}', r"line 2: user_id \"\['u'\]\" is no id"),
+        ('{"user_id": true, "item_id": 1}', "line 2: user_id 'True' is no id"),
+        ('{"user_id": 1.5, "item_id": 1}', "line 2: user_id '1.5' is no id"),
+        ('{"user_id": "", "item_id": 1}', "line 2: user_id '' is empty"),
+        ('{"user_id": null, "item_id": 1}', "line 2: user_id is empty"),
+        ('{"item_id": 1}', "line 2: user_id is empty"),
+        ('{"user_id": "\\ud800", "item_id": 1}', r"line 2: user_id '\\ud800' is not valid Unicode"),
+        ('{"user_id": 1, "item_id": 1, "rating": {"stars": 5}}', "line 2: rating .* is not a number"),
         ('{"user_id": 1, "item_id": 1, "rating": NaN}', None),
-        ('{"user_id": ' + "9" * 5000 + ', "item_id": 1}', "row 2: "),
-        (b'{"user_id": "\xff", "item_id": 1}', "row 2: not UTF-8"),
+        ('{"user_id": ' + "9" * 5000 + ', "item_id": 1}', "line 2: "),
+        (b'{"user_id": "\xff", "item_id": 1}', "line 2: not UTF-8"),
     ],
 )
 def test_mistakes_in_json_lines(tmp_path, line, problem):
@@ -397,7 +399,7 @@ def test_mistakes_in_json_lines(tmp_path, line, problem):
 
 def test_times_in_json_that_are_no_times(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"user_id": 1, "item_id": 1, "timestamp": {"s": 5}}\n')
-    with pytest.raises(DataError, match="row 1: timestamp .* is no time"):
+    with pytest.raises(DataError, match="line 1: timestamp .* is no time"):
         table(path)
 
 
@@ -433,7 +435,7 @@ def test_items_that_match_no_interaction_are_a_mistake(tmp_path):
 def test_an_item_has_one_title(tmp_path):
     path = write(tmp_path / "a.csv", "user_id,item_id\nu,1\n")
     assert titles(table(path, items=write(tmp_path / "i.csv", "item_id,title\n1,\n1,One\n1,One\n"))) == {"1": "One"}
-    with pytest.raises(DataError, match="i.csv: row 3: item_id '1' has a second title"):
+    with pytest.raises(DataError, match="i.csv: line 3: item_id '1' has a second title"):
         table(path, items=write(tmp_path / "i.csv", "item_id,title\n1,One\n1,Uno\n"))
 
 

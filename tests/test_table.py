@@ -25,7 +25,8 @@ def write(tmp_path, name: str, content: str | bytes):
 
 
 def rows(place: str, *columns: str, skip: int = 0) -> list[Row]:
-    return list(Table.find(place).rows(columns or ("user_id", "exclude"), skip=skip))
+    found = Table.find(place).rows(columns or ("user_id", "exclude"), skip=skip)
+    return [row._replace(place="") for row in found]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.csv.gz", "a.jsonl.gz", "a.parquet"])
@@ -43,6 +44,22 @@ def test_every_kind_reads_alike(tmp_path, name: str):
     for skip in range(9):
         assert rows(str(path), skip=skip) == rows(str(path))[skip:]
     assert Table.find(str(path)).measure().rows in (7, 6)  # a last line without its end does not count
+
+
+def test_places_are_lines_as_editors_count(tmp_path):
+    """Header, blank lines and line breaks within quotes are lines; Parquet has none."""
+    write(tmp_path, "a-1.csv", 'user_id,exclude\r\na,1\r\n\r\nb,"2\n3"\r\nc,1,2\r\nd,4')
+    write(tmp_path, "a-2.csv", "user_id\ne\n")
+    write(tmp_path, "b.jsonl", '{"user_id": "a"}\n\n{torn\n{"user_id": "c"}')
+    pd.DataFrame({"user_id": ["a", "b"]}).to_parquet(tmp_path / "c-1.parquet")
+    pd.DataFrame({"user_id": ["c", "d"]}).to_parquet(tmp_path / "c-2.parquet")
+    lines = [f"a-1.csv, line {line}" for line in (2, 4, 6, 7)] + ["a-2.csv, line 2"]
+    read = [f"c-{file}.parquet, row {row}" for file in (1, 2) for row in (1, 2)]
+    texts = [f"b.jsonl, line {line}" for line in (1, 3, 4)]
+    for place, wanted in (("a-*.csv", lines), ("b.jsonl", texts), ("c-*.parquet", read)):
+        for skip in range(len(wanted)):
+            found = Table.find(f"{tmp_path}/{place}").rows(["user_id"], skip=skip)
+            assert [row.place for row in found] == wanted[skip:]
 
 
 def test_folders_patterns_and_urls(tmp_path):

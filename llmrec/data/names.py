@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,6 +83,27 @@ def plain(title: str) -> str:
         text = f"{moved[1]} {moved[3]}" if moved[2] in ARTICLES else text
     words = re.sub(r"[^\w\s]|_", " ", text.replace("'", "")).split()
     return " ".join(words[1:] if len(words) > 1 and words[0] in ARTICLES else words)
+
+
+def plain_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Ids by their plain form, which `meant_id` looks up; of equal ones the first."""
+    found: dict[str, str] = {}
+    for one in ids:
+        found.setdefault(_plain_id(one), one)
+    return found
+
+
+def meant_id(name: str, plain_ids: Mapping[str, str]) -> str:
+    """`; did you mean '42'?` for an id that spreadsheets or people wrote as '042', '42.0' or ' 42'; empty where it is
+    like none: ids with other digits are other ids, however alike."""
+    near = plain_ids.get(_plain_id(name))
+    return "" if near is None else f"; did you mean '{readable(near)}'?"
+
+
+def _plain_id(text: str) -> str:
+    text = text.strip().casefold()
+    number = re.fullmatch(r"0*(\d+)(\.0*)?", text)
+    return number[1] if number else text
 
 
 def is_filter(text: str) -> bool:

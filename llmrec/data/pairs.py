@@ -18,6 +18,7 @@ import pandas as pd
 
 from llmrec import config
 from llmrec.data import sources
+from llmrec.data.names import meant_id, plain_ids
 from llmrec.data.sample import at_most
 from llmrec.data.sentences import Features, reason
 from llmrec.data.split import SPLITS
@@ -161,7 +162,8 @@ class Pairs:
         """
         mine = self.table[self.table["user_id"] == user]
         if mine.empty:
-            raise DataError(f"no user '{user}' among those whose texts are known; name one of them")
+            near = meant_id(user, plain_ids(self.table["user_id"])) or "; name one of them"
+            raise DataError(f"no user '{user}' among those whose texts are known{near}")
         found = self._named(item) if item else ""
         person = mine["person"].dropna().tolist()
         known = _known(self.items.get(found), self._others(self._said()[found], user, NOW, ""))

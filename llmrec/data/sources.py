@@ -1,7 +1,7 @@
 """Readers: from files as people have them to one Dataset.
 
 Each reader makes raw tables with our column names; what follows (ids, times, ratings, titles) is the same for all.
-A table's index holds row numbers as an editor shows them, for error messages.
+A table's index holds the numbers of its rows in the file, for error messages: see `_place`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import logging
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -229,7 +230,7 @@ def _atomic(path: Path) -> Table:
     rows = _delimited(path, "\t", quoted=False)
     if untyped := [name for name in rows if ":" not in name]:
         raise DataError(
-            f"{path}: row 1: column {shown(untyped[0])} has no type; a RecBole header reads like "
+            f"{path}: line 1: column {shown(untyped[0])} has no type; a RecBole header reads like "
             "`user_id:token<tab>item_id:token`; is this format `table`?"
         )
     rows.columns = [name.rsplit(":", 1)[0] for name in rows]
@@ -549,7 +550,7 @@ def _complain(table: Table, raw: pd.Series, bad: pd.Series, name: str, problem: 
         value = "" if _missing(raw.iloc[first]) else f" {shown(raw.iloc[first])}"
         more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
         column = name if raw.name in (name, None) else f"{name} (column '{raw.name}')"
-        raise DataError(f"{table.path}: row {raw.index[first]}: {column}{value} {problem}{more}")
+        raise DataError(f"{table.path}: {_place(table.path, raw.index[first])}: {column}{value} {problem}{more}")
 
 
 def _text(raw: pd.Series, clean: Callable[[str], str]) -> pd.Series:
@@ -620,7 +621,7 @@ def _checked_file(path: Path) -> Path:
 
 
 def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[str] | None = None) -> pd.DataFrame:
-    """All columns as text, empty cells missing; index = line number (a quoted newline shifts it)."""
+    """All columns as text, empty cells missing; index = row number from 1, the header included."""
     _checked_file(path)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     as_written = {
@@ -637,34 +638,58 @@ def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[s
         raise DataError(f"{path}: not UTF-8 ({_one(error)}); convert it, e.g. `iconv -f latin1 -t utf-8`") from None
     except pd.errors.ParserError as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        what = f"row {found[2]}: {found[3]} fields, the header has {found[1]}" if found else _one(error)
+        what = _one(error)
+        if found:
+            what = f"{_place(path, int(found[2]))}: {found[3]} fields, the header has {found[1]}"
         raise DataError(f"{path}: {what}; quote text that holds the separator") from None
     except (pd.errors.EmptyDataError, csv.Error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     if not isinstance(rows.index, pd.RangeIndex):
-        raise DataError(f"{path}: row 2 has more fields than the header; quote text that holds the separator")
+        raise DataError(
+            f"{path}: {_place(path, 2)} has more fields than the header; quote text that holds the separator"
+        )
     rows.index = rows.index + (1 if names else 2)
     return _named(path, rows.dropna(how="all"))
 
 
 def _check_fields(path: Path, separator: str, quoting: Literal[0, 3], columns: int) -> None:
     """Raises for the first row that ends before its last column, if any; a blank line is no row."""
+    with _records(path, separator, quoting) as read:
+        fields = np.fromiter(map(len, read), np.int32)  # of every row, without a step of Python for each
+    if (short := (fields > 0) & (fields < columns)).any():
+        first = int(np.argmax(short))
+        more = f" (and {short.sum() - 1:,} more rows)" if short.sum() > 1 else ""
+        raise DataError(
+            f"{path}: {_place(path, first + 1)}: {fields[first]} fields for {columns} columns; "
+            f"an empty cell needs its separator, too{more}"
+        )
+
+
+@contextlib.contextmanager
+def _records(path: Path, separator: str, quoting: Literal[0, 3]) -> Iterator[Any]:
+    """A reader of the file's rows, the header first."""
     codec = infer_compression(str(path))
     limit = csv.field_size_limit(2**31 - 1)  # of the whole process
     try:
         with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
             lines = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
-            read = csv.reader(lines, delimiter=separator, quoting=quoting)
-            fields = np.fromiter(map(len, read), np.int32)  # of every row, without a step of Python for each
+            yield csv.reader(lines, delimiter=separator, quoting=quoting)
     finally:
         csv.field_size_limit(limit)
-    if (short := (fields > 0) & (fields < columns)).any():
-        first = int(np.argmax(short))
-        more = f" (and {short.sum() - 1:,} more rows)" if short.sum() > 1 else ""
-        raise DataError(
-            f"{path}: row {first + 1}: {fields[first]} fields for {columns} columns; "
-            f"an empty cell needs its separator, too{more}"
-        )
+
+
+def _place(path: Path, row: int | str) -> str:
+    """Where a row begins, as an editor counts the lines of a text file, the header included; of Parquet its number."""
+    suffix = (_suffix(path) or "").lower()
+    if suffix == ".parquet":
+        return f"row {row}"
+    if suffix not in (".csv", ".tsv") or isinstance(row, str):  # nothing quoted: each line is a row
+        return f"line {row}"
+    with _records(path, "," if suffix == ".csv" else "\t", csv.QUOTE_MINIMAL) as read, contextlib.suppress(csv.Error):
+        for _ in islice(read, row - 1):  # a quoted text may run over several lines
+            pass
+        return f"line {read.line_num + 1}"
+    return f"row {row}"  # what pandas reads and csv does not
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
@@ -679,14 +704,14 @@ def _json_lines(path: Path) -> pd.DataFrame:
                 try:
                     record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 except UnicodeDecodeError as error:
-                    raise DataError(f"{path}: row {number}: not UTF-8 ({_one(error)})") from None
+                    raise DataError(f"{path}: line {number}: not UTF-8 ({_one(error)})") from None
                 except (ValueError, RecursionError) as error:
                     what = f"not JSON ({_one(error)}): {shown(line[:80].decode('utf-8', 'replace').strip())}"
                     python = line.lstrip().startswith(b"{'")
                     way_out = "write it as json.dumps(ast.literal_eval(line))" if python else "one object a line"
-                    raise DataError(f"{path}: row {number}: {what}; {way_out}") from None
+                    raise DataError(f"{path}: line {number}: {what}; {way_out}") from None
                 if not isinstance(record, dict):
-                    raise DataError(f"{path}: row {number}: {shown(record)} is not an object; one object a line")
+                    raise DataError(f"{path}: line {number}: {shown(record)} is not an object; one object a line")
                 records.append(record)
                 numbers.append(number)
                 if len(records) > MAX_INTERACTIONS:
@@ -715,7 +740,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 def _check_names(path: Path, columns: Iterable[object]) -> None:
     names = pd.Index([str(name).strip() for name in columns])
     if (again := names.duplicated()).any():
-        raise DataError(f"{path}: row 1: column {shown(names[again][0])} appears twice; rename one")
+        raise DataError(f"{path}: column {shown(names[again][0])} appears twice; rename one")
 
 
 def _named(path: Path, rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,12 +17,6 @@ from llmrec.model import adapter
 from llmrec.model.load import BaseModel, compute_dtype, load_model
 
 LOG = logging.getLogger("llmrec")
-HELP = "hf, vllm, the address of a vLLM server, or fake (repeatable numbers without a model)."
-
-
-def is_engine(name: str) -> bool:
-    """Whether `start` knows it."""
-    return name in ("hf", "vllm", "fake") or name.startswith(("http://", "https://"))
 
 
 class Holder(Protocol):
@@ -79,9 +73,9 @@ def start(
             [(merged, folder)] = adapters.items()
             return VLLMEngine(adapter.merged(base, folder), dtype=dtype, settings=recipe.serve, merged=merged)
         return VLLMEngine(base.folder, adapters, dtype=dtype, settings=recipe.serve)
-    if is_engine(name):
+    if config.is_engine(name):
         from llmrec.engine.remote import RemoteEngine
         from llmrec.engine.serving import base_name
 
         return RemoteEngine(name, base_name(base, recipe.serve), tokenizer, adapters)
-    raise EngineError(f"engine '{name}': use {HELP}")
+    raise EngineError(f"engine '{name}': use {config.ENGINES}")

@@ -42,6 +42,8 @@ class Row(NamedTuple):
     """Column → value as the file has it: text in CSV, any type elsewhere."""
     problem: str = ""
     """Why the row cannot be read; then `values` is empty."""
+    place: str = ""
+    """Where it begins: `users.csv, line 22` as editors count, the header included; of Parquet the file's row."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Table:
             if self.reader == "parquet":
                 return list(pq.ParquetFile(raw).schema_arrow.names)
             if self.reader == "jsonl":
-                return next((list(row) for row in _json_rows(raw) if isinstance(row, dict)), [])
+                return next((list(row) for row in _json_rows(_Lines(raw)) if isinstance(row, dict)), [])
             return _header(file, _Lines(raw), self.reader)
 
     def require(self, columns: Sequence[str]) -> None:
@@ -113,8 +115,10 @@ class Table:
         number = 0
         read: Iterator[dict[str, Any] | str]
         for file in self.files:
+            name, before = file.rsplit("/", 1)[-1], number  # addresses may hold keys
             with self._opened(file) as raw:
-                if self.reader == "parquet":
+                lines = None if self.reader == "parquet" else _Lines(raw)
+                if lines is None:
                     parquet = pq.ParquetFile(raw)
                     if number + parquet.metadata.num_rows <= skip:
                         number += parquet.metadata.num_rows
@@ -122,15 +126,16 @@ class Table:
                     read = _parquet_rows(parquet, columns, max(skip - number, 0))
                     number = max(skip, number)
                 else:
-                    read = _json_rows(raw) if self.reader == "jsonl" else _csv_rows(file, raw, self.reader)
+                    read = _json_rows(lines) if self.reader == "jsonl" else _csv_rows(file, lines, self.reader)
                 for row in read:
                     number += 1
                     if number <= skip:
                         continue
+                    place = f"{name}, line {lines.began}" if lines else f"{name}, row {number - before}"
                     if isinstance(row, str):
-                        yield Row(number, {}, row)
+                        yield Row(number, {}, row, place)
                     else:
-                        yield Row(number, {name: row[name] for name in columns if name in row})
+                        yield Row(number, {key: row[key] for key in columns if key in row}, place=place)
 
     def measure(self) -> Measured:
         """Size, content and rows of all files; reads them once."""
@@ -196,6 +201,7 @@ class _Lines:
         self.cut = False
         self.begins = True  # whether the next line is the first of a row
         self.number = 0  # of the line that was read last
+        self.began = 0  # number of the line with which the row began that was read last
         self.quotes = 0  # since the row began
         self.ended = False
 
@@ -224,9 +230,9 @@ class _Lines:
         return text
 
 
-def _json_rows(raw: Any) -> Iterator[dict[str, Any] | str]:
-    lines = _Lines(raw)
+def _json_rows(lines: _Lines) -> Iterator[dict[str, Any] | str]:
     for line in lines:
+        lines.began = lines.number
         if lines.cut:
             lines.cut = False
             yield f"longer than {MAX_LINE_BYTES:,} bytes"
@@ -244,14 +250,13 @@ def _json_rows(raw: Any) -> Iterator[dict[str, Any] | str]:
             yield row if isinstance(row, dict) else f"a JSON object is expected, not {type(row).__name__}"
 
 
-def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str]:
-    lines = _Lines(raw)
+def _csv_rows(file: str, lines: _Lines, reader: str) -> Iterator[dict[str, Any] | str]:
     csv.field_size_limit(MAX_LINE_BYTES)  # of the whole process; its default is less than a row may have
     header = _header(file, lines, reader)
     fields = csv.reader(lines, delimiter="\t" if reader == "tsv" else ",")
     while True:
         lines.begins = True
-        began = lines.number + 1
+        lines.began = lines.number + 1
         try:
             row = next(fields)
         except StopIteration:
@@ -260,13 +265,13 @@ def _csv_rows(file: str, raw: Any, reader: str) -> Iterator[dict[str, Any] | str
             while lines.quotes % 2 and next(lines, None) is not None:
                 pass  # the rest of a quoted text that is too long: its lines are no rows
             lines.cut = False
-            yield f"lines {began} to {lines.number}: not CSV: {error}; is a quote left open?"
+            yield f"lines {lines.began} to {lines.number}: not CSV: {error}; is a quote left open?"
             continue
         if lines.cut:
             lines.cut = False
             yield f"longer than {MAX_LINE_BYTES:,} bytes"
         elif lines.ended:
-            yield f"lines {began} to {lines.number}: a quote is left open"
+            yield f"lines {lines.began} to {lines.number}: a quote is left open"
         elif not row:
             continue
         elif len(row) != len(header):

@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.names import match_titles
+from llmrec.data.names import match_titles, meant_id, plain_ids
 from llmrec.data.records import MAX_ID_CHARS, paragraphs, shown
 from llmrec.data.split import histories
 from llmrec.errors import DataError
@@ -48,14 +49,22 @@ class Known:
     def of_user(self, user: str) -> list[int]:
         """Raises: DataError."""
         if user not in self.history:
-            raise DataError(f"user_id: no user {shown(user)} in the domain's data")
+            raise DataError(f"user_id: no user {shown(user)} in the domain's data{meant_id(user, self._plain_users)}")
         return [int(i) for i in self.history[user]]
 
     def position(self, item: str, column: str) -> int:
         """Raises: DataError."""
         if item not in self.catalog.position:
-            raise DataError(f"{column}: no item {shown(item)} in the catalog")
+            raise DataError(f"{column}: no item {shown(item)} in the catalog{meant_id(item, self._plain_items)}")
         return self.catalog.position[item]
+
+    @cached_property
+    def _plain_users(self) -> dict[str, str]:
+        return plain_ids(self.history)
+
+    @cached_property
+    def _plain_items(self) -> dict[str, str]:
+        return plain_ids(self.catalog.item_id)
 
     def digest(
         self, history: Sequence[int], candidates: Sequence[int] | None = None, exclude: Sequence[int] = ()

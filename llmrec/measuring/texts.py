@@ -21,7 +21,6 @@ from llmrec.baselines.together import Together
 from llmrec.data.sample import at_most
 from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
-from llmrec.insight import explanation_replies, nearest, summary_replies
 from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.measuring.replies import Scored, reported
 from llmrec.metrics.llm_judge import LLMJudge
@@ -86,6 +85,8 @@ class Summaries:
         return interest_summary.facts(lines, self.world.categories_of(person.history))
 
     def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Reply]:
+        from llmrec.insight import summary_replies
+
         return summary_replies(task, [person.history for person in people])
 
     def claims(self, person: Person, reply: Reply) -> dict[str, bool]:
@@ -121,6 +122,8 @@ class Explanations:
         return explanation.facts(lines, self.world.categories_of(person.history), own, near)
 
     def replies(self, task: FollowUp, people: Sequence[Person]) -> list[Reply]:
+        from llmrec.insight import explanation_replies, nearest
+
         items = [person.after[0] for person in people]
         near = [nearest(self.together, person.history, item) for person, item in zip(people, items, strict=True)]
         return explanation_replies(task, [person.history for person in people], items, near)

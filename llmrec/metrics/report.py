@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,28 @@ def interest_markdown(results: Mapping[str, Any]) -> str:
         "seconds to fit or load, and to predict."
     )
     return _whole(head, _measured("predictor", "predict", predictors), _differences(results["differences"]))
+
+
+def fitted(page: str, width: int) -> str:
+    """A page of these for a terminal of `width` columns: paragraphs are wrapped, columns stand below each other, and
+    what a table has no room for goes on below it, beside its first column again."""
+    blocks = page.strip().split("\n\n")
+    return "\n\n".join(_parts(one, width) if one.startswith("|") else textwrap.fill(one, width) for one in blocks)
+
+
+def _parts(table: str, width: int) -> str:
+    head, _, *lines = (line[2:-2].split(" | ") for line in table.splitlines())  # as `_grid` writes them
+    sizes = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    parts: list[list[int]] = []
+    for i, size in enumerate(sizes[1:], 1):
+        if not parts or sum(sizes[one] + 2 for one in parts[-1]) + size > width:
+            parts.append([0])
+        parts[-1].append(i)
+
+    def shown(row: Sequence[str], part: Sequence[int]) -> str:
+        return "  ".join([row[0].ljust(sizes[0]), *(row[i].rjust(sizes[i]) for i in part[1:])]).rstrip()
+
+    return "\n\n".join("\n".join(shown(row, part) for row in (head, *lines)) for part in parts)
 
 
 def chart(results: Mapping[str, Any], file: Path) -> None:

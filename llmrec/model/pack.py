@@ -23,6 +23,7 @@ MAX_ENTRIES = 128
 MAX_BYTES = 2_200_000_000  # unpacked, headers included
 MAX_HEADER = 65_536  # of an extended header
 _BLOCK = 1 << 20
+OTHER = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z"}  # endings of archives that are not written
 MADE = ("README.md", "recipe.yaml")  # written from the card, whatever the folder holds
 
 
@@ -30,6 +31,8 @@ def pack(folder: Path, out: Path) -> None:
     """Writes a checked adapter to `out`: an archive where it ends in .tar.gz, else a folder that is not there yet."""
     if out.exists():
         raise AdapterError(f"{out}: exists; name another place or remove it first")
+    if out.suffix.lower() in OTHER and not out.name.endswith(".tar.gz"):
+        raise AdapterError(f"{out}: no such archive is written; end it in .tar.gz, or name a folder")
     card = adapter.read_json(folder / adapter.CARD)
     inner = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     names = sorted(name for name in inner if verify.limit(name) and name not in MADE)

@@ -148,8 +148,8 @@ def rewritten(folder: Path) -> Iterator[Path]:
         shutil.rmtree(above, ignore_errors=True)
 
 
-def remove(domain: str, version: str) -> None:
-    """Deletes a kept version.  Raises: AdapterError for the one that is served."""
+def remove(domain: str, version: str) -> str:
+    """Deletes a kept version.  Returns: its digest.  Raises: AdapterError for the one that is served."""
     folder = folder_of(domain, version)
     if folder.name == served(domain):
         raise AdapterError(f"{domain}: {folder.name} is served; promote another or roll back first")
@@ -157,6 +157,7 @@ def remove(domain: str, version: str) -> None:
         doomed = folder.with_name(f".{folder.name}.removed")
         folder.rename(doomed)
         shutil.rmtree(doomed)
+    return folder.name
 
 
 def history(domain: str) -> list[str]:

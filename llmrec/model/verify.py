@@ -58,10 +58,11 @@ def files(folder: Path) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         return [f"{folder}: not a folder (links are not followed); name the folder itself"]
     problems: list[str] = []
+    too_many: list[str] = []
     found: set[str] = set()
     for count, path in enumerate(_walk(folder), 1):
         if count > MAX_FILES:
-            problems.append(f"more than {MAX_FILES} files; keep only what `llmrec adapters export` writes")
+            too_many = [f"more than {MAX_FILES} files; keep only what `llmrec adapters export` writes"]
             break
         name = path.relative_to(folder).as_posix()
         status = path.lstat()
@@ -76,9 +77,9 @@ def files(folder: Path) -> list[str]:
             problems.append(f"{name}: {status.st_size:,} bytes, at most {most:,}; not an adapter of this kind")
         else:
             found.add(name)
-    problems += [f"{name} is missing; copy it from where the adapter was trained" for name in NEEDED
-                 if name not in found and not (folder / name).is_symlink()]  # fmt: skip
-    return problems
+    missing = [f"{name} is missing; copy it from where the adapter was trained" for name in NEEDED
+               if name not in found and not (folder / name).is_symlink()]  # fmt: skip
+    return [*_few(problems), *too_many, *missing]
 
 
 def content(folder: Path) -> list[str]:
@@ -141,7 +142,7 @@ def _config(folder: Path) -> list[str]:
     values = adapter.read_json(folder / "adapter_config.json")
     problems = [f"adapter_config.json: {problem}" for problem in adapter.unservable(values)]
     strange = sorted(key for key, value in values.items() if value and key not in HARMLESS)
-    problems += [f"adapter_config.json: {key[:60]!r} is set, which the engines do not serve" for key in strange]
+    problems += _few([f"adapter_config.json: {key[:60]!r} is set, which the engines do not serve" for key in strange])
     targets = values.get("target_modules")
     if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
         problems.append("adapter_config.json: target_modules must list names, not a pattern")
