@@ -19,9 +19,10 @@ from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import readable
 from llmrec.data.records import one_line
-from llmrec.dialogue.grammar import MAX_MESSAGE, Vocabulary
+from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, Ranker, Reply, respond
 from llmrec.dialogue.state import MAX_ITEMS, Session, State, load_session, save_session
+from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError
 from llmrec.recommend import user_history
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import label
-from llmrec.dialogue.grammar import MAX_MENTIONS, MAX_MESSAGE, Mention, Query, Reference, Vocabulary, parse
+from llmrec.dialogue.grammar import MAX_MENTIONS, MAX_MESSAGE, parse
+from llmrec.dialogue.query import Mention, Query, Reference
 from llmrec.dialogue.reply import Ranked, Reply, respond
 from llmrec.dialogue.state import MAX_BYTES, MAX_UNDO, Session, State, load_session, save_session
+from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError
 
 FILMS = [

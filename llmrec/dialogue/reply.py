@@ -10,8 +10,11 @@ import numpy as np
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import label, look_up, readable
-from llmrec.dialogue.grammar import MAX_MESSAGE, Act, Mention, Query, Reference, Vocabulary, Years, parse
+from llmrec.dialogue.grammar import MAX_MESSAGE, parse
+from llmrec.dialogue.query import Act, Mention, Query, Reference
 from llmrec.dialogue.state import MAX_ITEMS, MAX_LIST, MAX_NAMES, MAX_SHOWN, Doubt, Session, State
+from llmrec.dialogue.vocabulary import Vocabulary
+from llmrec.dialogue.years import Years
 
 WEIGHED = 10  # latest items of a history whose part in a place is weighed
 SAYS = 0.05  # nats from which an item of the history counts as speaking for another
