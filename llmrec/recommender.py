@@ -21,7 +21,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, queries
-from llmrec.engine import Engine, Prompt
+from llmrec.engine import WIDE, Engine, Prompt
 from llmrec.errors import AdapterError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
@@ -152,10 +152,9 @@ class Recommender:
         """Tokens of a prompt behind its last whole block.
 
         None make a question about a path the cheapest.  But the prompt alone is then read again from its last block on,
-        where one token behind it would do: for each part of a root that is wider than a question.
+        where one token behind it would do: for each part of a root that takes many requests.
         """
-        roots = [len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()]
-        return int(self.engine is not None and max(roots) > self.engine.widest)
+        return int(max(len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()) > WIDE)
 
     def rank(
         self,

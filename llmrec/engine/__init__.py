@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+WIDE = 1024
+"""Children of a node that no engine is asked about in one request; some take fewer."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -37,10 +40,6 @@ class Engine(Protocol):
 
     groups: int
     """How many groups of `batches` may be in flight at once: while one ends, others keep the engine busy."""
-
-    widest: int
-    """How many children one question takes; a wider node is asked about in several, and each of them reads the end of
-    its prompt again."""
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Indexes of `prompts`, each once, in groups that the engine likes to be asked about together."""

@@ -49,6 +49,7 @@ class Asking:
     tokenizer: Any
     groups = GROUPS
     widest = MAX_IDS
+    """Children of a node that one request takes."""
     max_tokens: int
     """Longest prompt and path of a request for one token."""
     tally: Tally

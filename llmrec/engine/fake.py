@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,7 +16,6 @@ class FakeEngine:
     """log p drawn from a generator that is seeded by adapter, prompt and path: the same question, the same answer."""
 
     exact = True
-    widest = sys.maxsize
 
     def __init__(self, reply: str = "ok", group: int = 16, spread: float = 2.0, groups: int = 1):
         self.reply = reply

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +41,6 @@ class HFEngine:
     """
 
     groups = 1  # in flight: there is one store of keys and values
-    widest = sys.maxsize
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192):
         self.model = model

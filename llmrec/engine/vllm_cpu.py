@@ -17,7 +17,9 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backend import MultipleOf
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-MAX_IDS = 1024  # of a request; a batch pads all its requests to the longest, so not any number
+from llmrec.engine import WIDE
+
+MAX_IDS = WIDE  # of a request; a batch pads all its requests to the longest, so not any number
 
 
 def register() -> None:
