@@ -483,7 +483,7 @@ def test_the_command_line_says_what_was_done(world, tmp_path):
     words = ["score", str(world / "recipe.yaml"), "--base", "--engine", "fake", "--input", str(source)]
     result = CliRunner().invoke(cli.app, [*words, "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.stderr
-    assert result.output == f"{tmp_path / 'out'}: 2 rows, 1 answered, 1 rejected; reasons in _rejects.jsonl\n"
+    assert result.stdout == f"{tmp_path / 'out'}: 2 rows, 1 answered, 1 rejected; reasons in _rejects.jsonl\n"
 
 
 def test_a_wording_of_today_is_part_of_the_job(world, tmp_path, monkeypatch):
