@@ -112,6 +112,13 @@ def _named(name: str) -> str:
     return name
 
 
+def _domain(name: str) -> str:
+    """The same of a domain alone."""
+    if "@" in name:
+        raise RecipeError(f"{name}: a version, and a domain is asked for, as '{config.domain_of(name)}'")
+    return _named(name)
+
+
 Domain = Annotated[str, typer.Argument(help="Name of a folder in adapters/, or path of a recipe.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -772,7 +779,7 @@ Adapter = Annotated[
 ]
 Named = Annotated[
     str,
-    typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False, callback=_named),
+    typer.Argument(help="Name of a folder in adapters/.", metavar="DOMAIN", show_default=False, callback=_domain),
 ]
 Digest = Annotated[str, typer.Argument(help="A version's digest, or its first digits.", show_default=False)]
 Server = Annotated[str, typer.Option(help="Address of a running vLLM server.")]

@@ -234,6 +234,7 @@ def test_mistakes_show_before_the_seconds_that_torch_takes():
         "recommend fashion": "no catalog to rank; what it has are texts: `llmrec review fashion`",
         "serve moveis": "did you mean 'movies'?",
         "adapters promote moveis 3f2a": "did you mean 'movies'?",
+        "adapters remove movies@3f2a 3f2a": "movies@3f2a: a version, and a domain is asked for, as 'movies'",
         "adapters export movies@3f2a x.tar.gz": "movies: no version '3f2a'",
     }
     code = (

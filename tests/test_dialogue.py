@@ -357,6 +357,50 @@ def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, withou
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
+        ("I wasn't a fan of Fargo", [("not", "f")]),
+        ("I'm not really a fan of Fargo", [("not", "f")]),
+        ("I am no longer a fan of Fargo", [("not", "f")]),
+        ("I couldn't stand Fargo", [("not", "f")]),
+        ("I didn't particularly like Fargo", [("not", "f")]),
+        ("any film but Fargo", [("not", "f")]),
+        ("all comedies but Fargo", [("not", "f")]),
+        ("Fargo, no thanks", [("not", "f")]),
+        ("Big, Fargo, no.", [("like", "bg"), ("not", "f")]),
+        ("Alien, no, Aliens", [("like", "al"), ("like", "as")]),
+        ("not (Fargo)", [("not", "f")]),
+        ("👎 Fargo", [("not", "f")]),
+        ("I'd rather see Fargo than Big", [("like", "f")]),
+        ("would I like Fargo?", []),
+        ("who likes Fargo?", []),
+        ("I never get tired of Fargo", []),
+        ("delete all except Fargo", []),
+    ],
+)
+def test_no_negation_is_lost(message: str, expected: list):
+    assert acts(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("any genre but horror", Query(without=("Horror",), lift=("category",))),
+        ("all films but horror", Query(without=("Horror",))),
+        ("any year but a comedy", Query(only=(("Comedy",),), lift=("year",))),
+        ("any decade but the 80s", Query(unknown=("the 80s",), lift=("year",))),
+        ("any film but from the 90s", Query(years=(1990, 1999), wants=True)),
+        ("no (horror)", Query(without=("Horror",))),
+        ("horror, no thanks", Query(without=("Horror",))),
+        ("I don't usually like horror", Query(without=("Horror",))),
+        ("I am not much of a fan of horror", Query(without=("Horror",))),
+    ],
+)
+def test_no_negation_of_a_filter_is_lost(message: str, expected: Query):
+    assert read(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
         ("do you have any comedies", Query(only=(("Comedy",),))),
         ("do you have a comedy", Query(only=(("Comedy",),))),
         ("is there a comedy", Query(only=(("Comedy",),))),

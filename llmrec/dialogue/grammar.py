@@ -20,6 +20,7 @@ from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.dialogue.words import (
     ACTS,
     AGAINST,
+    ALL,
     ASIDE,
     ASKS,
     CARRY_NOTHING,
@@ -29,6 +30,7 @@ from llmrec.dialogue.words import (
     COUNT,
     EXCEPT,
     FILTER,
+    FROWNS,
     GOES_ON,
     JOINS,
     JUDGED,
@@ -48,6 +50,7 @@ from llmrec.dialogue.words import (
     SENTENCE_ENDS,
     SIMILAR,
     SOME,
+    SPAN_WORDS,
     UNCLEAR,
     WANTS,
     WHY,
@@ -109,7 +112,7 @@ class _Reader(Cursor):
         steps = (
             self._refused, self._quote, self._stop, self._lift, self._long_title, self._others, self._question,
             self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
-            self._corrects, self._unclear, self._mode, self._more, self._categories, self._filter,
+            self._corrects, self._unclear, self._all_but, self._mode, self._more, self._categories, self._filter,
             self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
@@ -223,8 +226,9 @@ class _Reader(Cursor):
             found = Found(tuple(i for i in found.items if i not in other_than), found.near or other_than[:3])
         if not found.items and only_if_found:
             return False
+        act: Act = "not" if text[:1] in FROWNS else self.act
         unsure = len(self.tokens) == 1 and len(found.items) == 1 and self.is_part(text, found.items[0])
-        self.mentions.append(Mention(self.act, text, found.items[:MAX_OPTIONS], found.near, unsure))
+        self.mentions.append(Mention(act, text, found.items[:MAX_OPTIONS], found.near, unsure))
         self.at = end
         self._listed()
         return True
@@ -332,6 +336,29 @@ class _Reader(Cursor):
                 self._end_list()
                 return True
         return False
+
+    def _all_but(self) -> bool:
+        """ "Any genre but horror", "all films but Titanic", unlike "any year but a comedy" and "any film but newer"."""
+        words = [token.text.casefold() for token in self.tokens[max(self.at - 2, 0) : self.at + 1]]
+        if len(words) < 3 or words[0] not in ALL or words[2] != "but":
+            return False
+        at = self.at + 1
+        while at < len(self.tokens) and self.tokens[at].text.casefold() in ARTICLES:
+            at += 1
+        if at == len(self.tokens) or self.tokens[at].kind not in ("word", "quote"):
+            return False
+        spanned = SPAN.match(self.text, self.tokens[at].start)
+        if words[1] in SPAN_WORDS:
+            fits = bool(spanned)
+        else:
+            named = self.tokens[at].kind == "quote" or self.begins_title(at)
+            fits = not spanned and (named or self.vocabulary.category(self.tokens[at].text) is not None)
+        if fits:
+            self.at += 1
+            self._end_mode()
+            self.mode, self.explicit, self.fresh, self.listing = "not", True, True, True
+            self._end_list()
+        return fits
 
     def _exception(self, before: str) -> bool:
         """ "Nothing except comedies" wants them; "no romance except Titanic" nobody can tell."""
@@ -551,6 +578,9 @@ class _Reader(Cursor):
             if of_kind and self.match(SPAN):  # "a comedy (1990)"
                 return False
             self._not_understood(self.now.text)
+            self.at += 1
+            return True
+        if self.now.text == "(" and self.fresh:  # "not (Titanic)"
             self.at += 1
             return True
         if self.now.text != "," or self.mode == "instead":

@@ -42,11 +42,13 @@ POINTS = frozenset(_words("it this that these those them both one ones"))  # at 
 OPENS = frozenset(_words("a an some something anything want give show only just but instead rather"))  # ends a "not"
 NUMBER = r"(?:\d{1,3}|" + "|".join(NUMBERS) + r")\b(?!['’]?s\b)"
 _DO_NOT = r"(?:do|did|does)(?:n['’]?t| not)"
+_MUCH = r"(?: (?:really|much|quite|actually|particularly|especially|usually|normally|generally|exactly|even|ever))*"
 _NOT = (
-    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t|never)(?: really| much)? (?:liked?|loved?|want|enjoy(?:ed)?|show|"
+    rf"(?:i )?(?:{_DO_NOT}|would not|wouldn['’]?t|never|no longer){_MUCH} (?:liked?|loved?|want|enjoy(?:ed)?|show|"
     r"need|care for|recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|(?:nothing|less) like|unlike|"
     r"(?:something |anything |much )?better than|"
-    r"(?:not|no|never) (?:a |an )?(?:big |great |huge )?fans? of|can(?:['’]?t|not) stand|"
+    rf"(?:not|no|never|no longer|(?:is|are|was|were)n['’]?t){_MUCH} (?:of )?(?:a |an )?(?:big |great |huge )?fans? of|"
+    r"(?:can(?:['’]?t|not)|could(?:n['’]?t| not)) stand|won['’]?t (?:watch|see)|"
     r"(?:tired|sick|bored) (?:of|with)|fed up with|had it with|(?<!get )(?<!not )enough(?: of)?|done with|"
     r"(?:is|are|was|were)n['’]?t|none of|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
     r"but not(?! (?:too|so|very)\b)|(?:everything|anything|all) but|not(?! (?:too|so|very)\b)|"
@@ -86,7 +88,8 @@ UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" eithe
     rf"{_DO_NOT}(?: really| even)? (?:{_REMOVE}|hate|dislike|mind|skip|exclude|ignore|hide|leave out|avoid)\b|"
     rf"{_DO_NOT}(?: really)? (?:think|believe|remember|know|suppose)\b|not (?:so |quite )?sure\b|"
     r"(?:i )?(?:wish|thought|expected|hoped?(?! for))\b|not enough\b|hate[sd]? (?:it )?(?:when|if|how)\b|"
-    r"not (?:only|just|necessarily)\b",
+    r"not (?:only|just|necessarily)\b|(?:not|never)(?: get| got)? (?:tired|sick|bored) of\b|"
+    rf"(?:{_REMOVE}) (?:everything|all)(?: (?:of )?(?:them|these|those))? (?:but|except)\b",
     re.I,
 )
 _SO = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))*"
@@ -98,8 +101,9 @@ AGAINST = re.compile(
 )
 OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored")  # of a mode's words
 POINTER = re.compile(r"(?:it|that|this|they|both)\s+", re.I)
+_NAY = r"(?:no|nope|nah)(?: (?:thanks|thank you|way))?\b"
 REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of what is refused
-    rf"\s*[?:–-]?\s*(?:(?:no|nope|nah)(?: (?:thanks|thank you|way))?\b(?=\s*(?:$|[.!?,;]))|[{FROWNS}])", re.I
+    rf"\s*[?:–-]?\s*(?:{_NAY}(?=\s*(?:$|[.!?,;]))|[{FROWNS}])|\s*,\s*{_NAY}(?=\s*(?:$|[.!?;]))", re.I
 )
 PRAISE = re.compile(
     rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?|"
@@ -170,11 +174,15 @@ SEQUEL = re.compile(  # a title behind which this stands is another title: "Toy 
 )
 MORE = re.compile(r"more\b|next\b|go on\b|keep going\b|continue\b|another\b|else\b", re.I)
 WHY = re.compile(r"why\b", re.I)
+ALL = frozenset(_words("any all every"))  # of "all films but horror"
+SPAN_WORDS = frozenset(_words("year years time decade era age"))  # what may be left out of "any year but" is years
 ASKS = re.compile(
     r"(?:what|which) (?:year|genre|(?:kind|type|sort) of (?:film|movie))s? (?:is|was|are|were|do|does|did)\b|"
     r"when (?:is|was|were|did)\b|who (?:is|was|are|directed|made|played|plays|stars|starred|wrote)\b|"
     r"tell me (?:more )?about\b|how (?:long|old|many)\b|(?:have|did) (?:i|you)\b|should (?:i|we) (?:watch|see)\b|"
     r"do you (?:like|love|hate|think|agree|remember|watch)\b|what do you think\b|"
+    r"(?:would|will|do|did|could|might) (?:i|we) (?:like|love|enjoy|hate|dislike)\b|"
+    r"who (?:like|love|hate|enjoy)[sd]?\b|"
     rf"what(?:['’]?s| is| was| are| were) (?:(?:the )?(?:{_ORDINAL}|{NUMBER})|(?:number|nr\.?|no\.|#) ?\d)|"
     r"which (?:(?:one|ones|of (?:the|these|those|them)(?: \w+)?) )?(?:is|was|are|were)\b(?! (?:like|similar|there)\b)|"
     r"compare\b|(?:what(?:['’]?s| is) )?(?:the )?difference between\b|explain\b|"
@@ -183,7 +191,7 @@ ASKS = re.compile(
     re.I,
 )
 HAVE = re.compile(r"(?:do|have) you (?:have|got|know)\s+", re.I)  # "do you have Heat?", unlike "... any westerns?"
-COMPARES = re.compile(r"(?:more|less|better|worse)\s+than\b|(?:to|over)\b", re.I)  # what follows is no liking
+COMPARES = re.compile(r"(?:(?:more|less|better|worse)\s+)?than\b|(?:to|over)\b", re.I)  # what follows is no liking
 _SOMEBODY = (
     r"(?:my|our|his|her|their) (?!fav|taste)[\w-]+(?: and (?:my |our )?(?!i\b|me\b)[\w-]+)?|s?he|they|"
     r"every(?:one|body)|some(?:one|body)|nobody|no one|(?:most |many |some |other )?people|"
