@@ -374,6 +374,12 @@ def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, withou
         ("who likes Fargo?", []),
         ("I never get tired of Fargo", []),
         ("delete all except Fargo", []),
+        ("-Fargo", [("not", "f")]),
+        ("Alien !Fargo", [("like", "al"), ("not", "f")]),
+        ("I hardly liked Fargo", []),
+        ("I can't say I liked Fargo", []),
+        ("I haven't liked Fargo, but Alien", [("like", "al")]),
+        ("my least favourite is Fargo", []),
     ],
 )
 def test_no_negation_is_lost(message: str, expected: list):
@@ -390,6 +396,10 @@ def test_no_negation_is_lost(message: str, expected: list):
         ("any film but from the 90s", Query(years=(1990, 1999), wants=True)),
         ("no (horror)", Query(without=("Horror",))),
         ("horror, no thanks", Query(without=("Horror",))),
+        ("comedy -horror", Query(only=(("Comedy",),), without=("Horror",))),
+        ("horror scares me", Query(without=("Horror",))),
+        ("ban horror", Query(unknown=("ban horror",))),
+        ("I can't watch horror", Query(unknown=("can't watch horror",))),
         ("I don't usually like horror", Query(without=("Horror",))),
         ("I am not much of a fan of horror", Query(without=("Horror",))),
     ],

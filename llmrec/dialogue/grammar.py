@@ -23,6 +23,7 @@ from llmrec.dialogue.words import (
     ALL,
     ASIDE,
     ASKS,
+    AVERSE,
     CARRY_NOTHING,
     COMMANDS,
     COMPARES,
@@ -48,6 +49,7 @@ from llmrec.dialogue.words import (
     PRAISE,
     REFUSED,
     SENTENCE_ENDS,
+    SIGNED,
     SIMILAR,
     SOME,
     SPAN_WORDS,
@@ -66,7 +68,7 @@ MAX_OPTIONS = 10  # items that one name may mean
 
 def parse(message: str, vocabulary: Vocabulary) -> Query:
     """Reads one message of at most `MAX_MESSAGE` characters."""
-    text = one_line(message, MAX_MESSAGE)
+    text = SIGNED.sub(", not ", one_line(message, MAX_MESSAGE)).lstrip(", ")
     bare = re.sub(r"^please\s+|[\s.!?]+$|,?\s+please[\s.!?]*$", "", text, flags=re.I)
     if text.strip() == "?":
         return Query("help")
@@ -112,8 +114,8 @@ class _Reader(Cursor):
         steps = (
             self._refused, self._quote, self._stop, self._lift, self._long_title, self._others, self._question,
             self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
-            self._corrects, self._unclear, self._all_but, self._mode, self._more, self._categories, self._filter,
-            self._short_title, self._nothing, self._other,
+            self._corrects, self._unclear, self._all_but, self._mode, self._averse, self._more, self._categories,
+            self._filter, self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -666,6 +668,13 @@ class _Reader(Cursor):
     def _unclear(self) -> bool:
         """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
         if not self.match(UNCLEAR):
+            return False
+        self._leave(self.clause_end(self.at + 1))
+        return True
+
+    def _averse(self) -> bool:
+        """ "Ban horror": words that are no mode, behind which nothing is wished for; said rather than guessed."""
+        if not self.match(AVERSE):
             return False
         self._leave(self.clause_end(self.at + 1))
         return True

@@ -92,11 +92,18 @@ UNCLEAR = re.compile(  # a "not" before a "not" is no "not", but no "like" eithe
     rf"(?:{_REMOVE}) (?:everything|all)(?: (?:of )?(?:them|these|those))? (?:but|except)\b",
     re.I,
 )
+AVERSE = re.compile(  # no mode of its own, but what follows is no wish: "ban horror", "I hardly liked Fargo"
+    r"(?:can['’]?t|can ?not|won['’]?t|(?:have|has|had)n['’]?t|stop|ban|minus|hardly|barely|refuse[sd]?|allergic|"
+    r"least fav\w+)(?!\w)",
+    re.I,
+)
+SIGNED = re.compile(r"(?<!\S)[-!](?!n\b|n\d)(?=[^\W\d_])")  # "comedy -romance", "!Fargo", and not "-n 5"
 _SO = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))*"
 _WORSE = r"(?:bad|awful|boring|terrible|horrible|dull|stupid|overrated|disappointing|rubbish)\b"
 _BAD = rf"{_SO} {_WORSE}"
 AGAINST = re.compile(
-    rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|bored me\b|suck(?:s|ed)?\b|{_WORSE}",
+    rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|"
+    rf"(?:bore|scare|annoy|disgust)(?:s|d|ed)? (?:me|us)\b|suck(?:s|ed)?\b|{_WORSE}",
     re.I,
 )
 OPINION = re.compile(r"lik|lov|enjoy|ador|care|hate|stand|fan|tired|sick|bored")  # of a mode's words
