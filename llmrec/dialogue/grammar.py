@@ -368,7 +368,7 @@ class _Reader(Cursor):
         if not behind or not (found := self.match(EXCEPT)):
             return False
         if self.negated:
-            self._leave(self.clause_end(self.at + 1))
+            self._leave_clause()
         else:
             self.skip_to(found.end())
         self._end_mode()
@@ -564,7 +564,7 @@ class _Reader(Cursor):
         if not found:
             return False
         if self.mentions or self.only or self.without or self.spans:  # "I liked Heat, no, I meant the old one"
-            self._leave(self.clause_end(self.at + 1))
+            self._leave_clause()
         else:
             self.skip_to(found.end())
             self._end_mode()
@@ -662,22 +662,26 @@ class _Reader(Cursor):
         found = behind and self.match(COMPARES)
         if not found or (found[0].casefold() in ("to", "over") and not self.prefers):
             return False
-        self._leave(self.clause_end(self.at + 1))
+        self._leave_clause()
         return True
 
     def _unclear(self) -> bool:
         """ "Don't skip Fargo": up to the end of the clause nobody can tell what is wanted."""
-        if not self.match(UNCLEAR):
-            return False
-        self._leave(self.clause_end(self.at + 1))
-        return True
+        return self._leaves_clause(UNCLEAR)
 
     def _averse(self) -> bool:
         """ "Ban horror": words that are no mode, behind which nothing is wished for; said rather than guessed."""
-        if not self.match(AVERSE):
+        return self._leaves_clause(AVERSE)
+
+    def _leaves_clause(self, pattern: re.Pattern[str]) -> bool:
+        if not self.match(pattern):
             return False
-        self._leave(self.clause_end(self.at + 1))
+        self._leave_clause()
         return True
+
+    def _leave_clause(self) -> None:
+        """Takes the rest of the clause as not understood."""
+        self._leave(self.clause_end(self.at + 1))
 
     def _leave(self, end: int) -> None:
         """Takes the words before token `end` as not understood."""

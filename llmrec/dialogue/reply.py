@@ -143,8 +143,7 @@ class _Turn:
         if query.others:
             told = _listed(repr(readable(text)) for text in query.others)
             notes.append(f"I go by your own taste: {told} counts for nothing; say it as your own where it shall.")
-        if query.unknown:
-            notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
+        notes += _not_understood(query)
         if doubt:
             state = state.model_copy(update={"doubt": doubt})
             options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
@@ -228,9 +227,7 @@ class _Turn:
         return Reply((*notes, intro), entries), self.session.then(state.model_copy(update={"shown": shown}))
 
     def _why(self, query: Query) -> tuple[Reply, Session]:
-        notes: list[str] = []
-        if query.unknown:
-            notes.append(f"I did not understand {_listed(repr(readable(text)) for text in query.unknown)}.")
+        notes = _not_understood(query)
         if len(query.mentions) > 1:
             notes.append("One at a time.")
         elsewhere = not query.mentions and (query.unknown or query.filters)  # "why so many dramas?"
@@ -456,6 +453,12 @@ def _joined(known: Years, years: Years, how: Literal["and", "or"]) -> Years | No
     if firsts and lasts and max(firsts) > min(lasts):
         return None
     return max(firsts, default=None), min(lasts, default=None)
+
+
+def _not_understood(query: Query) -> list[str]:
+    """The note on what of a message was not understood, if anything."""
+    told = _listed(repr(readable(text)) for text in query.unknown)
+    return [f"I did not understand {told}."] if query.unknown else []
 
 
 def _sentence(text: str) -> str:

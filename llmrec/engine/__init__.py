@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 WIDE = 1024
-"""Children of a node that no engine is asked about in one request; some take fewer."""
+"""Children of a node that are asked about in one request at most, where the engine takes no fewer: a batch pads all its
+requests to the widest."""
 
 
 @dataclass(frozen=True)

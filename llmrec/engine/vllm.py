@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from llmrec.config import Serve
-from llmrec.engine import Prompt
+from llmrec.engine import WIDE, Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, check_dtype, is_exact, rank_for
 from llmrec.errors import AdapterError, EngineError
@@ -58,9 +58,7 @@ class VLLMEngine(Asking):
             from llmrec.engine import vllm_plugin
 
             vllm_plugin.register()
-            from llmrec.engine import vllm_cpu
-
-            self.widest = vllm_cpu.MAX_IDS
+            self.widest = WIDE
         self._merged = merged
         self._loaded: dict[str, Any] = {}
         self._ids = count(1)

@@ -19,15 +19,13 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 from llmrec.engine import WIDE
 
-MAX_IDS = WIDE  # of a request; a batch pads all its requests to the longest, so not any number
-
 
 def register() -> None:
     """Take the place of vLLM's op, and let it run its attention kernel for blocks of 16.  May be called many times."""
     platform: Any = type(current_platform)
     platform.get_punica_wrapper = classmethod(lambda cls: f"{PerAdapter.__module__}.{PerAdapter.__qualname__}")
     # 128 is the size of a buffer that only its runner for GPUs has.
-    sampling_params.MAX_LOGPROB_TOKEN_IDS = MAX_IDS
+    sampling_params.MAX_LOGPROB_TOKEN_IDS = WIDE
     # Ranks of sampled tokens are all that it compiles in eager mode: 20 seconds and a C++ compiler for nothing.
     platform.simple_compile_backend = "eager"
     # It has the kernel and offers only multiples of 32.  A request computes again what lies past its last whole block,
