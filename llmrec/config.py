@@ -227,12 +227,16 @@ class Fit(Section):
     """Share of a row that repeats the row before as context only; a line is a target once."""
     variants: int = Field(1, ge=1, le=32)
     """Different cuts of every history into rows (with equal times reshuffled); epoch e uses variant e mod variants."""
+    left_out: float = Field(0.0, ge=0, lt=1)
+    """Most of a history that is left out of its rows at random, a share drawn anew for each history and variant; a
+    teacher says what it expects of what is left."""
     batch_tokens: int = Field(4096, ge=32)
     """Tokens per optimiser step over all processes, padding included."""
     micro_batch_tokens: int = Field(4096, ge=32)
     """Tokens per forward pass; smaller needs less memory and gives the same step."""
-    epochs: float = Field(3.0, gt=0)
-    """Passes over the training rows."""
+    epochs: float = Field(3.0, ge=0)
+    """Passes over the training rows.  0 learns nothing: what `init_from` names, such as a merge, keeps its weights, and
+    what its card holds of validation (a prior's weight, temperatures) is fitted anew."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak of the schedule (linear warm-up, cosine decay to a tenth)."""
     warmup: float = Field(0.05, ge=0, lt=1)
@@ -431,7 +435,7 @@ class Recipe(Section):
         starts = {name: task.start for name, task in self.tasks.items()}
         if min(starts.values()) > 0:
             raise ValueError("tasks: one must have start 0, as nothing would be learned before")
-        if late := [name for name, start in starts.items() if start >= self.fit.epochs]:
+        if late := [name for name, start in starts.items() if start and start >= self.fit.epochs]:
             raise ValueError(f"tasks.{late[0]}.start: training ends before, after fit.epochs={self.fit.epochs:g}")
         return self
 

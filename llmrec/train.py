@@ -175,7 +175,8 @@ def curve(state: Progressed, metric: str, file: Path, *, title: str) -> None:
     figure, left = pyplot.subplots(figsize=(7, 4))
     for key in [key for key in keys if key.startswith("loss/")] or ["loss"]:
         losses = [(entry["epoch"], entry[key]) for entry in state.log if key in entry]
-        left.plot(*zip(*losses, strict=True), label=key.partition("/")[2], color=None if "/" in key else "tab:blue")
+        epochs, nats = zip(*losses, strict=True) if losses else ((), ())
+        left.plot(epochs, nats, label=key.partition("/")[2], color=None if "/" in key else "tab:blue")
     if len(left.lines) > 1:
         left.legend(frameon=False)
     left.set(xlabel="epoch", title=title)

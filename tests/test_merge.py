@@ -69,6 +69,23 @@ def test_updates_are_summed_and_the_card_says_of_what(world: Path, films: Path, 
     adapter.load(load_model(base, dtype=torch.float32), {"both": out})
 
 
+def test_a_training_of_no_epochs_fits_the_sum_anew(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811
+    adapters.merge(["books=0.5", f"{films}=0.5"], tmp_path / "both", rank=16)
+    shape = ("lora.rank=16", "lora.alpha=16", "lora.first_layer=0")
+    targets = "lora.targets=[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head]"
+    asked = config.load_recipe(
+        "books", (*shape, targets, f"init_from={tmp_path / 'both'}", "fit.epochs=0", "fit.valid_users=10")
+    )
+    folder = train(asked, out=tmp_path / "fitted")
+    assert {k for k, v in updates(folder).items() if v.any()} == updates(tmp_path / "both").keys()
+    for layer, update in updates(tmp_path / "both").items():
+        assert torch.equal(updates(folder)[layer], update), layer
+    card, before = (read_card(one) for one in (folder, tmp_path / "both"))
+    assert card["steps"] == 0 and card["validation"]["macro_f1"] >= 0 and before["validation"] == {}
+    assert card["review_sentiment"]["temperature"] != before["review_sentiment"]["temperature"]
+    assert card["init_from"]["weights"] == before["weights"] and (folder / "curve.png").is_file()
+
+
 def test_what_lists_stand_on_comes_from_the_adapter_that_has_learned_them() -> None:
     """Whichever is named first; else the card would tell of lists without data, and nobody could read it."""
     shipped = {name: Path(__file__).parent.parent / "adapters" / name for name in ("fashion", "movies")}

@@ -158,6 +158,8 @@ def fit(
                 log.clock()
                 save_checkpoint(run, state, kept, optimizer)
                 log.kept, saved = state.step, time.monotonic()
+        if not plan.steps and validate is not None:
+            log.note(_validated(model, validate, metric, accelerator))
     log.clock()
     if accelerator.is_main_process:
         save_checkpoint(run, state, kept, optimizer)

@@ -44,7 +44,7 @@ class Plan:
 
     def epoch_of(self, step: int) -> float:
         """Epochs done after `step` steps."""
-        epoch = min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2)
+        epoch = max(0, min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2))
         return round(epoch + (step - int(self.starts[epoch])) / len(self._epoch(epoch)), 3)
 
     def steps_in(self, epochs: float) -> int:
