@@ -111,8 +111,8 @@ def inspect(folder: Path, domain: str | None = None) -> Verdict:
     if verdict.problems:
         return verdict  # nothing in it is read
     verdict.problems += verify.content(folder)
-    card = read_card(folder)
     try:
+        card = read_card(folder)
         recipe = config.load_recipe(config.checked_name(domain or str(card.get("domain")), "domain"))
         base = base_model(recipe.base_model)
     except LlmrecError as error:
@@ -302,8 +302,7 @@ def unload(source: str, url: str) -> str:
 
 def _learned(card: dict[str, Any]) -> list[str]:
     """Tasks that an adapter was trained on; a prompt file alone may only word the list that they follow."""
-    tasks = card.get("recipe", {}).get("tasks", {})
-    return [*tasks] if isinstance(tasks, dict) else []
+    return [*card.get("recipe", {}).get("tasks", {})]
 
 
 def _missing(tasks: Iterable[str], card: dict[str, Any]) -> list[str]:

@@ -806,7 +806,7 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
 
     rows = verb.listed()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(rows, indent=1))  # in ASCII: what cards say may be no text that a terminal takes
         return
     from rich import box
     from rich.console import Console
@@ -847,7 +847,7 @@ def adapters_verify(
     found = verb.checked(source, domain)
     if as_json:
         values = {"adapter": str(found.folder), "problems": found.problems, "notes": found.notes}
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(values, indent=1))
     else:
         for line in [*found.problems, *(f"note: {note}" for note in found.notes)]:
             typer.echo(readable(" ".join(line.split())))
