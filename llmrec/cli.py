@@ -112,6 +112,17 @@ def _named(name: str) -> str:
     return name
 
 
+def _placed(text: str) -> str:
+    """The same of an adapter wherever it lies."""
+    config.adapter_place(text)
+    return text
+
+
+def _other_domain(name: str | None) -> str | None:
+    """The same of a domain that may be left out."""
+    return name and _domain(name)
+
+
 def _domain(name: str) -> str:
     """The same of a domain alone."""
     if "@" in name:
@@ -830,10 +841,16 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
 @adapters.command("verify")
 def adapters_verify(
     source: Annotated[
-        str, typer.Argument(help="A domain, domain@version, folder or archive.", metavar="ADAPTER", show_default=False)
+        str,
+        typer.Argument(
+            help="A domain, domain@version, folder or archive.", metavar="ADAPTER", show_default=False, callback=_placed
+        ),
     ],
     domain: Annotated[
-        str | None, typer.Option(help="Whose base model and catalog; default: the card's.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Whose base model and catalog; default: the card's.", show_default=False, callback=_other_domain
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
