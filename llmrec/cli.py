@@ -820,10 +820,10 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
         typer.echo(json.dumps(rows, indent=1))  # in ASCII: what cards say may be no text that a terminal takes
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from llmrec.data.names import readable
+    from llmrec.screen import screen
 
     table = Table(box=box.SIMPLE)
     for name in ("domain", "version", "served", "MB", "trained", "validation"):
@@ -835,7 +835,7 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
         shown = "damaged: adapters rollback, or remove" if "problem" in row else shown
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
         table.add_row(*map(readable, (*cells, row["trained"][:10], shown)))
-    Console(markup=False).print(table)
+    screen(markup=False).print(table)
 
 
 @adapters.command("verify")
