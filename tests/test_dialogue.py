@@ -321,6 +321,9 @@ def test_a_question_about_a_film_is_no_liking(message: str):
         ("Fargo 👍", [("like", "f")]),
         ("the second? no thanks", [("not", 2)]),
         ("Fargo, no drama", [("like", "f")]),
+        ("Fargo is anything but good", [("not", "f")]),
+        ("Fargo and Alien were everything but really funny", [("not", "f"), ("not", "al")]),
+        ("Fargo was anything but boring", [("like", "f")]),
     ],
 )
 def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
@@ -347,11 +350,36 @@ def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
         ("I've had it with war films", (), ("War",)),
         ("I'm bored with musicals", (), ("Musical",)),
         ("none of the westerns", (), ("Western",)),
+        ("👎 horror", (), ("Horror",)),
+        ("👎🏽 horror, 👍 comedies", (("Comedy",),), ("Horror",)),
+        ("comedies 👍, horror 👎", (("Comedy",),), ("Horror",)),
     ],
 )
 def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("a comedy, no, a drama", Query(only=(("Drama",),))),
+        ("a comedy, no sorry, I meant a drama", Query(only=(("Drama",),))),
+        ("a comedy or a drama, I mean a western", Query(only=(("Western",),))),
+        ("from the 80s, I mean the 90s", Query(years=(1990, 1999))),
+        ("a comedy from the 80s, no, before 1970", Query(only=(("Comedy",),), years=(None, 1969))),
+        ("a comedy from the 80s, no, a drama", Query(only=(("Drama",),), years=(1980, 1989))),
+        (
+            "a comedy from the 80s, no, I mean loud",
+            Query(only=(("Comedy",),), years=(1980, 1989), unknown=("I mean loud",)),
+        ),
+        ("no horror, no, a comedy", Query(only=(("Comedy",),), without=("Horror",))),
+        ("comedies, no romance", Query(only=(("Comedy",),), without=("Romance",))),
+        ("no, a comedy", Query(only=(("Comedy",),))),
+    ],
+)
+def test_a_correction_within_a_message_takes_the_place_of_its_own_sort(message: str, expected: Query):
+    assert read(message) == expected
 
 
 @pytest.mark.parametrize(
