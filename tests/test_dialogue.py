@@ -938,6 +938,31 @@ def ids(reply: Reply) -> list[str]:
     return [item.item_id for item in reply.items]
 
 
+@pytest.mark.parametrize(
+    ("message", "liked", "excluded"),
+    [
+        ("seen it", ("f", "pf"), ()),
+        ("I've already seen that one, another", ("f", "pf"), ()),
+        ("hated it", ("f",), ("pf",)),
+        ("remove that", ("f",), ("pf",)),
+    ],
+)
+def test_which_of_a_list_is_meant_is_asked(message: str, liked: tuple, excluded: tuple):
+    shown, session = say("I liked Fargo", "-n 3")
+    assert ids(shown)[1] == "pf"
+    reply, session = say(message, session=session)
+    assert reply.text[0] == "Which film is 'it'?  Answer with its number." and len(reply.text) == 4
+    state = say("2", session=session)[1].state
+    assert (state.liked, state.excluded, state.doubt) == (liked, excluded, None)
+
+
+def test_nothing_is_asked_where_a_message_says_what_it_means():
+    session = say("I liked Fargo")[1]
+    for message in ("I love it, show me a comedy", "I saw Big and hated it", "I loved Big, it was great"):
+        assert say(message, session=session)[1].state.doubt is None
+    assert say("seen it")[1].state.doubt is None  # nothing was shown yet
+
+
 def test_a_list_follows_from_history_and_filters():
     ranker = Fake()
     reply, session = say("something like Fargo but a comedy from the 90s, -n 2", ranker=ranker)

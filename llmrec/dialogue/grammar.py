@@ -112,6 +112,7 @@ class _Reader(Cursor):
         self.dropped: list[str] = []
         self.unknown: list[str] = []
         self.others: list[str] = []
+        self.points: Act | None = None
 
     def read(self) -> Query:
         """What the whole message asks for."""
@@ -130,9 +131,9 @@ class _Reader(Cursor):
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
             goes_on=next(iter(on), None),
             dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), others=tuple(self.others),
-            wants=self.wants, corrects=self.corrects,
+            wants=self.wants, corrects=self.corrects, points=self.points,
         )  # fmt: skip
-        if self.more and query.command == "ask" and not query.changes and not query.unknown:
+        if self.more and query.command == "ask" and not (query.changes or query.unknown or query.points):
             return Query("more", n=self.n)
         return query
 
@@ -636,9 +637,13 @@ class _Reader(Cursor):
         if word in POINTS and self.fresh and self.opinion and self.ends(self.behind_thing(self.at + 1)):
             many = word in ("them", "these", "those", "both")  # "I saw Fargo and hated it"
             self._judge(self.act, len(self.mentions) - self.named if many else 1)
-        if word in ("them", "these", "those") and self._points_at_list(self.at + 1):
-            self.mentions.append(Reference("not" if self.mode == "remove" else self.act, None))
-            self.fresh = False
+        if word in POINTS and self._points_at_list(self.at + 1):
+            act: Act = "not" if self.mode == "remove" else self.act
+            if word in ("it", "this", "that"):
+                self.points = act
+            elif word in ("them", "these", "those"):
+                self.mentions.append(Reference(act, None))
+                self.fresh = False
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or (word in WANTS and self.act != "not")
