@@ -96,7 +96,7 @@ def answers(root: Path, card: Any, place: Path) -> None:
         shutil.rmtree(root / "adapters" / config.VERSIONS, ignore_errors=True)
         kept = (folder / adapter.CARD).read_bytes()
         try:
-            (folder / adapter.CARD).write_text(json.dumps(card))
+            (folder / adapter.CARD).write_bytes(card if isinstance(card, bytes) else json.dumps(card).encode())
             answered("list")
             json.loads(answered("list", "--json").stdout, parse_constant=pytest.fail)
             fits = answered("verify", "shop").exit_code == 0
@@ -132,6 +132,14 @@ def test_a_card_that_fits_is_read_everywhere(project: Path, tmp_path: Path) -> N
 )
 def test_what_a_card_may_not_say(project: Path, tmp_path: Path, place: tuple[str, ...], value: Any) -> None:
     answers(project, changed(adapter.read_json(project / "adapters" / "shop" / adapter.CARD), place, value), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"[" * 100_000, b"\xff", b'{"a": 1' + b"0" * 5000 + b"}"], ids=len
+)
+def test_what_is_no_card(project: Path, tmp_path: Path, content: bytes) -> None:
+    answers(project, content, tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 @settings(max_examples=10)  # each asks six commands
