@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -92,17 +91,13 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def checked(source: str, domain: str | None = None) -> Verdict:
     """Every problem of an adapter: a domain, domain@version, folder or archive; `domain`: whose base it must fit."""
-    path = Path(source)
-    if path.is_file():
-        with pack.unpacked(path) as copy:
-            verdict = inspect(copy, domain)
-        verdict.folder = path
-        return verdict
-    if path.is_dir() and (os.sep in source or not (config.project() / "adapters" / source).is_dir()):
-        return inspect(path, domain)
-    if os.sep in source or source.endswith(".tar.gz"):
-        raise AdapterError(f"{source}: no such folder or archive")
-    return inspect(config.adapter_folder(source), domain or config.domain_of(source))
+    place, named = config.adapter_place(source)
+    if place.is_dir():
+        return inspect(place, domain or named)
+    with pack.unpacked(place) as copy:
+        verdict = inspect(copy, domain)
+    verdict.folder = place
+    return verdict
 
 
 def inspect(folder: Path, domain: str | None = None) -> Verdict:
@@ -111,8 +106,8 @@ def inspect(folder: Path, domain: str | None = None) -> Verdict:
     if verdict.problems:
         return verdict  # nothing in it is read
     verdict.problems += verify.content(folder)
-    card = read_card(folder)
     try:
+        card = read_card(folder)
         recipe = config.load_recipe(config.checked_name(domain or str(card.get("domain")), "domain"))
         base = base_model(recipe.base_model)
     except LlmrecError as error:
@@ -302,8 +297,7 @@ def unload(source: str, url: str) -> str:
 
 def _learned(card: dict[str, Any]) -> list[str]:
     """Tasks that an adapter was trained on; a prompt file alone may only word the list that they follow."""
-    tasks = card.get("recipe", {}).get("tasks", {})
-    return [*tasks] if isinstance(tasks, dict) else []
+    return [*card.get("recipe", {}).get("tasks", {})]
 
 
 def _missing(tasks: Iterable[str], card: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from llmrec.dialogue.state import MAX_ITEMS, Session, State, load_session, save_
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError
 from llmrec.recommend import user_history
+from llmrec.screen import screen
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.insight import Insight
@@ -150,7 +151,7 @@ def chat(
 
 def talk(chat: Chat, console: Console | None = None) -> None:
     """Reads messages from the terminal, or a line each from a pipe, until the end or `quit`."""
-    console = console or Console()
+    console = console or screen()
     console.print(
         Text(
             f"{len(chat.vocabulary.catalog):,} {chat.recipe.noun}.  Name some you liked, or say what you are looking "
@@ -170,12 +171,12 @@ def talk(chat: Chat, console: Console | None = None) -> None:
 def print_message(message: str, console: Console | None = None) -> None:
     """What somebody said, where they did not type it themselves."""
     shown = one_line(message, MAX_MESSAGE)
-    (console or Console()).print(Text(f"> {readable(shown)}", style="bold"), soft_wrap=True)
+    (console or screen()).print(Text(f"> {readable(shown)}", style="bold"), soft_wrap=True)
 
 
 def print_reply(reply: Reply, console: Console | None = None) -> None:
     """For people: sentences, then a table."""
-    console = console or Console()
+    console = console or screen()
     for line in reply.text:
         console.print(Text(line), soft_wrap=True)
     if reply.items:

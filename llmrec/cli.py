@@ -112,6 +112,17 @@ def _named(name: str) -> str:
     return name
 
 
+def _placed(text: str) -> str:
+    """The same of an adapter wherever it lies."""
+    config.adapter_place(text)
+    return text
+
+
+def _other_domain(name: str | None) -> str | None:
+    """The same of a domain that may be left out."""
+    return name and _domain(name)
+
+
 def _domain(name: str) -> str:
     """The same of a domain alone."""
     if "@" in name:
@@ -806,13 +817,13 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
 
     rows = verb.listed()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(rows, indent=1))  # in ASCII: what cards say may be no text that a terminal takes
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from llmrec.data.names import readable
+    from llmrec.screen import screen
 
     table = Table(box=box.SIMPLE)
     for name in ("domain", "version", "served", "MB", "trained", "validation"):
@@ -824,16 +835,22 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
         shown = "damaged: adapters rollback, or remove" if "problem" in row else shown
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
         table.add_row(*map(readable, (*cells, row["trained"][:10], shown)))
-    Console(markup=False).print(table)
+    screen(markup=False).print(table)
 
 
 @adapters.command("verify")
 def adapters_verify(
     source: Annotated[
-        str, typer.Argument(help="A domain, domain@version, folder or archive.", metavar="ADAPTER", show_default=False)
+        str,
+        typer.Argument(
+            help="A domain, domain@version, folder or archive.", metavar="ADAPTER", show_default=False, callback=_placed
+        ),
     ],
     domain: Annotated[
-        str | None, typer.Option(help="Whose base model and catalog; default: the card's.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Whose base model and catalog; default: the card's.", show_default=False, callback=_other_domain
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -847,7 +864,7 @@ def adapters_verify(
     found = verb.checked(source, domain)
     if as_json:
         values = {"adapter": str(found.folder), "problems": found.problems, "notes": found.notes}
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(values, indent=1))
     else:
         for line in [*found.problems, *(f"note: {note}" for note in found.notes)]:
             typer.echo(readable(" ".join(line.split())))

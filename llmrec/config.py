@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from llmrec.errors import RecipeError, did_you_mean
+from llmrec.errors import AdapterError, RecipeError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
@@ -700,6 +700,17 @@ def adapter_folder(name: str) -> Path:
         known = [p.parent.name for p in (project() / "adapters").glob("*/recipe.yaml")]
         raise RecipeError(f"no domain '{name}' in {project() / 'adapters'}{did_you_mean(name, known)}")
     return folder
+
+
+def adapter_place(text: str) -> tuple[Path, str | None]:
+    """The archive or folder at a path, or the folder of a domain or domain@version with the domain that it names, which
+    goes before a folder called alike.  Raises: RecipeError, AdapterError."""
+    path = Path(text)
+    if path.is_file() or (path.is_dir() and (os.sep in text or not (project() / "adapters" / text).is_dir())):
+        return path, None
+    if os.sep in text or text.endswith(".tar.gz"):
+        raise AdapterError(f"{text}: no such folder or archive")
+    return adapter_folder(text), domain_of(text)
 
 
 def domain_of(name: str) -> str:

@@ -32,6 +32,7 @@ from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro
 from llmrec.model.rows import Row
+from llmrec.screen import screen
 
 RESULT, PICTURE = "conflicts.json", "conflicts.png"
 WIDE = 3  # pairs that fit beside each other
@@ -257,4 +258,4 @@ def print_table(report: Report) -> None:
             table.add_column(name, justify="right")
         for group in report.groups:
             table.add_row(group, *(cell(pair, group) for pair in pairs))
-    Console(markup=False).print(table)
+    screen(markup=False).print(table)

@@ -26,6 +26,7 @@ from llmrec.engine.serving import build
 from llmrec.errors import LlmrecError
 from llmrec.model import adapter
 from llmrec.model.load import compute_dtype
+from llmrec.screen import screen
 
 NEEDED_GIB = 5  # free disk: a virtual environment with vLLM, the base model, prepared data
 CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -71,7 +72,7 @@ def print_report(findings: list[Finding], console: Console | None = None) -> Non
         table.add_row(mark, Text(finding.what, style="bold"), Text(finding.found))
         if finding.fix:
             table.add_row("", "", Text(f"→ {finding.fix}", style="cyan"))
-    (console or Console()).print(table)
+    (console or screen()).print(table)
 
 
 def gflops(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.3) -> float:

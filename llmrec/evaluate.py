@@ -27,6 +27,7 @@ from llmrec.measuring import grounded, interest, ranking, reviews, texts
 from llmrec.measuring.suites import PARTS, RECORDS, RESULTS, load_suite_as, results_folder, suite_path, versions
 from llmrec.metrics import report
 from llmrec.parts import Parts, atomically, write_table, write_text
+from llmrec.screen import ENDLESS, screen
 
 FORMAT = 1
 
@@ -73,9 +74,10 @@ def task_of(suite: str) -> str:
 
 def print_page(folder: Path, console: Console | None = None) -> None:
     """The tables of a finished folder: fitted to a terminal, elsewhere Markdown as the file has it."""
-    console = console or Console()
+    console = console or screen()
     page = (folder / "table.md").read_text(encoding="utf-8")
-    console.print(Text(report.fitted(page, console.width) if console.is_terminal else page), soft_wrap=True)
+    narrow = console.is_terminal and console.width < ENDLESS
+    console.print(Text(report.fitted(page, console.width) if narrow else page), soft_wrap=True)
 
 
 def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, force: bool = False) -> Path:

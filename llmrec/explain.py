@@ -11,6 +11,7 @@ from rich.text import Text
 from llmrec import config
 from llmrec.data.names import match_titles, readable
 from llmrec.recommend import somebody
+from llmrec.screen import screen
 from llmrec.tasks.grounded import EXPLANATION
 
 if TYPE_CHECKING:  # it imports torch
@@ -53,7 +54,7 @@ def explain(
 
 def print_explanation(found: Explanation | Told, console: Console | None = None) -> None:
     """For people."""
-    console = console or Console(highlight=False)
+    console = console or screen(highlight=False)
     if found.title:
         console.print(Text(readable(found.title), "bold"))
     console.print(Text(readable(found.text) if found.text else "(the model wrote no whole sentence)"))

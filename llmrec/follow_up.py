@@ -135,17 +135,14 @@ class FollowUp:
                 were learned, in order.
         """
         model = self.recommender
-        replies: list[list[str | Name]] = [[] for _ in histories]
-        for asked in self.template.wordings(held_out=False) if wording is None else (wording,):
-            left = [i for i, reply in enumerate(replies) if not reply]
-            if not left:
-                break
+
+        def ask(left: list[int], asked: int) -> list[list[str | Name]]:
             prompts = self.prompts([histories[i] for i in left], [slots[i] for i in left] if slots else None, asked)
 
-            def may(i: int, kind: str, said: Sequence[str | Name], left: list[int] = left) -> Sequence[int]:
+            def may(i: int, kind: str, said: Sequence[str | Name]) -> Sequence[int]:
                 return allowed(left[i], kind, said)
 
-            written = writing.write(model.engine, model.encoder, prompts, self.names, may)
-            for i, reply in zip(left, written, strict=True):
-                replies[i] = reply
-        return replies
+            return writing.write(model.engine, model.encoder, prompts, self.names, may)
+
+        wordings = self.template.wordings(held_out=False) if wording is None else (wording,)
+        return writing.reworded(len(histories), wordings, ask)

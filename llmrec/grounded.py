@@ -22,7 +22,7 @@ from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
 from llmrec.tasks import grounded as task
 from llmrec.tasks.template import Template
-from llmrec.writing import plain, whole_sentences
+from llmrec.writing import plain, reworded, whole_sentences
 
 _ENDS = re.compile(r"(?<=[.!?])\s+")
 TITLE_TOKENS = 16  # longer titles are clipped
@@ -93,12 +93,12 @@ class Writer:
         """
         learned = [] if alone else self.asking.template.wordings(held_out=False)
         others = [one for one in learned if one != wording]
-        replies = [""] * len(examples)
-        for asked in (wording, *others):
-            left = [i for i, reply in enumerate(replies) if not reply]
-            for i, text in zip(left, self._said([examples[i] for i in left], asked), strict=True):
-                replies[i] = self.held(text, examples[i].told)
-        return replies
+
+        def ask(left: list[int], asked: int) -> list[str]:
+            some = [examples[i] for i in left]
+            return [self.held(text, one.told) for text, one in zip(self._said(some, asked), some, strict=True)]
+
+        return reworded(len(examples), (wording, *others), ask)
 
     def held(self, text: str, told: str) -> str:
         """`text` without the sentences that name an item or number which `told` does not."""
@@ -114,8 +114,6 @@ class Writer:
 
     def _said(self, examples: Sequence[Example], wording: int) -> list[str]:
         """What the model writes, up to the end of its last sentence."""
-        if not examples:
-            return []
         prompts = [Prompt(self.asking.header(example, wording), self.adapter) for example in examples]
         said = self.engine.generate(prompts, max_tokens=self.asking.settings.max_tokens, stop=("\n",))
         return [plain(whole_sentences([one_line(text, limit=10_000)])) for text in said]

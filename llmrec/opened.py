@@ -16,7 +16,7 @@ from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.load import BaseModel, base_model, load_tokenizer
-from llmrec.tasks.saved import saved_prompts, warn
+from llmrec.tasks.saved import read_card, saved_prompts, warn
 from llmrec.tasks.template import Template
 
 
@@ -45,7 +45,7 @@ class Opened:
         folder = config.adapter_folder(adapter) if adapter else None
         if folder:
             adapters.check(folder)
-        card = adapters.read_json(folder / adapters.CARD) if folder else {}
+        card = read_card(folder)
         base = base_model(recipe.base_model)
         if folder:
             adapters.check_base(card, folder, base.digest, base.name)

@@ -22,6 +22,7 @@ from llmrec.errors import DataError, PromptError, RecipeError, did_you_mean
 from llmrec.files import whole
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
+from llmrec.screen import screen
 from llmrec.tasks import OF_REVIEWS, TASKS, grounded
 from llmrec.tasks.lint import Finding, Length, lengths, lint
 from llmrec.tasks.saved import Change, changes, read_card, saved_prompts
@@ -380,7 +381,7 @@ def _means(path: Path, saved: Template) -> bool:
 
 def print_check(found: Sequence[Checked], console: Console | None = None) -> None:
     """A table per file: tokens of every wording, for whom, and the room they leave; then what to mend."""
-    console = console or Console()
+    console = console or screen()
     for checked in found:
         title = Text(checked.task, style="bold")
         if checked.template is None:
@@ -414,7 +415,7 @@ def print_check(found: Sequence[Checked], console: Console | None = None) -> Non
 
 def print_diff(found: Sequence[Diff], adapter: str, console: Console | None = None) -> None:
     """The unified diffs in colour, then in words what they change."""
-    console = console or Console()
+    console = console or screen()
     styles = {"+": "green", "-": "red", "@": "cyan"}
     for one in found:
         if not one.lines:
@@ -441,7 +442,7 @@ def print_diff(found: Sequence[Diff], adapter: str, console: Console | None = No
 
 def print_attempt(catalog: Catalog, asked: Question, answers: Sequence[Answer], console: Console | None = None) -> None:
     """Both prompts, both lists side by side, and how far they agree."""
-    console = console or Console()
+    console = console or screen()
     for answer in answers:
         console.print(Text(f"wording {answer.name}", style="bold"))
         console.print(Text("\n".join(map(readable, answer.prompt.splitlines())), style="dim"))
@@ -466,7 +467,7 @@ def print_attempt(catalog: Catalog, asked: Question, answers: Sequence[Answer], 
 
 def print_said(said: Sequence[Said], console: Console | None = None) -> None:
     """Both wordings with their answers."""
-    console = console or Console(highlight=False)
+    console = console or screen(highlight=False)
     for one in said:
         console.print(Text(f"wording {one.name}", style="bold"))
         console.print(Text("\n".join(map(readable, one.prompt.splitlines())), style="dim"))
@@ -488,7 +489,7 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> str:
 
 def print_measure(found: Sequence[Measured], console: Console | None = None) -> None:
     """The measures with intervals, and in words what the differences mean."""
-    console = console or Console()
+    console = console or screen()
     for one in found:
         console.print(Text.assemble((f"{one.task} {one.name}", "bold"), f": {_on_one_line(one.text)}"), soft_wrap=True)
     console.print()

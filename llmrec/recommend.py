@@ -17,6 +17,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.data.names import is_filter, match_titles, meant_id, plain_ids, readable, selected
 from llmrec.data.split import histories as histories_of
 from llmrec.errors import DataError
+from llmrec.screen import screen
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -201,7 +202,7 @@ def user_history(user: str, dataset: Dataset, catalog: Catalog) -> list[int]:
 
 def print_table(found: Recommendation, console: Console | None = None) -> None:
     """For people: colours on a terminal, plain text elsewhere."""
-    console = console or Console()
+    console = console or screen()
     who = f"user {found.user}" if found.user is not None else "this history" if found.history else "anybody"
     if found.history:
         recent = "; ".join(readable(title) for title in found.history[-5:])

@@ -16,6 +16,7 @@ from llmrec import config
 from llmrec.data.records import one_line
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, PromptError, did_you_mean
+from llmrec.screen import screen
 from llmrec.tasks import OF_REVIEWS
 
 MAX_LINES = 100_000  # of one file
@@ -95,7 +96,7 @@ def read_lines(path: Path) -> list[str]:
 def print_table(found: Sequence[Judgement], console: Console | None = None) -> None:
     """A row per text: every label where there are few, else the broad one, the label, and what else it may be.  Names
     and numbers are never cut: what has no room goes on in the next line."""
-    console = console or Console(highlight=False)
+    console = console or screen(highlight=False)
     table = Table(box=None, pad_edge=False)
     names = list(found[0].p)
     few = len(names) <= FEW

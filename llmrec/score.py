@@ -26,6 +26,7 @@ from llmrec.jobs import cluster
 from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Question
+from llmrec.screen import screen
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.template import Template
 
@@ -330,7 +331,7 @@ def _label_from(asked: Job, model: Judge) -> dict[str, Any]:
 
 def print_estimate(found: Estimate, asked: Job, console: Console | None = None) -> None:
     """For people."""
-    console = console or Console()
+    console = console or screen()
     unit = asked.work().unit
     lines = [
         f"input     {found.measured.rows:,} rows, {found.measured.size / 1e6:,.1f} MB, digest {found.measured.digest}",
@@ -356,7 +357,7 @@ def print_counts(counts: Mapping[str, int], folder: Path, console: Console | Non
     parts = [f"{counts['rows']:,} rows", f"{counts['answers']:,} answered"]
     parts += [f"{counts[key]:,} {key}" for key in ("rejected", "unchanged") if counts[key]]
     where = f"; reasons in {REJECTS}" if counts["rejected"] else ""
-    (console or Console()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)
+    (console or screen()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

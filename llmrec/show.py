@@ -19,6 +19,7 @@ from llmrec.learning.next_item import recommender
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.model.rows import Row, dense_rows, last_rows
+from llmrec.screen import screen
 from llmrec.tasks import next_item
 
 STYLES = {"learned": "bold green", "forced": "dim", "context": ""}
@@ -42,7 +43,7 @@ def show(
     Raises: RecipeError for a task that the recipe has not, DataError for a user without training interactions,
         PromptError, AssetError.
     """
-    console = console or Console(highlight=False)
+    console = console or screen(highlight=False)
     task = task or next(iter(recipe.tasks))
     if task not in recipe.tasks:
         raise RecipeError(f"{recipe.domain}: no task '{task}'{did_you_mean(task, recipe.tasks)}")

@@ -13,6 +13,7 @@ from rich.text import Text
 from llmrec import config
 from llmrec.data.names import readable
 from llmrec.recommend import somebody
+from llmrec.screen import screen
 from llmrec.tasks.grounded import SUMMARY
 
 if TYPE_CHECKING:  # it imports torch
@@ -75,7 +76,7 @@ def summarize(
 
 def print_summary(found: Summary, console: Console | None = None) -> None:
     """For people: the sentences, then a bar for each category that matters."""
-    console = console or Console(highlight=False)
+    console = console or screen(highlight=False)
     whose = f" of user {found.user}" if found.user is not None else ""
     recent = "; ".join(readable(title) for title in found.history[-5:])
     console.print(Text(f"{len(found.history)} in the history{whose}, latest: {recent}", style="dim"))

@@ -7,8 +7,9 @@ no reply can name what is not there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ MAX_REPLY = 128  # tokens; a reply that has as many names nothing more
 MAX_NAMES = 8  # in a reply
 _SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
+Reply = TypeVar("Reply")
 
 Allowed = Callable[[int, str, Sequence[str | Name]], Sequence[int]]
 """Which positions a prompt's reply may name next: the prompt's index, the kind of name, and the reply so far."""
@@ -100,6 +102,22 @@ def write(
             i for some in wanting.values() for i in some if len(tokens[i]) < len(prompts[i].tokens) + MAX_REPLY
         )  # fmt: skip
     return [whole_sentences(sound(reply)) for reply in replies]
+
+
+def reworded(count: int, wordings: Iterable[int], ask: Callable[[list[int], int], Sequence[Reply]]) -> list[Reply]:
+    """A reply to each of `count` questions, asked in the next of `wordings` where nothing is left of what one brought.
+
+    Args:
+        ask: the replies to the questions at these places, in one wording.
+    """
+    found: dict[int, Reply] = {}
+    left = list(range(count))
+    for wording in wordings:
+        if not left:
+            break
+        found |= zip(left, ask(left, wording), strict=True)
+        left = [i for i in left if not found[i]]
+    return [found[i] for i in range(count)]
 
 
 def sound(parts: Sequence[str | Name]) -> Sequence[str | Name]:

@@ -235,6 +235,11 @@ def test_mistakes_show_before_the_seconds_that_torch_takes():
         "serve moveis": "did you mean 'movies'?",
         "adapters promote moveis 3f2a": "did you mean 'movies'?",
         "adapters remove movies@3f2a 3f2a": "movies@3f2a: a version, and a domain is asked for, as 'movies'",
+        "adapters verify moveis": "did you mean 'movies'?",
+        "adapters verify movies@3f2a": "movies: no version '3f2a'",
+        "adapters verify /nowhere/at/all": "/nowhere/at/all: no such folder or archive",
+        "adapters verify none.tar.gz": "none.tar.gz: no such folder or archive",
+        "adapters verify movies --domain moveis": "did you mean 'movies'?",
         "adapters export movies@3f2a x.tar.gz": "movies: no version '3f2a'",
     }
     code = (

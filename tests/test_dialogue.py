@@ -321,6 +321,9 @@ def test_a_question_about_a_film_is_no_liking(message: str):
         ("Fargo 👍", [("like", "f")]),
         ("the second? no thanks", [("not", 2)]),
         ("Fargo, no drama", [("like", "f")]),
+        ("Fargo is anything but good", [("not", "f")]),
+        ("Fargo and Alien were everything but really funny", [("not", "f"), ("not", "al")]),
+        ("Fargo was anything but boring", [("like", "f")]),
     ],
 )
 def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
@@ -347,11 +350,36 @@ def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
         ("I've had it with war films", (), ("War",)),
         ("I'm bored with musicals", (), ("Musical",)),
         ("none of the westerns", (), ("Western",)),
+        ("👎 horror", (), ("Horror",)),
+        ("👎🏽 horror, 👍 comedies", (("Comedy",),), ("Horror",)),
+        ("comedies 👍, horror 👎", (("Comedy",),), ("Horror",)),
     ],
 )
 def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("a comedy, no, a drama", Query(only=(("Drama",),))),
+        ("a comedy, no sorry, I meant a drama", Query(only=(("Drama",),))),
+        ("a comedy or a drama, I mean a western", Query(only=(("Western",),))),
+        ("from the 80s, I mean the 90s", Query(years=(1990, 1999))),
+        ("a comedy from the 80s, no, before 1970", Query(only=(("Comedy",),), years=(None, 1969))),
+        ("a comedy from the 80s, no, a drama", Query(only=(("Drama",),), years=(1980, 1989))),
+        (
+            "a comedy from the 80s, no, I mean loud",
+            Query(only=(("Comedy",),), years=(1980, 1989), unknown=("I mean loud",)),
+        ),
+        ("no horror, no, a comedy", Query(only=(("Comedy",),), without=("Horror",))),
+        ("comedies, no romance", Query(only=(("Comedy",),), without=("Romance",))),
+        ("no, a comedy", Query(only=(("Comedy",),))),
+    ],
+)
+def test_a_correction_within_a_message_takes_the_place_of_its_own_sort(message: str, expected: Query):
+    assert read(message) == expected
 
 
 @pytest.mark.parametrize(
@@ -908,6 +936,31 @@ def say(*messages: str, session: Session | None = None, ranker: Fake | None = No
 
 def ids(reply: Reply) -> list[str]:
     return [item.item_id for item in reply.items]
+
+
+@pytest.mark.parametrize(
+    ("message", "liked", "excluded"),
+    [
+        ("seen it", ("f", "pf"), ()),
+        ("I've already seen that one, another", ("f", "pf"), ()),
+        ("hated it", ("f",), ("pf",)),
+        ("remove that", ("f",), ("pf",)),
+    ],
+)
+def test_which_of_a_list_is_meant_is_asked(message: str, liked: tuple, excluded: tuple):
+    shown, session = say("I liked Fargo", "-n 3")
+    assert ids(shown)[1] == "pf"
+    reply, session = say(message, session=session)
+    assert reply.text[0] == "Which film is 'it'?  Answer with its number." and len(reply.text) == 4
+    state = say("2", session=session)[1].state
+    assert (state.liked, state.excluded, state.doubt) == (liked, excluded, None)
+
+
+def test_nothing_is_asked_where_a_message_says_what_it_means():
+    session = say("I liked Fargo")[1]
+    for message in ("I love it, show me a comedy", "I saw Big and hated it", "I loved Big, it was great"):
+        assert say(message, session=session)[1].state.doubt is None
+    assert say("seen it")[1].state.doubt is None  # nothing was shown yet
 
 
 def test_a_list_follows_from_history_and_filters():

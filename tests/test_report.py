@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from llmrec.evaluate import print_page
 from llmrec.metrics import interest, text
 from llmrec.metrics.report import fitted, interest_markdown, written_markdown
 from llmrec.metrics.significance import compared
+from llmrec.screen import screen
 
 ROOT = Path(__file__).parent.parent
 REFERENCES = ["The tone is warm", "A sturdy strap", "The sound is clear"]
@@ -49,6 +52,25 @@ def test_a_file_gets_markdown_and_a_terminal_what_fits(tmp_path: Path) -> None:
     print_page(tmp_path, Console(width=80, file=terminal, force_terminal=True))
     assert file.getvalue().strip() == page.strip()
     assert terminal.getvalue().strip() == fitted(page, 80).strip()
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"COLUMNS": "80"}], ids=str)
+def test_a_pipe_has_no_width_unless_one_is_named_whatever_its_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: dict[str, str]
+) -> None:
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm"} | environment).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "table.md").write_text(page := f"| who | {'long | ' * 60}\n", encoding="utf-8")
+    print_page(tmp_path)
+    assert capsys.readouterr().out.strip() == page.strip()
+    table = Table("who")
+    table.add_row(Text("x" * 300, style="bold", no_wrap=True, overflow="ellipsis"))
+    screen().print(table)
+    said = capsys.readouterr().out
+    assert (said.count("x") == 300) == ("COLUMNS" not in environment)
+    assert ("\x1b[1m" in said) == ("FORCE_COLOR" in environment)
 
 
 def test_written_replies_from_measuring_to_the_table() -> None:

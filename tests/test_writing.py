@@ -16,7 +16,7 @@ from llmrec.engine.fake import FakeEngine
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
 from llmrec.tasks.template import Name
-from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, sound, whole_sentences, write
+from llmrec.writing import MAX_NAMES, Allowed, Names, encoded, plain, reworded, sound, whole_sentences, write
 
 TITLES, KINDS = ["Fargo", "Heat", "Seven (Se7en)", "Toy Story 2 (1999)"], ["Crime", "Drama", "War"]
 
@@ -117,6 +117,20 @@ def test_replies_end_with_a_sentence() -> None:
     assert whole_sentences(["Good. And ", heat]) == ["Good."]
     assert whole_sentences(["It is ", heat, ", too! But"]) == ["It is ", heat, ", too!"]
     assert whole_sentences(["No end ", heat]) == [] and whole_sentences([]) == []
+
+
+def test_only_what_nothing_is_left_of_is_asked_in_other_words() -> None:
+    says = {0: ["a", "", ""], 4: ["", "b", ""], 2: ["", "", ""]}
+    asked: list[tuple[list[int], int]] = []
+
+    def ask(left: list[int], wording: int) -> list[str]:
+        asked.append((left, wording))
+        return [says[wording][i] for i in left]
+
+    assert reworded(3, (0, 4, 2), ask) == ["a", "b", ""]
+    assert asked == [([0, 1, 2], 0), ([1, 2], 4), ([2], 2)]
+    assert reworded(1, (0, 4), ask) == ["a"] and len(asked) == 4
+    assert reworded(0, (0, 4), ask) == [] and len(asked) == 4
 
 
 def test_what_cannot_be_taught_is_said(encoder: Encoder) -> None:

@@ -31,6 +31,7 @@ from llmrec.dialogue.words import (
     COUNT,
     EXCEPT,
     FILTER,
+    FROWNED,
     FROWNS,
     GOES_ON,
     JOINS,
@@ -48,9 +49,11 @@ from llmrec.dialogue.words import (
     POINTS,
     PRAISE,
     REFUSED,
+    RETRACTS,
     SENTENCE_ENDS,
     SIGNED,
     SIMILAR,
+    SMILED,
     SOME,
     SPAN_WORDS,
     UNCLEAR,
@@ -68,7 +71,8 @@ MAX_OPTIONS = 10  # items that one name may mean
 
 def parse(message: str, vocabulary: Vocabulary) -> Query:
     """Reads one message of at most `MAX_MESSAGE` characters."""
-    text = SIGNED.sub(", not ", one_line(message, MAX_MESSAGE)).lstrip(", ")
+    text = SIGNED.sub(", not ", one_line(message, MAX_MESSAGE))
+    text = FROWNED.sub(" not ", SMILED.sub("; ", text)).lstrip(",; ")
     bare = re.sub(r"^please\s+|[\s.!?]+$|,?\s+please[\s.!?]*$", "", text, flags=re.I)
     if text.strip() == "?":
         return Query("help")
@@ -108,14 +112,15 @@ class _Reader(Cursor):
         self.dropped: list[str] = []
         self.unknown: list[str] = []
         self.others: list[str] = []
+        self.points: Act | None = None
 
     def read(self) -> Query:
         """What the whole message asks for."""
         steps = (
             self._refused, self._quote, self._stop, self._lift, self._long_title, self._others, self._question,
-            self._compares, self._why, self._count, self._years, self._ordinal, self._against, self._aside,
-            self._corrects, self._unclear, self._all_but, self._mode, self._averse, self._more, self._categories,
-            self._filter, self._short_title, self._nothing, self._other,
+            self._compares, self._why, self._retracts, self._count, self._years, self._ordinal, self._against,
+            self._aside, self._corrects, self._unclear, self._all_but, self._mode, self._averse, self._more,
+            self._categories, self._filter, self._short_title, self._nothing, self._other,
         )  # fmt: skip
         while self.at < len(self.tokens):
             any(step() for step in steps)  # the last one always takes at least a word
@@ -126,9 +131,9 @@ class _Reader(Cursor):
             without=tuple(dict.fromkeys(self.without)), years=years, n=self.n, lift=tuple(self.lift),
             goes_on=next(iter(on), None),
             dropped=tuple(dict.fromkeys(self.dropped)), unknown=tuple(self.unknown), others=tuple(self.others),
-            wants=self.wants, corrects=self.corrects,
+            wants=self.wants, corrects=self.corrects, points=self.points,
         )  # fmt: skip
-        if self.more and query.command == "ask" and not query.changes and not query.unknown:
+        if self.more and query.command == "ask" and not (query.changes or query.unknown or query.points):
             return Query("more", n=self.n)
         return query
 
@@ -440,9 +445,31 @@ class _Reader(Cursor):
 
     def _against_kinds(self, names: Sequence[str]) -> None:
         """Leaves out categories that were taken as wanted."""
-        self.only = [left for group in self.only if (left := [name for name in group if name not in names])]
         self.without += names
+        self._take_back(names)
+
+    def _take_back(self, names: Sequence[str]) -> None:
+        """Wants categories no more."""
+        self.only = [left for group in self.only if (left := [name for name in group if name not in names])]
         self.kinds = []
+
+    def _retracts(self) -> bool:
+        """ "A comedy, no, a drama", "the 80s, I mean the 90s": what comes stands for what was said of the same sort."""
+        found = self.match(RETRACTS)
+        at = sum(token.start < found.end() for token in self.tokens) if found else 0
+        while at < len(self.tokens) and self.tokens[at].text.casefold() in ARTICLES:
+            at += 1
+        if not found or at == len(self.tokens):
+            return False
+        if self.kinds and self.vocabulary.category(self.tokens[at].text):
+            self._take_back(self.kinds)
+        elif self.spans and any(pattern.match(self.text, self.tokens[at].start) for pattern, _ in MEANINGS):
+            self.spans.pop()
+        else:
+            return False
+        self.skip_to(found.end())
+        self.joined = ""
+        return True
 
     # Filters.
 
@@ -450,7 +477,9 @@ class _Reader(Cursor):
         """One category of up to three words: wanted, left out, or named by no filter any more."""
         for length in (3, 2, 1):
             words = self.tokens[self.at : self.at + length]
-            if len(words) < length or any(word.kind != "word" or word.text in ("&", "or") for word in words):
+            if len(words) < length or any(
+                word.kind != "word" or word.text in ("&", "or") or word.text[0] in FROWNS for word in words
+            ):
                 continue
             phrase = self.text[words[0].start : words[-1].end]
             if phrase.casefold() in CARRY_NOTHING or not (name := self.vocabulary.category(phrase)):
@@ -608,9 +637,13 @@ class _Reader(Cursor):
         if word in POINTS and self.fresh and self.opinion and self.ends(self.behind_thing(self.at + 1)):
             many = word in ("them", "these", "those", "both")  # "I saw Fargo and hated it"
             self._judge(self.act, len(self.mentions) - self.named if many else 1)
-        if word in ("them", "these", "those") and self._points_at_list(self.at + 1):
-            self.mentions.append(Reference("not" if self.mode == "remove" else self.act, None))
-            self.fresh = False
+        if word in POINTS and self._points_at_list(self.at + 1):
+            act: Act = "not" if self.mode == "remove" else self.act
+            if word in ("it", "this", "that"):
+                self.points = act
+            elif word in ("them", "these", "those"):
+                self.mentions.append(Reference(act, None))
+                self.fresh = False
         if word == "or":
             self.joined = "or"
         self.wants = self.wants or (word in WANTS and self.act != "not")

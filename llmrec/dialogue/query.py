@@ -60,6 +60,9 @@ class Query:
     wants: bool = False
     """Whether it asks for something, without saying what: "what should I watch?"."""
 
+    points: Act | None = None
+    """What becomes of one of the list that it speaks of without saying which: "seen it"."""
+
     @property
     def changes(self) -> bool:
         """Whether it asks for another list."""

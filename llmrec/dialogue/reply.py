@@ -144,6 +144,8 @@ class _Turn:
             told = _listed(repr(readable(text)) for text in query.others)
             notes.append(f"I go by your own taste: {told} counts for nothing; say it as your own where it shall.")
         notes += _not_understood(query)
+        if query.points and not understood and not doubt and state.shown:
+            doubt = Doubt(act=query.points, text="it", options=state.shown[-state.n :])
         if doubt:
             state = state.model_copy(update={"doubt": doubt})
             options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))

@@ -98,11 +98,15 @@ AVERSE = re.compile(  # no mode of its own, but what follows is no wish: "ban ho
     re.I,
 )
 SIGNED = re.compile(r"(?<!\S)[-!](?!n\b|n\d)(?=[^\W\d_])")  # "comedy -romance", "!Fargo", and not "-n 5"
+FROWNED = re.compile(rf"(?:^|(?<=[.,;!?]))\s*[{FROWNS}][^\w\s]*\s*(?=\w)")  # "👎 horror"
+SMILED = re.compile(r"(?:^|[,;])\s*[👍👌❤😍🥰😀😃😊🙂][^\w\s]*\s*(?=\w)")  # what it begins belongs to no "not"
 _SO = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))*"
 _WORSE = r"(?:bad|awful|boring|terrible|horrible|dull|stupid|overrated|disappointing|rubbish)\b"
 _BAD = rf"{_SO} {_WORSE}"
+_FINE = r"(?:good|great|nice|fun|funny|interesting|exciting|entertaining|enjoyable)\b"
+_ALL_BUT = r" (?:any|every)thing but"
 AGAINST = re.compile(
-    rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD})|"
+    rf"(?:was|is|were|are)(?:(?:n['’]?t| not)\b(?!{_BAD}| (?:only|just)\b)|{_BAD}|{_ALL_BUT}{_SO} {_FINE})|"
     rf"(?:bore|scare|annoy|disgust)(?:s|d|ed)? (?:me|us)\b|suck(?:s|ed)?\b|{_WORSE}",
     re.I,
 )
@@ -113,7 +117,7 @@ REFUSED = re.compile(  # "horror? no thanks", "Fargo - no", read from the end of
     rf"\s*[?:–-]?\s*(?:{_NAY}(?=\s*(?:$|[.!?,;]))|[{FROWNS}])|\s*,\s*{_NAY}(?=\s*(?:$|[.!?;]))", re.I
 )
 PRAISE = re.compile(
-    rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never)|not){_BAD}(?: at all\b)?|"
+    rf"(?:(?:was|is|were|are)(?:n['’]?t| not| never|{_ALL_BUT})|not){_BAD}(?: at all\b)?|"
     r"(?:is|was|are|were) (?:(?:also|still|one of|among) )*(?:my|our) (?:[\w-]+ ){0,2}favou?rites?\b",
     re.I,
 )
@@ -139,6 +143,11 @@ _COMMANDS: dict[Command, str] = {
     "quit": r"quit|exit|bye|goodbye|q",
 }
 CORRECTS = re.compile(r"(?:no,? )?(?:i|we) (?:actually |really )?meant?\b(?! to (?!say))(?: to say\b)?(?!,)", re.I)
+RETRACTS = re.compile(  # within one message: "a comedy, no, a drama", "the 80s, no wait, I mean the 90s"
+    r"(?:(?:no|nope|sorry|wait|oops)(?:\s*[,!.]\s*| (?=wait\b|sorry\b))|"
+    r"(?:no,? )?(?:i|we) (?:actually |really )?meant?\b(?: to say\b)?,?\s*)+",
+    re.I,
+)
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
 LIFTS = (
     (("year",), re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),

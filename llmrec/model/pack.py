@@ -46,7 +46,7 @@ def pack(folder: Path, out: Path) -> None:
             (inside / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, inside / name)
         for name, text in made.items():
-            (inside / name).write_text(text, encoding="utf-8")
+            (inside / name).write_text(text, encoding="utf-8", errors="replace")
         if out.name.endswith(".tar.gz"):
             _write_tar(inside, sorted([*names, *made]), temporary / "archive")
             os.replace(temporary / "archive", out)

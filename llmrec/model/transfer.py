@@ -146,5 +146,5 @@ def licence(ours: str, start: Start | None) -> str:
     return "; ".join(filter(None, [ours, f"started from weights of: {theirs}"]))
 
 
-def _words(cut: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in cut.items())
+def _words(cut: Any) -> str:
+    return ", ".join(f"{key}={value}" for key, value in cut.items()) if isinstance(cut, dict) else str(cut)

@@ -5,6 +5,7 @@ Nothing here runs or unpickles anything: JSON, YAML and safetensors are parsed, 
 
 from __future__ import annotations
 
+import math
 import re
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from llmrec.baselines import teacher
 from llmrec.config import NAME, Lora
 from llmrec.errors import AdapterError, PromptError
 from llmrec.model import adapter
+from llmrec.tasks.saved import misshapen
 from llmrec.tasks.template import Template
 
 MB = 1_000_000
@@ -169,8 +171,10 @@ def _card(folder: Path) -> list[str]:
     if not NAME.fullmatch(str(card.get("domain"))):
         problems.append(f"{adapter.CARD}: domain {str(card.get('domain'))[:80]!r} is no name; set the domain's name")
     for key in ("recipe", "validation"):
-        if not isinstance(card.get(key), dict):
-            problems.append(f"{adapter.CARD}: {key} is missing or no mapping; copy the card from the training run")
+        if key not in card:
+            problems.append(f"{adapter.CARD}: {key} is missing; copy the card from the training run")
+    if problem := misshapen(card):
+        problems.append(f"{adapter.CARD}: {problem}; copy the card from the training run")
     if card.get("format") != 1:
         problems.append(f"{adapter.CARD}: format {card.get('format')!r} is unknown; upgrade llmrec or export again")
     if card.get("weights") != adapter.weights_digest(folder):
@@ -251,10 +255,11 @@ def summary(folder: Path) -> dict[str, Any]:
     """What `adapters list` and a model card say of an adapter."""
     card = adapter.read_json(folder / adapter.CARD)
     validation = card.get("validation")
+    measured = validation if isinstance(validation, dict) else {}
     return {
         "digest": str(card.get("weights", "")),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "base_model": str(card.get("base_model", "")),
         "trained": str(card.get("trained", "")),
-        "metrics": {k: v for k, v in (validation if isinstance(validation, dict) else {}).items() if k != "users"},
+        "metrics": {k: v for k, v in measured.items() if k != "users" and _number(v) and abs(v) < math.inf},
     }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from llmrec import config
 from llmrec.errors import AdapterError, PromptError
 from llmrec.tasks.template import Template
@@ -16,6 +18,38 @@ from llmrec.tasks.template import Template
 LOG = logging.getLogger("llmrec")
 CARD = "card.json"  # written last: a folder without it is not an adapter
 RETRAIN = "no adapter answers this way until it is trained again"
+
+
+class _Known(BaseModel):
+    """What is read of a mapping that somebody else may have written; what is not there was not recorded yet."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Trained(_Known):
+    tasks: dict[str, dict[str, Any]] = {}
+    split: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
+    data: dict[str, Any] | None = None
+
+
+class _Card(_Known):
+    recipe: _Trained = _Trained()
+    validation: dict[str, Any] = {}
+    prompts: dict[str, Any] = {}
+    items: list[str] | None = None
+    prior_weight: float = 0.0
+
+
+def misshapen(card: Mapping[str, Any]) -> str | None:
+    """The first value of a card that nothing can read: null where settings belong, say."""
+    try:
+        _Card.model_validate(card)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        what = problem["msg"].partition(" or instance")[0]
+        return f"{'.'.join(map(str, problem['loc']))[:80]!r} cannot be read: {what}"
+    return None
 
 
 def read_card(folder: Path | None) -> dict[str, Any]:
@@ -30,9 +64,10 @@ def read_card(folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
         reason = f"cannot be read: {error}"
     else:
-        if isinstance(card, dict):
+        if not isinstance(card, dict):
+            reason = f"holds no JSON object but {type(card).__name__}"
+        elif not (reason := misshapen(card) or ""):
             return card
-        reason = f"holds no JSON object but {type(card).__name__}"
     raise AdapterError(f"{file}: {reason}; restore it, go back with `llmrec adapters rollback`, or train again")
 
 
