@@ -557,7 +557,8 @@ def test_ids_that_stand_for_titles_are_said(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("|", "'|'"), ("\t", "tabs")])
-def test_other_separators_are_named(tmp_path, mark, named):
-    path = write(tmp_path / "a.csv", "user_id,item_id,timestamp\nu,1,5\n".replace(",", mark))
+@pytest.mark.parametrize("last", ["5", "5,5", "5\nu{0}1{0}5,5"])
+def test_other_separators_are_named(tmp_path, mark, named, last):
+    path = write(tmp_path / "a.csv", f"user_id{{0}}item_id{{0}}timestamp\nu{{0}}1{{0}}{last}\n".format(mark))
     with pytest.raises(DataError, match=f"separated by {re.escape(named)}; save it with commas"):
         table(path)
