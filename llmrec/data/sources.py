@@ -442,6 +442,12 @@ def _items(table: Table, columns: dict[str, str], between: str, extras: bool) ->
     order = items.groupby("item_id", sort=False).ngroup().to_numpy()
     items = items.iloc[np.lexsort((items["untitled"].to_numpy(), order))]
     items = items.drop_duplicates("item_id").drop(columns="untitled").reset_index(drop=True)
+    untitled = items["title"].isna()
+    if title is not None and untitled.any():
+        LOG.warning(
+            "%s: %s of %s items have no title, the first %s: their ids stand for their titles", table.path,
+            f"{untitled.sum():,}", f"{len(items):,}", shown(items["item_id"][untitled].iloc[0]),
+        )  # fmt: skip
     return items.assign(title=items["title"].fillna(items["item_id"].map(one_line)))
 
 
