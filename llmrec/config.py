@@ -818,6 +818,20 @@ def _explain(source: Path | str, kind: type[Section], problem: Any, given: dict[
             section = get_args(section)[0]
         else:
             section = section.model_fields[parent].annotation
-        if get_origin(section) not in (dict, tuple):  # of `Section | None` the section
-            section = next((part for part in get_args(section) if part is not type(None)), section)
+        section = _present(section)
+    if not parents and (inside := _inside(kind, leaf)):
+        return f"{source}: unknown key '{leaf}'; did you mean {' or '.join(map(repr, inside))}?"
     return f"{source}: unknown key '{leaf}'{did_you_mean(leaf, section.model_fields)}"
+
+
+def _present(annotation: Any) -> Any:
+    """Of `Section | None` the section."""
+    if get_origin(annotation) in (dict, tuple):
+        return annotation
+    return next((part for part in get_args(annotation) if part is not type(None)), annotation)
+
+
+def _inside(kind: type[Section], key: str) -> list[str]:
+    """`fit.epochs`, `sasrec.epochs` for `epochs`: the key in the sections of `kind` that have one."""
+    sections = {name: _present(field.annotation) for name, field in kind.model_fields.items()}
+    return [f"{name}.{key}" for name, section in sections.items() if key in getattr(section, "model_fields", ())]

@@ -58,10 +58,10 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list.  Of
     many options those most like it."""
     options = sorted(options)
-    near = process.extractOne(name, options, score_cutoff=60)
+    near = process.extractOne(name, options, processor=str.casefold, score_cutoff=60)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
     shown = options
     if len(options) > MAX_OPTIONS:
-        shown = [*(found[0] for found in process.extract(name, options, limit=NEAREST)),
+        shown = [*(found[0] for found in process.extract(name, options, processor=str.casefold, limit=NEAREST)),
                  f"and {len(options) - NEAREST:,} more"]  # fmt: skip
     return f"{hint} ({', '.join(shown)})" if options else ""

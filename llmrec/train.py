@@ -51,6 +51,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     if out is None:
         beside = config.adapter_folder(recipe.domain)
         out = beside.parent if apart else beside
+    places = {task: out / made.domain if apart else out for task, made in (apart or {"": recipe}).items()}
+    for place in places.values():
+        store.check_place(place)
     base = base_model(recipe.base_model)
     accelerator = _accelerator(recipe)
     set_seed(recipe.fit.seed)
@@ -112,7 +115,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
                 adapters.write_json(folder / adapters.CARD, card)
 
             for task, made in (apart or {"": recipe}).items():
-                with store.rewritten(out / made.domain if apart else out) as folder:
+                with store.rewritten(places[task]) as folder:
                     write(folder, task, made)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process

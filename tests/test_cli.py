@@ -302,6 +302,11 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe():
     assert result.output.startswith("error: lora.alpha=many (command line): lora.alpha: Input should be")
 
 
+def test_a_setting_without_its_section_is_recognised():
+    said = run("prepare", "movies", "epochs=1").output
+    assert "error: epochs=1 (command line): unknown key 'epochs'; did you mean 'fit.epochs' or 'sasrec.epochs'?" in said
+
+
 def test_paths_are_no_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     result = run("prepare", f"{tmp_path}/books")
     assert result.exit_code == 2 and "no recipe there" in result.output

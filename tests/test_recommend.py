@@ -14,7 +14,7 @@ from rich.console import Console
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.names import Found, look_up, match_titles, meant_id, passes, plain, plain_ids, selected
-from llmrec.errors import DataError
+from llmrec.errors import DataError, did_you_mean
 from llmrec.recommend import answer, print_table, question, user_history
 
 FILMS = [
@@ -88,6 +88,7 @@ def test_names_keep_their_order():
         ("Xyzzy Plugh", "no title like 'Xyzzy Plugh' among 17"),
         ("Shawshenk Rediption Part", "nearest: 'Shawshank Redemption, The (1994)'"),
         ("item:99", "no item with the id '99'"),
+        ("14", "no title like '14' among 17; the item with this id is 'item:14'"),
         ("...", "no letters or digits"),
         ("", "no letters or digits"),
     ],
@@ -96,6 +97,13 @@ def test_names_that_need_asking(name: str, message: str):
     with pytest.raises(DataError) as error:
         ids(name)
     assert message in str(error.value)
+
+
+def test_what_no_title_tells_apart_is_offered_by_id():
+    books = Catalog(["a", "b", "c"], ["War and Peace", "War and Peace", "WAR AND PEACE"], [2010, None, None], [()] * 3)
+    with pytest.raises(DataError, match=r"one: 'War and Peace \(2010\)', 'War and Peace' \(item:b\), 'WAR AND"):
+        match_titles(["war and peace"], books)
+    assert match_titles(["War and Peace (2010)", "item:b"], books) == [0, 1]
 
 
 def test_every_bad_name_is_told_at_once():
@@ -144,6 +152,11 @@ def test_filters_that_are_none(text: str, message: str):
     with pytest.raises(DataError) as error:
         passes(CATALOG, text)
     assert message in str(error.value)
+
+
+def test_what_was_meant_is_found_whatever_its_case():
+    assert "did you mean 'Fiction'?" in did_you_mean("fictio", ["Fiction", "Non fiction"])
+    assert "'FICTION'" in did_you_mean("fictio", ["FICTION", *(f"genre {i}" for i in range(50))])
 
 
 def test_filters_together():

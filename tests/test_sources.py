@@ -556,8 +556,16 @@ def test_ids_that_stand_for_titles_are_said(tmp_path, caplog):
     assert titles(table(path)) == {"1": "1", "3": "3"} and "every item's id stands for its title" in caplog.messages[-1]
 
 
+def test_items_without_a_title_are_said(tmp_path, caplog):
+    path = write(tmp_path / "events.csv", "user_id,item_id\nu,1\nu,3\n")
+    named = save([{"item_id": 1, "title": "One"}, {"item_id": 3, "title": " "}], tmp_path / "items.jsonl")
+    assert titles(table(path, items=named)) == {"1": "One", "3": "3"}
+    assert "items.jsonl: 1 of 2 items have no title, the first '3'" in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("|", "'|'"), ("\t", "tabs")])
-def test_other_separators_are_named(tmp_path, mark, named):
-    path = write(tmp_path / "a.csv", "user_id,item_id,timestamp\nu,1,5\n".replace(",", mark))
+@pytest.mark.parametrize("last", ["5", "5,5", "5\nu{0}1{0}5,5"])
+def test_other_separators_are_named(tmp_path, mark, named, last):
+    path = write(tmp_path / "a.csv", f"user_id{{0}}item_id{{0}}timestamp\nu{{0}}1{{0}}{last}\n".format(mark))
     with pytest.raises(DataError, match=f"separated by {re.escape(named)}; save it with commas"):
         table(path)

@@ -230,6 +230,20 @@ def test_a_window_that_is_too_small_is_said(world: Path, tmp_path: Path, tokens:
         train(config.load_recipe("films", (f"fit.window_tokens={tokens}",)), out=tmp_path / "out")
 
 
+def test_a_place_that_cannot_be_written_is_said_before_training(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmrec.train.base_model", lambda name: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    with pytest.raises(AdapterError, match="a file; name a folder"):
+        train(config.load_recipe("films"), out=tmp_path / "file")
+    with pytest.raises(OSError, match="File exists|Not a directory"):
+        train(config.load_recipe("films"), out=tmp_path / "file" / "out")
+    with pytest.raises(AdapterError, match="holds something else than an adapter"):
+        train(config.load_recipe("films"), out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line; in some steps a process has no row of a task, in some no row at all."""
     reviews = ["review,rating", *(f"{('Sun', 'Rain')[i % 2]} {i},{(1, 5)[i % 2]}" for i in range(30))]

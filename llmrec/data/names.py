@@ -172,14 +172,24 @@ def _match(name: str, catalog: Catalog) -> int:
     if len(found.items) == 1:
         return found.items[0]
     if found.items:
-        labels = [f"'{label(catalog, i)}'" for i in found.items]
-        more = f" or {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+        labels = [_clear(catalog, i) for i in found.items[:SHOWN]]
+        more = f" or {len(found.items) - SHOWN} more" if len(found.items) > SHOWN else ""
         raise DataError(
-            f"'{name}': which one: {', '.join(labels[:SHOWN])}{more}?  "
-            "Write more of the title, or its year in parentheses"
+            f"'{name}': which one: {', '.join(labels)}{more}?  Write more of the title, or its year in parentheses"
         )
     nearest = ", ".join(f"'{label(catalog, i)}'" for i in found.near)
-    raise DataError(f"no title like '{name}' among {len(catalog):,}" + (f"; nearest: {nearest}" if nearest else ""))
+    raise DataError(
+        f"no title like '{name}' among {len(catalog):,}"
+        + (f"; nearest: {nearest}" if nearest else "")
+        + (f"; the item with this id is 'item:{name}'" if name in catalog.position else "")
+    )
+
+
+def _clear(catalog: Catalog, position: int) -> str:
+    """What to write for this item: its label, and its id where the label fits others, too."""
+    name = label(catalog, position)
+    alone = look_up(name, catalog).items == (position,)
+    return f"'{name}'" if alone else f"'{name}' (item:{catalog.item_id[position]})"
 
 
 def _distinct(positions: Sequence[int], catalog: Catalog) -> Found:

@@ -442,6 +442,12 @@ def _items(table: Table, columns: dict[str, str], between: str, extras: bool) ->
     order = items.groupby("item_id", sort=False).ngroup().to_numpy()
     items = items.iloc[np.lexsort((items["untitled"].to_numpy(), order))]
     items = items.drop_duplicates("item_id").drop(columns="untitled").reset_index(drop=True)
+    untitled = items["title"].isna()
+    if title is not None and untitled.any():
+        LOG.warning(
+            "%s: %s of %s items have no title, the first %s: their ids stand for their titles", table.path,
+            f"{untitled.sum():,}", f"{len(items):,}", shown(items["item_id"][untitled].iloc[0]),
+        )  # fmt: skip
     return items.assign(title=items["title"].fillna(items["item_id"].map(one_line)))
 
 
@@ -466,8 +472,6 @@ def _pick(table: Table, name: str, columns: dict[str, str] | None = None, own_na
     if own_name_too and wanted not in table.rows:
         wanted = name
     if wanted not in table.rows:
-        if mark := separated_by([*table.rows]):
-            raise DataError(f"{table.path}: columns are separated by {mark}; save it with commas, or as .tsv with tabs")
         raise DataError(
             f"{table.path}: no column '{wanted}'{did_you_mean(wanted, map(str, table.rows))}; "
             f"data.columns.{name} names the file's column"
@@ -630,7 +634,10 @@ def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[s
     }  # fmt: skip
     try:
         if names is None:  # of two columns `rating`, pandas would call one `rating.1`
-            _check_names(path, pd.read_csv(path, header=None, nrows=1, **as_written).iloc[0].dropna())
+            header = pd.read_csv(path, header=None, nrows=1, **as_written).iloc[0].dropna()
+            if mark := separated_by([*header]):  # before a comma in some text is taken for what separates
+                raise DataError(f"{path}: columns are separated by {mark}; save it with commas, or as .tsv with tabs")
+            _check_names(path, header)
         rows = pd.read_csv(path, names=names, **as_written)
         if isinstance(rows.index, pd.RangeIndex) and rows.iloc[:, -1].isna().any():  # pandas fills short rows up
             _check_fields(path, separator, quoting, rows.shape[1])

@@ -117,6 +117,22 @@ def back(domain: str) -> str:
     return past[-1]
 
 
+def check_place(folder: Path) -> None:
+    """Raises, before hours of training, what `rewritten` would in the end, and AdapterError where it would exchange
+    what is no adapter's folder for a copy of it, while somebody else writes there."""
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{folder}: a file; name a folder for the adapter")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent).cleanup()
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in (RECIPE, adapter.CARD))
+    ):
+        raise AdapterError(f"{folder}: holds something else than an adapter; name a new folder, e.g. {folder / 'new'}")
+
+
 @contextmanager
 def rewritten(folder: Path) -> Iterator[Path]:
     """A copy of `folder` to write into, empty where there is none yet; in the end it takes the place of `folder` in
