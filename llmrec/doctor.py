@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
@@ -26,13 +24,13 @@ from llmrec.engine.serving import build
 from llmrec.errors import LlmrecError
 from llmrec.model import adapter
 from llmrec.model.load import compute_dtype
+from llmrec.model.speed import better_precision, gflops
 from llmrec.screen import screen
 
 NEEDED_GIB = 5  # free disk: a virtual environment with vLLM, the base model, prepared data
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 FOR_WEIGHTS = 0.6  # of the memory, beside histories, training and everything else
 APART = ("dev", "vllm", "qlora")  # extras that say more in lines of their own
-SIZE = 1024  # rows and columns of the matrices that are multiplied
 
 
 @dataclass(frozen=True)
@@ -75,18 +73,6 @@ def print_report(findings: list[Finding], console: Console | None = None) -> Non
     (console or screen()).print(table)
 
 
-def gflops(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.3) -> float:
-    """Measured speed of a matrix product, GFLOP/s: the best of many, as other work only ever slows one down."""
-    a = torch.randn(SIZE, SIZE, device=device).to(dtype)
-    (a[:64] @ a).sum().item()  # warm
-    rows = SIZE // 8  # small enough to end in time where bf16 is emulated
-    best, start = math.inf, time.perf_counter()
-    while (before := time.perf_counter()) - start < seconds:
-        (a[:rows] @ a).sum().item()
-        best = min(best, time.perf_counter() - before)
-    return 2 * rows * SIZE**2 / best / 1e9
-
-
 def _processor(gpu: bool) -> Finding:
     able = torch.cpu.get_capabilities()
     flags = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16", "bf16") if able.get(name)]
@@ -96,11 +82,9 @@ def _processor(gpu: bool) -> Finding:
         f"{cores} cores, {torch.get_num_threads()} threads, {' '.join(flags) or 'no vector flags known'}; "
         f"float32 {wide:.0f} GFLOP/s, bf16 {half:.0f}"
     )
-    chosen = compute_dtype("auto", "cpu")
-    better = torch.float32 if wide > half else torch.bfloat16
-    if gpu or chosen == better or max(wide, half) < 1.2 * min(wide, half):
+    name = None if gpu else better_precision(compute_dtype("auto", "cpu"), wide, half)
+    if name is None:
         return Finding("processor", found)
-    name = "float32" if better == torch.float32 else "bf16"
     return Finding("processor", found, f"fit.precision={name} (measured faster than what `auto` takes here)")
 
 

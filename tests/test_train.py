@@ -491,6 +491,17 @@ def test_a_base_whose_head_adds_a_bias_is_refused(tmp_path: Path) -> None:
         load_model(base_model(str(tmp_path)), dtype=torch.float32)
 
 
+@pytest.mark.parametrize(("half", "says"), [(900.0, "10.0 × as fast in bf16"), (100.0, ""), (9.0, "")])
+def test_a_faster_precision_is_said_before_hours_of_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: float, says: str
+) -> None:
+    monkeypatch.setattr(training, "gflops", lambda dtype: 90.0 if dtype == torch.float32 else half)
+    training._hint("cuda", torch.float32)
+    assert not caplog.text
+    training._hint("cpu", torch.float32)
+    assert says in caplog.text and bool(caplog.text) == bool(says)
+
+
 def test_a_tenth_more_of_any_task_counts_alike() -> None:
     def validated(**values: float) -> float:
         tasks = {name: SimpleNamespace(metric=name, validate=lambda name=name: {name: values[name]}) for name in values}
