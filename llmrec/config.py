@@ -227,9 +227,6 @@ class Fit(Section):
     """Share of a row that repeats the row before as context only; a line is a target once."""
     variants: int = Field(1, ge=1, le=32)
     """Different cuts of every history into rows (with equal times reshuffled); epoch e uses variant e mod variants."""
-    left_out: float = Field(0.0, ge=0, lt=1)
-    """Most of a history that is left out of its rows at random, a share drawn anew for each history and variant; a
-    teacher says what it expects of what is left."""
     batch_tokens: int = Field(4096, ge=32)
     """Tokens per optimiser step over all processes, padding included."""
     micro_batch_tokens: int = Field(4096, ge=32)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.errors import RecipeError
-from llmrec.model.rows import dense_rows, last_rows, shuffled_ties, thinned
+from llmrec.model.rows import dense_rows, last_rows, shuffled_ties
 
 HEADER = [90, 91]
 LINES = [np.arange(10 * i, 10 * i + i + 1) for i in range(8)]  # choice i has i + 1 tokens
@@ -43,22 +43,6 @@ def test_only_ties_are_shuffled() -> None:
     seen = {tuple(shuffled_ties(history, times, np.random.default_rng(seed))) for seed in range(200)}
     assert len(seen) == 12
     assert all(set(order[:3]) == {0, 1, 2} and order[3] == 3 for order in seen)
-
-
-@given(histories, st.floats(0, 0.99), st.integers(0, 1000))
-def test_what_is_left_of_a_history_keeps_its_order_and_is_never_empty(
-    history: np.ndarray, left_out: float, seed: int
-) -> None:
-    places = np.arange(len(history))
-    left = thinned(places, left_out, np.random.default_rng(seed))
-    assert len(left) >= max(1, (1 - left_out) * len(history)) and (np.diff(left) > 0).all()
-    assert set(left) <= set(places)
-
-
-def test_another_part_of_a_history_is_left_out_each_time() -> None:
-    left = [thinned(np.arange(40), 0.5, np.random.default_rng(seed)) for seed in range(50)]
-    assert len({tuple(one) for one in left}) > 45 and {len(one) for one in left} > {21, 30, 40}
-    assert set(np.concatenate(left)) == set(range(40))
 
 
 def test_a_window_that_is_too_short_says_how_long_it_must_be() -> None:

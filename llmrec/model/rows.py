@@ -91,12 +91,6 @@ def shuffled_ties(history: np.ndarray, timestamps: np.ndarray, rng: np.random.Ge
     return history[np.lexsort((rng.random(len(history)), timestamps))]
 
 
-def thinned(history: np.ndarray, left_out: float, rng: np.random.Generator) -> np.ndarray:
-    """The history without a random part of it, at most the share `left_out`, in the same order and never empty."""
-    gone = int(rng.uniform(0, left_out) * len(history))
-    return np.delete(history, rng.choice(len(history), gone, replace=False))
-
-
 def _room(header: Sequence[int], lengths: np.ndarray, window_tokens: int) -> int:
     room = window_tokens - len(header)
     if len(lengths) and room < lengths.max():
