@@ -55,13 +55,15 @@ class ScoreError(EngineError):
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`; without a near match only the list.  Of
-    many options those most like it."""
+    """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`, `; known: alpha, dropout, rank` without a
+    near match.  Of many options those most like it."""
     options = sorted(options)
     near = process.extractOne(name, options, processor=str.casefold, score_cutoff=60)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
     shown = options
     if len(options) > MAX_OPTIONS:
         shown = [*(found[0] for found in process.extract(name, options, processor=str.casefold, limit=NEAREST)),
                  f"and {len(options) - NEAREST:,} more"]  # fmt: skip
-    return f"{hint} ({', '.join(shown)})" if options else ""
+    known = ", ".join(shown)
+    if near:
+        return f"; did you mean '{near[0]}'? ({known})"
+    return f"; known: {known}" if known else ""
