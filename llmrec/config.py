@@ -232,8 +232,8 @@ class Fit(Section):
     micro_batch_tokens: int = Field(4096, ge=32)
     """Tokens per forward pass; smaller needs less memory and gives the same step."""
     epochs: float = Field(3.0, ge=0)
-    """Passes over the training rows.  0 learns nothing: what `init_from` names, such as a merge, keeps its weights, and
-    what its card holds of validation (a prior's weight, temperatures) is fitted anew."""
+    """Passes over the training rows.  0 learns nothing: what `init_from` names, such as a merge, keeps its shape and
+    weights, and what its card holds of validation (a prior's weight, temperatures) is fitted anew."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak of the schedule (linear warm-up, cosine decay to a tenth)."""
     warmup: float = Field(0.05, ge=0, lt=1)
@@ -432,8 +432,18 @@ class Recipe(Section):
         starts = {name: task.start for name, task in self.tasks.items()}
         if min(starts.values()) > 0:
             raise ValueError("tasks: one must have start 0, as nothing would be learned before")
-        if late := [name for name, start in starts.items() if start and start >= self.fit.epochs]:
+        late = [name for name, start in starts.items() if start >= self.fit.epochs]
+        if late and self.fit.epochs:
             raise ValueError(f"tasks.{late[0]}.start: training ends before, after fit.epochs={self.fit.epochs:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Recipe:
+        if not self.fit.epochs and (self.init_from is None or self.lora.own):
+            raise ValueError(
+                "fit.epochs: 0 learns nothing and only fits anew what stands in a card: name an adapter by init_from, "
+                "and leave lora.own at 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -831,4 +841,8 @@ def _present(annotation: Any) -> Any:
 def _inside(kind: type[Section], key: str) -> list[str]:
     """`fit.epochs`, `sasrec.epochs` for `epochs`: the key in the sections of `kind` that have one."""
     sections = {name: _present(field.annotation) for name, field in kind.model_fields.items()}
-    return [f"{name}.{key}" for name, section in sections.items() if key in getattr(section, "model_fields", ())]
+    return [
+        f"{name}.{key.casefold()}"
+        for name, section in sections.items()
+        if key.casefold() in getattr(section, "model_fields", ())
+    ]

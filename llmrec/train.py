@@ -55,19 +55,22 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         beside = config.adapter_folder(recipe.domain)
         out = beside.parent if apart else beside
     places = {task: out / made.domain if apart else out for task, made in (apart or {"": recipe}).items()}
-    for place in places.values():
-        store.check_place(place)
-    base = base_model(recipe.base_model)
     accelerator = _accelerator(recipe)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    if accelerator.is_main_process:
+        for place in places.values():
+            store.check_place(place)
+        if recipe.fit.precision == "auto" and recipe.fit.epochs:
+            hint(accelerator.device.type, dtype)
+    base = base_model(recipe.base_model)
+    start = transfer.start(recipe, base)
+    if start and not recipe.fit.epochs:  # of whatever shape, it stays as it is
+        recipe = recipe.model_copy(update={"lora": transfer.recipe_of(start.card).lora})
     set_seed(recipe.fit.seed)
     encoder = Encoder(load_tokenizer(base.folder))
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    if recipe.fit.precision == "auto" and recipe.fit.epochs and accelerator.is_main_process:
-        _hint(accelerator.device.type, dtype)
     model = load_model(base, dtype=dtype, device=accelerator.device, quantize=recipe.fit.quantize)
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
     own.add(model, recipe.lora, recipe.tasks)
-    start = transfer.start(recipe, base)
     if start:
         transfer.put(start, model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
@@ -233,7 +236,7 @@ def _card(
     }
 
 
-def _hint(device: str, dtype: torch.dtype) -> None:
+def hint(device: str, dtype: torch.dtype) -> None:
     """Says where another precision trains faster on this processor; a run that was begun goes on in its own."""
     if device != "cpu":
         return

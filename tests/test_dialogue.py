@@ -353,11 +353,19 @@ def test_a_verdict_behind_a_name_is_about_it(message: str, expected: list):
         ("👎 horror", (), ("Horror",)),
         ("👎🏽 horror, 👍 comedies", (("Comedy",),), ("Horror",)),
         ("comedies 👍, horror 👎", (("Comedy",),), ("Horror",)),
+        ("Horror? 👎 Comedy? 👍", (("Comedy",),), ("Horror",)),
     ],
 )
 def test_a_verdict_on_a_category_leaves_it_out(message: str, only: tuple, without: tuple):
     query = read(message)
     assert (query.only, query.without, query.unknown) == (only, without, ())
+
+
+@pytest.mark.parametrize("before", ["👎 ", "😞 ", "I watched Fargo. 👎 ", "Fargo was boring. 👎 "])
+@pytest.mark.parametrize("asked", ["Show me comedies", "I want a comedy", "What about a comedy?"])
+def test_what_is_asked_for_behind_a_frown_is_asked_for(before: str, asked: str):
+    query = read(before + asked)
+    assert (query.only, query.without) == ((("Comedy",),), ())
 
 
 @pytest.mark.parametrize(

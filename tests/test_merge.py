@@ -13,7 +13,7 @@ from test_transfer import world  # noqa: F401
 from typer.testing import CliRunner
 
 from llmrec import adapters, cli, config
-from llmrec.errors import AdapterError
+from llmrec.errors import AdapterError, RecipeError
 from llmrec.model import adapter, merge, transfer, verify
 from llmrec.model.load import base_model, load_model
 from llmrec.tasks.saved import read_card
@@ -71,12 +71,9 @@ def test_updates_are_summed_and_the_card_says_of_what(world: Path, films: Path, 
 
 def test_a_training_of_no_epochs_fits_the_sum_anew(world: Path, films: Path, tmp_path: Path) -> None:  # noqa: F811
     adapters.merge(["books=0.5", f"{films}=0.5"], tmp_path / "both", rank=16)
-    shape = ("lora.rank=16", "lora.alpha=16", "lora.first_layer=0")
-    targets = "lora.targets=[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head]"
-    asked = config.load_recipe(
-        "books", (*shape, targets, f"init_from={tmp_path / 'both'}", "fit.epochs=0", "fit.valid_users=10")
-    )
+    asked = config.load_recipe("books", (f"init_from={tmp_path / 'both'}", "fit.epochs=0", "fit.valid_users=10"))
     folder = train(asked, out=tmp_path / "fitted")
+    assert train(asked, out=folder) == folder and len((folder / "log.jsonl").read_text().splitlines()) == 1
     assert {k for k, v in updates(folder).items() if v.any()} == updates(tmp_path / "both").keys()
     for layer, update in updates(tmp_path / "both").items():
         assert torch.equal(updates(folder)[layer], update), layer
@@ -84,6 +81,8 @@ def test_a_training_of_no_epochs_fits_the_sum_anew(world: Path, films: Path, tmp
     assert card["steps"] == 0 and card["validation"]["macro_f1"] >= 0 and before["validation"] == {}
     assert card["review_sentiment"]["temperature"] != before["review_sentiment"]["temperature"]
     assert card["init_from"]["weights"] == before["weights"] and (folder / "curve.png").is_file()
+    with pytest.raises(RecipeError, match="fit.epochs: 0 learns nothing"):
+        config.load_recipe("books", ("fit.epochs=0",))
 
 
 def test_what_lists_stand_on_comes_from_the_adapter_that_has_learned_them() -> None:

@@ -54,7 +54,10 @@ def test_a_file_gets_markdown_and_a_terminal_what_fits(tmp_path: Path) -> None:
     assert terminal.getvalue().strip() == fitted(page, 80).strip()
 
 
-@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"COLUMNS": "80"}], ids=str)
+DUMB = {"FORCE_COLOR": "1", "TERM": "dumb"}
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"COLUMNS": "80"}, {"COLUMNS": ""}, DUMB], ids=str)
 def test_a_pipe_has_no_width_unless_one_is_named_whatever_its_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: dict[str, str]
 ) -> None:
@@ -69,8 +72,8 @@ def test_a_pipe_has_no_width_unless_one_is_named_whatever_its_colours(
     table.add_row(Text("x" * 300, style="bold", no_wrap=True, overflow="ellipsis"))
     screen().print(table)
     said = capsys.readouterr().out
-    assert (said.count("x") == 300) == ("COLUMNS" not in environment)
-    assert ("\x1b[1m" in said) == ("FORCE_COLOR" in environment)
+    assert (said.count("x") == 300) == (environment.get("COLUMNS") != "80")
+    assert ("\x1b[1m" in said) == (environment == {"FORCE_COLOR": "1"})
 
 
 def test_written_replies_from_measuring_to_the_table() -> None:

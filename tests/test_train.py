@@ -496,10 +496,24 @@ def test_a_faster_precision_is_said_before_hours_of_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: float, says: str
 ) -> None:
     monkeypatch.setattr(training, "gflops", lambda dtype: 90.0 if dtype == torch.float32 else half)
-    training._hint("cuda", torch.float32)
+    training.hint("cuda", torch.float32)
     assert not caplog.text
-    training._hint("cpu", torch.float32)
+    training.hint("cpu", torch.float32)
     assert says in caplog.text and bool(caplog.text) == bool(says)
+
+
+def test_the_seed_alone_decides_the_first_weights(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        drawn.append(torch.rand(3).tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "load_model", stop)
+    for precision in ("auto", "float32"):
+        with pytest.raises(KeyboardInterrupt):
+            train(config.load_recipe("films", (f"fit.precision={precision}",)))
+    assert drawn[0] == drawn[1]
 
 
 def test_a_tenth_more_of_any_task_counts_alike() -> None:

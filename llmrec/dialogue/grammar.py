@@ -464,7 +464,7 @@ class _Reader(Cursor):
         if self.kinds and self.vocabulary.category(self.tokens[at].text):
             self._take_back(self.kinds)
         elif self.spans and any(pattern.match(self.text, self.tokens[at].start) for pattern, _ in MEANINGS):
-            self.spans.pop()
+            self.spans.clear()
         else:
             return False
         self.skip_to(found.end())

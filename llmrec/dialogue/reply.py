@@ -144,7 +144,7 @@ class _Turn:
             told = _listed(repr(readable(text)) for text in query.others)
             notes.append(f"I go by your own taste: {told} counts for nothing; say it as your own where it shall.")
         notes += _not_understood(query)
-        if query.points and not understood and not doubt and state.shown:
+        if query.points and not understood and not doubt and state.shown and not self._state.doubt:
             doubt = Doubt(act=query.points, text="it", options=state.shown[-state.n :])
         if doubt:
             state = state.model_copy(update={"doubt": doubt})

@@ -98,7 +98,11 @@ AVERSE = re.compile(  # no mode of its own, but what follows is no wish: "ban ho
     re.I,
 )
 SIGNED = re.compile(r"(?<!\S)[-!](?!n\b|n\d)(?=[^\W\d_])")  # "comedy -romance", "!Fargo", and not "-n 5"
-FROWNED = re.compile(rf"(?:^|(?<=[.,;!?]))\s*[{FROWNS}][^\w\s]*\s*(?=\w)")  # "👎 horror"
+FROWNED = re.compile(  # "👎 horror", and not "Fargo. 👎 Show me comedies", which judges what came before
+    rf"(?:^|(?<=[,;]))\s*[{FROWNS}][^\w\s.,;!?\"]*\s*(?=\w)"
+    r"(?!(?:i|show|give|what|find|more|another|something|how|from|help|undo|none)\b)",
+    re.I,
+)
 SMILED = re.compile(r"(?:^|[,;])\s*[👍👌❤😍🥰😀😃😊🙂][^\w\s]*\s*(?=\w)")  # what it begins belongs to no "not"
 _SO = r"(?: (?:so|very|really|just|too|quite|rather|that|at all))*"
 _WORSE = r"(?:bad|awful|boring|terrible|horrible|dull|stupid|overrated|disappointing|rubbish)\b"
@@ -131,7 +135,7 @@ ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last nig
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo(?: (?:that|it|this))?|(?:i )?(?:take|bring) (?:that|it) back|go back|back",
     "yes": r"yes|yeah|yep|sure|correct|exactly",
-    "cancel": r"no|nope|never ?mind|cancel|forget (?:it|that)|none|neither(?: (?:one|of (?:them|these|those)))?",
+    "cancel": r"no|nope|never ?mind|cancel|forget (?:it|that|this)|none|neither(?: (?:one|of (?:them|these|those)))?",
     "reset": r"reset|restart|start (?:over|again|afresh)|(?:start )?(?:a )?new search|clear(?: all| everything)?|"
     r"(?:forget|delete|erase|remove) (?:everything|all|it all)",
     "history": r"(?:show |list |what(?:['’]s| is) )?(?:me )?(?:my |the )?(?:history|likes|profile|state)|"

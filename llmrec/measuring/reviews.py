@@ -48,7 +48,8 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     seed = recipe.fit.seed
     if card:  # the sample that it has seen, not the one that today's recipe draws
         trained = card.get("recipe", {})
-        learned, seed = trained.get("tasks", {}).get(settings.task, {}), trained.get("fit", {}).get("seed", seed)
+        tasks, seed = trained.get("tasks", {}), trained.get("fit", {}).get("seed", seed)
+        learned = tasks.get(settings.task, {}) if isinstance(tasks, dict) else {}
         task = task.model_copy(update={key: learned[key] for key in ("examples", "balance") if key in learned})
     template = Template.today(settings.task)
     labels = OF_REVIEWS[settings.task].labels(template, task.labels, reviews.categories)

@@ -158,7 +158,7 @@ def fit(
                 log.clock()
                 save_checkpoint(run, state, kept, optimizer)
                 log.kept, saved = state.step, time.monotonic()
-        if not plan.steps and validate is not None:
+        if not plan.steps and not state.log and validate is not None:
             log.note(_validated(model, validate, metric, accelerator))
     log.clock()
     if accelerator.is_main_process:

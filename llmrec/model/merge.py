@@ -107,7 +107,12 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
                 tasks.setdefault(task, known[task].model_dump(mode="json"))
         transfer.agree(transfer.sources(part.card), found, part.folder)
         found |= transfer.sources(part.card)
-    lora = transfer.recipe_of(first).lora.model_dump(mode="json")
+    shapes = [transfer.recipe_of(part.card).lora for part in parts]
+    reach = {  # as far as any of them
+        "first_layer": min(shape.first_layer for shape in shapes),
+        "targets": [*dict.fromkeys(target for shape in shapes for target in shape.targets)],
+    }
+    lora = shapes[0].model_dump(mode="json") | reach
     licences = dict.fromkeys(str(part.card["licence"]) for part in parts if part.card.get("licence"))
     lists = {key: ranks.card["recipe"][key] for key in OF_LISTS if key in ranks.card["recipe"]} if ranks else {}
     card |= {

@@ -125,11 +125,10 @@ def check_place(folder: Path) -> None:
         raise AdapterError(f"{folder}: a file; name a folder for the adapter")
     folder.parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent).cleanup()
-    if (
-        folder.is_dir()
-        and any(folder.iterdir())
-        and not any((folder / name).exists() for name in (RECIPE, adapter.CARD))
-    ):
+    if folder.is_mount():
+        raise AdapterError(f"{folder}: a file system of its own; name a folder in it, e.g. {folder / 'new'}")
+    inside = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
+    if inside and not {RECIPE, adapter.CARD} & {*inside}:
         raise AdapterError(f"{folder}: holds something else than an adapter; name a new folder, e.g. {folder / 'new'}")
 
 
