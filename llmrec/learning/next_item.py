@@ -65,11 +65,12 @@ class NextItem:
 
     def teacher(self, run: Path) -> Callable[[Sequence[rows.Row]], Tensor] | None:
         recipe = self.recommender.recipe
-        if recipe.teacher.share or recipe.prior.kind == "teacher":
+        learns = recipe.teacher.share and recipe.fit.epochs
+        if learns or recipe.prior.kind == "teacher":
             self.fitted = teacher(self.recommender, run)
         if recipe.prior.kind == "teacher":
             self.recommender.prior = self.fitted
-        return expectations(self.fitted) if recipe.teacher.share and self.fitted else None
+        return expectations(self.fitted) if learns and self.fitted else None
 
     def validate(self) -> dict[str, float]:
         return validation(self.recommender, self.asked)
