@@ -241,7 +241,7 @@ class Fit(Section):
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's decay."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients above this norm are scaled down."""
+    """Gradients above this norm are scaled down; the training's log says how long they are (`grad_norm`)."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """`auto`: bf16 where the hardware multiplies it (GPUs, AMX processors), else float32."""
     quantize: Literal["none", "4bit"] = "none"

@@ -183,6 +183,18 @@ def test_a_task_counts_by_its_mean_times_its_weight(tmp_path: Path) -> None:
     assert not same(once, run("light", [*ROWS, *reviews], 0.01)[1], atol=2e-4)
 
 
+def test_the_log_says_how_long_the_gradient_was_before_it_was_cut(tmp_path: Path) -> None:
+    one = SETTINGS.model_copy(update={"batch_tokens": 100_000, "epochs": 1})
+
+    def run(limit: float) -> float:
+        model, _ = learner()
+        settings = one.model_copy(update={"max_grad_norm": limit})
+        state = fit(model, [ROWS], TRIES, settings, tmp_path / str(limit), accelerator=Accelerator(cpu=True))
+        return state.log[-1]["grad_norm"]
+
+    assert run(1e-4) == pytest.approx(run(1e4)) and run(1e-4) > 1e-3
+
+
 def test_rows_together_are_rows_alone() -> None:
     assert nats([ROWS]) == pytest.approx(nats([[row] for row in ROWS]), rel=1e-5)
 

@@ -132,7 +132,7 @@ def fit(
             weights = balance.weights(epoch)
             chosen = [row for row in chosen if weights[variants[variant][row].task] > 0]
             present, rate = passes.step(variant, variants[variant], chosen, weights, state)
-            accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+            norm = accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
             group = optimizer.param_groups[0]
             group["lr"] = rate * learning_rate(state.step, plan.steps, settings)
             balance.learn(state.step + 1, epoch, present)
@@ -144,7 +144,7 @@ def fit(
                 everyone = gather_object(state.recent)
                 told = {f"weight/{task}": weight for task, weight in weights.items()} if balance.changes else {}
                 told |= separate.cosines if separate else {}
-                log.note({**_mean_losses(everyone, weights), **told, "lr": group["lr"]})
+                log.note({**_mean_losses(everyone, weights), **told, "grad_norm": float(norm), "lr": group["lr"]})
                 state.recent.clear()
             if state.step in due and validate is not None:
                 metrics = _validated(model, validate, metric, accelerator)
