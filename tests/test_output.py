@@ -161,6 +161,26 @@ def test_rejects_that_were_touched_are_refused(tmp_path):
         pass
 
 
+def test_files_beside_the_answers_are_somebodys_own(tmp_path):
+    go_on(folder := tmp_path / "out", 5)
+    (folder / "scores-all.parquet").write_bytes(b"somebody's")
+    (folder / "scores-old").mkdir()
+    before = [*answers(folder, ["row"])]
+    (folder / "scores-000009.parquet").write_bytes(b"left by a kill")
+    with begun(folder) as found:
+        assert found.finished
+    assert (folder / "scores-all.parquet").read_bytes() == b"somebody's" and (folder / "scores-old").is_dir()
+    assert not (folder / "scores-000009.parquet").exists()
+    assert [*answers(folder, ["row"])] == before
+
+
+def test_an_input_whose_name_is_no_text(tmp_path):
+    odd = {"n": 3, "input": {"path": b"us\xffers.csv".decode(errors="surrogateescape")}}
+    for _ in range(2):  # begins, and goes on
+        with begun(tmp_path, odd) as found:
+            assert found.manifest["made_from"] == odd
+
+
 def test_folders_that_hold_something_else(tmp_path):
     (tmp_path / "scores-000000.parquet").write_bytes(b"somebody's")
     with pytest.raises(JobError, match="holds other files"), Output(tmp_path, SCHEMA):

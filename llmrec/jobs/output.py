@@ -31,6 +31,8 @@ from llmrec.files import digest, unfinished, whole
 FORMAT = 1
 MANIFEST, SHARDS, REJECTS, LOCK = "_manifest.json", "_shards.jsonl", "_rejects.jsonl", ".lock"
 FORMATS = ("parquet", "jsonl")
+_ODD = "backslashreplace"  # bytes of a file's name that are no UTF-8, as JSON writes them
+_SHARD = re.compile(r"scores-\d{6,}\.(parquet|jsonl)")  # other files in the folder are somebody's own
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Output:
         path = self.folder / self.shard_name(number)
         write_whole(path, self._encoded(answers))
         before = self.shards[-1].rejects_end if self.shards else 0
-        lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects).encode()
+        lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects).encode(errors=_ODD)
         _append(self.folder / REJECTS, lines)
         shard = Shard(
             self.manifest["job"], number, rows, len(answers), len(rejects), unchanged, digest(path),
@@ -200,7 +202,7 @@ class Output:
             _append(rejects, b"")
         kept = {self.shard_name(shard.number) for shard in self.shards}
         for path in self.folder.iterdir():
-            if unfinished(path) or (path.name.startswith("scores-") and path.name not in kept):
+            if path.is_file() and (unfinished(path) or (_SHARD.fullmatch(path.name) and path.name not in kept)):
                 path.unlink()
 
 
@@ -219,7 +221,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def answers(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """These columns of every answer of a finished output, in order."""
-    for path in sorted(folder.glob("scores-*")):
+    for path in sorted(path for path in folder.glob("scores-*") if _SHARD.fullmatch(path.name)):
         if path.suffix == ".parquet":
             for batch in pq.ParquetFile(path).iter_batches(columns=list(columns)):
                 yield from batch.to_pylist()
@@ -258,7 +260,7 @@ def _ours(path: Path) -> bool:
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode(errors=_ODD)
 
 
 def _now() -> str:
