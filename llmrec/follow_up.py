@@ -21,6 +21,8 @@ from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
 from llmrec.writing import Allowed, Names
 
+MAX_CATEGORIES = 10  # of an item, in a question about it
+
 
 @dataclass(frozen=True)
 class FollowUp:
@@ -89,7 +91,7 @@ class FollowUp:
         return {
             "title": catalog.title[item],
             "year": catalog.year[item],
-            "categories": list(catalog.categories[item]),
+            "categories": list(catalog.categories[item])[:MAX_CATEGORIES],
         }
 
     def prompts(

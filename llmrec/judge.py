@@ -16,7 +16,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.records import one_line, paragraphs
 from llmrec.data.reviews import Reviews
 from llmrec.engine import Engine, Prompt
-from llmrec.errors import AdapterError, RecipeError
+from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.metrics.classification import tempered
 from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
@@ -154,6 +154,17 @@ class Judge:
         """(reviews, labels) calibrated probabilities."""
         log_p = self.task.log_p(self.engine, reviews, self.adapter, wording)
         return tempered(log_p + np.array(self.shift) if self.shift else log_p, self.temperature)
+
+
+def edited_task(judge: Judge, edited: Template) -> ReviewTask:
+    """What `judge` is asked, in the words of an edited prompt file.
+
+    Raises: PromptError where that names other labels than the adapter tells apart, or the same in another order.
+    """
+    task = ReviewTask.build(judge.task.recipe, edited, judge.task.encoder, judge.labels)
+    if task.labels != judge.labels:
+        raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
+    return task
 
 
 def told_apart(recipe: config.Recipe, task: str, card: Mapping[str, Any]) -> config.Recipe:

@@ -204,14 +204,14 @@ def attempt_task(
 def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text: str | None) -> list[Said]:
     if not text or not text.strip():
         raise DataError('no review to read: give one: --text "Too tight, and it itches."')
-    from llmrec.judge import Judge, ReviewTask
+    from llmrec.judge import Judge, edited_task
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
     said = []
     for name in names:
         task = judge.task
         if name != TRAINED:
-            task = ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels)
+            task = edited_task(judge, edited)
         wording = 0 if name == TRAINED else int(name)
         [p] = replace(judge, task=task).p([(text, None)], wording)
         prompt = task.encoder.tokenizer.decode(task.header(text, None, wording))

@@ -7,8 +7,10 @@ no reply can name what is not there.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +26,8 @@ KINDS = {mark: kind for kind, mark in OPENS.items()}
 MAX_TEXT = 48  # tokens between two names
 MAX_REPLY = 128  # tokens; a reply that has as many names nothing more
 MAX_NAMES = 8  # in a reply
-_SENTENCE = re.compile(r"[.!?](?=\s|$)")
+_SENTENCE = re.compile(r"[.!?؟।۔։።](?=\s|$)|[。！？]")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 
 Reply = TypeVar("Reply")
 
@@ -39,6 +42,11 @@ class Names:
     texts: Sequence[str]
     lines: Sequence[np.ndarray]
     choices: Choices
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Of each text, where it stands first."""
+        return {text: place for place, text in reversed([*enumerate(self.texts)])}
 
 
 def encoded(parts: Sequence[str | Name], names: Mapping[str, Names], encoder: Encoder) -> list[int]:
@@ -55,11 +63,9 @@ def encoded(parts: Sequence[str | Name], names: Mapping[str, Names], encoder: En
             text += part
             continue
         known = names[part.kind]
-        try:
-            place = known.texts.index(part.text)
-        except ValueError:
-            raise PromptError(f"replies: no {part.kind} is called {part.text!r}; print names unchanged") from None
-        tokens += [*encoder.text(text + OPENS[part.kind]), *known.lines[place].tolist()]
+        if part.text not in known.place:
+            raise PromptError(f"replies: no {part.kind} is called {part.text!r}; print names unchanged")
+        tokens += [*encoder.text(text + OPENS[part.kind]), *known.lines[known.place[part.text]].tolist()]
         text = ""
     return [*tokens, *encoder.text(text), encoder.end]
 
@@ -126,10 +132,15 @@ def sound(parts: Sequence[str | Name]) -> Sequence[str | Name]:
     for i, part in enumerate(parts):
         if isinstance(part, Name):
             continue
-        runs_on = i > 0 and isinstance(parts[i - 1], Name) and part[:1].isalnum()
+        runs_on = i > 0 and isinstance(parts[i - 1], Name) and part[:1].isalnum() and not _unspaced(part[0])
         if runs_on or "\ufffd" in part or not part.rstrip().isprintable():
             return parts[:i]
     return parts
+
+
+def _unspaced(letter: str) -> bool:
+    """Whether it is of a script that puts no space between a name and what follows."""
+    return unicodedata.east_asian_width(letter) in "WF" or bool(_UNSPACED.match(letter))
 
 
 def _names(parts: Sequence[str | Name]) -> int:

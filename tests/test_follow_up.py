@@ -292,6 +292,8 @@ def test_facts_of_a_summary() -> None:
     assert found["top"] == "Drama" and found["rising"] == "Comedy" and found["latest"] == "film 28"
     assert found["examples"] == ["film 20", "film 19"] and found["more"] == []
     assert interest_summary.facts(["a"], [()]) is None
+    again = interest_summary.facts(["a", "b", "b"], [("X",), ("Y",), ("Y",)])
+    assert again is not None and again["examples"] == ["b"]  # once
     assert interest_summary.facts(["a"], [("War",)])["examples"] == ["a"]  # type: ignore[index]
     assert set(interest_summary.nameable(kinds)) == {"Drama", "Comedy", "War"}
     assert shares(kinds) == pytest.approx({"Drama": 18 / 29, "Comedy": 8 / 29, "War": 3 / 29})
@@ -304,6 +306,8 @@ def test_facts_of_an_explanation() -> None:
     found = explanation.facts(lines, kinds, ("Comedy",), None)
     assert found == {"shared": [], "often": False, "other": "Comedy", "near": "", "lately": False}
     assert explanation.facts([], [], (), None) is None
+    uneven = explanation.facts(["a"] * 12, [("Drama",)] * 11 + [("War",)], ("Drama", "War"), None)
+    assert uneven is not None and len(uneven["shared"]) == 2 and not uneven["often"]  # it would be said of both
 
 
 def test_what_came_next_as_shares() -> None:
@@ -316,6 +320,7 @@ def test_items_chosen_together(world: Path) -> None:
     together = Together.fit(dataset, Catalog.of(dataset))
     similar = together.similar(0, [1, 5, 10])
     assert similar[0] > 0.9 and similar[1] == similar[2] == 0
+    assert together.nearest(0, [2, 5, 2, 10]) == 2  # the last time
     assert together.nearest(0, [5, 10, 2]) == 2 and together.nearest(0, [5]) is None and together.nearest(0, []) is None
     assert together.similar(0, [1], own=1)[0] <= similar[0]
 

@@ -26,6 +26,7 @@ from llmrec.learning.reviews import balanced, share_put_back, shift
 from llmrec.measuring import reviews as measured
 from llmrec.measuring.reviews import compared, few
 from llmrec.metrics.classification import macro_f1, tempered
+from llmrec.model import store
 from llmrec.model.encode import Encoder
 from llmrec.review import Judgement, print_table, read_lines, review
 from llmrec.tasks import item_class
@@ -389,6 +390,26 @@ def test_two_labels_are_told_apart_by_an_adapter_of_their_own(here: Path, tmp_pa
     assert [*found["data"]["asked"]] == ["negative", "positive"]
     judged = {name: one["metrics"]["accuracy"]["mean"] for name, one in found["judges"].items()}
     assert judged["llm"] > 0.9 > judged["majority"]
+    adapters.promote("shop", version, (), force=True)
+    try:  # its labels are the card's, which the recipe does not name
+        for said in prompts.attempt_task("shop", "review_sentiment", text="Toy Story 8 Suspects", wordings=["0", "1"]):
+            assert said.answer.startswith("positive ") and "negative" in said.answer and "neutral" not in said.answer
+        measured = prompts.measure("shop", ("users=20", "samples=50"), wordings=[0])
+        assert measured[1].difference is not None and measured[1].difference.low == measured[1].difference.high == 0
+    finally:
+        store.back("shop")
+
+
+def test_labels_in_another_order_are_not_given_the_wrong_names(here: Path) -> None:
+    file = here / "prompts" / "review_sentiment.yaml"
+    before = file.read_text()
+    whole = yaml.safe_load(before)
+    file.write_text(yaml.safe_dump(whole | {"labels": whole["labels"][::-1]}, sort_keys=False))
+    try:
+        with pytest.raises(PromptError, match="labels: others than the adapter tells apart"):
+            prompts.attempt_task("shop", "review_sentiment", text="Toy Story 8 Suspects", wordings=["trained", "0"])
+    finally:
+        file.write_text(before)
 
 
 def test_what_would_lie_is_refused(here: Path, tmp_path: Path) -> None:

@@ -112,6 +112,20 @@ def test_text_that_runs_into_a_name_or_is_not_printed_ends_a_reply() -> None:
     assert whole_sentences(sound(["Good. Like ", heat, "Sense."])) == ["Good."]
 
 
+def test_sentences_of_other_scripts() -> None:
+    """Which end otherwise, and put no space behind a name."""
+    drama = Name.of("category", "Drama")
+    for reply in (
+        ["主に", drama, "が好きです。"],
+        [drama, "를 좋아합니다."],
+        [drama, "ชอบ."],
+        [drama, " पसंद है।"],
+        [drama, " يحب؟"],
+    ):
+        assert whole_sentences(sound(reply)) == reply
+    assert whole_sentences(["主に", drama, "が好き。また"]) == ["主に", drama, "が好き。"]
+
+
 def test_replies_end_with_a_sentence() -> None:
     heat = Name.of("item", "Heat 2. The End")
     assert whole_sentences(["Good. And ", heat]) == ["Good."]

@@ -43,6 +43,8 @@ class Together:
         return np.where(both >= FEWEST, both / either, 0.0)
 
     def nearest(self, item: int, others: Sequence[int], own: int = 0) -> int | None:
-        """Place in `others` of what most people chose together with `item`, itself left out; None where nobody did."""
-        similar = np.where(np.asarray(others) == item, 0.0, self.similar(item, others, own))
-        return int(similar.argmax()) if similar.any() else None
+        """Place in `others`, the last where it stands there several times, of what most people chose together with
+        `item`, itself left out; None where nobody did."""
+        others = np.asarray(others)
+        similar = np.where(others == item, 0.0, self.similar(item, others, own))
+        return int(np.flatnonzero(others == others[similar.argmax()])[-1]) if similar.any() else None

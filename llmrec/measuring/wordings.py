@@ -152,15 +152,14 @@ def _grounded(recipe: config.Recipe, edited: Template, settings: config.Wordings
 
 
 def _review(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
-    from llmrec.judge import Judge, ReviewTask, source
+    from llmrec.judge import Judge, edited_task, source
     from llmrec.learning import LEARNERS
     from llmrec.learning.reviews import labelled, pairs, sampled_rows
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
     reviews = source(recipe, edited.task)
     check_unseen(judge.card, edited.task, "reviews", reviews.digest, recipe.domain, recipe.domain)
-    if ReviewTask.build(recipe, edited, judge.task.encoder, judge.labels).labels != judge.labels:
-        raise PromptError(f"{edited.path}: labels: others than the adapter tells apart; train again first")
+    edited_task(judge, edited)
     asked = sampled_rows(labelled(reviews.part("valid"), judge.template, judge.labels), settings.users, settings.seed)
     true = asked["label"].to_numpy()
     learner: Any = LEARNERS[edited.task]

@@ -26,7 +26,7 @@ def facts(
     shared = [name for name in shares(categories) if name in own][:2]
     if not shared and not own and near is None:
         return None
-    holding = sum(shared[0] in of for of in categories) if shared else 0
+    holding = min((sum(name in of for of in categories) for name in shared), default=0)
     return {
         "shared": [Name.of("category", name) for name in shared],
         "often": holding >= OFTEN * len(lines),

@@ -29,13 +29,16 @@ def facts(lines: Sequence[str], categories: Sequence[Sequence[str]]) -> dict[str
     rising = max(late, key=lambda name: (late[name] - share[name], name), default="")
     if not rising or rising == top or late[rising] - share[rising] < RISES:
         rising = ""
-    of = {name: [line for line, own in zip(lines, categories, strict=True) if name in own] for name in (top, rising)}
-    latest = of[rising][-1:] if rising else []
-    examples = [line for line in of[top][::-1] if line not in latest][:2]
+    of = {  # the latest first, each once
+        name: [*dict.fromkeys(line for line, own in zip(lines[::-1], categories[::-1], strict=True) if name in own)]
+        for name in (top, rising)
+    }
+    latest = of[rising][:1] if rising else []
+    examples = [line for line in of[top] if line not in latest][:2]
     return {
         "top": _category(top),
         "more": [_category(name) for name in more],
-        "examples": [Name.of("item", line) for line in examples or of[top][-1:]],
+        "examples": [Name.of("item", line) for line in examples or of[top][:1]],
         "rising": _category(rising) if rising else "",
         "latest": Name.of("item", latest[0]) if latest else "",
     }
