@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+_UMASK = os.umask(0o077)  # it cannot be read without being set
+os.umask(_UMASK)
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
 
 
@@ -26,11 +31,16 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
     _remove(partial)  # of a process that had this one's number and was killed
     try:
         yield partial
+        _shared(partial)
         if synced:
             _sync(partial)
         os.replace(partial, path)
         if synced:
             _sync(path.parent)
+    except SafetensorError as error:
+        if not (found := re.search(r"os error (\d+)", str(error))):
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     finally:
         _remove(partial)
 
@@ -54,6 +64,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _shared(path: Path) -> None:
+    """Files get the mode that the user's umask asks for: safetensors writes them for their owner alone, and then a
+    server under another account cannot read them."""
+    for file in [path, *path.rglob("*")]:
+        if file.is_file():
+            file.chmod(0o666 & ~_UMASK)
 
 
 def _sync(path: Path) -> None:

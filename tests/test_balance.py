@@ -16,7 +16,7 @@ from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Mixture, Task
 from llmrec.errors import RecipeError
-from llmrec.model.balance import Balance, scheduled
+from llmrec.model.balance import Balance, scheduled, softmax
 from llmrec.model.checkpoint import Progressed
 from llmrec.model.fit import fit
 from llmrec.model.rows import Row, choice_row
@@ -103,6 +103,10 @@ def test_dwa_weighs_by_how_much_of_a_loss_was_kept() -> None:
     kept_a, kept_b = math.exp(0.5 / 2), math.exp(0.9 / 2)  # 1.5 of 3, .9 of 1
     share = 2 * kept_a / (kept_a + kept_b)
     assert both.weights(0) == pytest.approx({"a": share, "b": 3 * (2 - share)})
+
+
+def test_before_any_task_has_started_there_is_nothing_to_weigh() -> None:
+    assert softmax({}, 2.0) == {}
 
 
 @pytest.mark.parametrize("kind", ["uncertainty", "dwa"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from llmrec.files import unfinished, whole
 
@@ -34,6 +38,29 @@ def test_after_an_error_nothing_has_changed(tmp_path: Path) -> None:
         1 / 0  # noqa: B018
     assert file.read_text() == "old"
     assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_full_disk_is_said_as_such_by_safetensors_too(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    with pytest.raises(OSError, match="No space left") as full, whole(file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert full.value.errno == errno.ENOSPC and full.value.filename == str(file)
+    with pytest.raises(SafetensorError), whole(file):
+        raise SafetensorError("Error while serializing: a tensor of another kind")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    file, folder, usual = tmp_path / "weights.safetensors", tmp_path / "base", tmp_path / "usual"
+    usual.touch()
+    with whole(file) as partial:
+        save_file({"a": np.zeros(2)}, partial)
+    with whole(folder) as partial:
+        partial.mkdir()
+        save_file({"a": np.zeros(2)}, partial / "weights.safetensors")
+    for one in (file, folder / "weights.safetensors"):
+        assert one.stat().st_mode == usual.stat().st_mode
+    assert folder.stat().st_mode & 0o700 == 0o700
 
 
 @pytest.mark.parametrize("name", ["merged", "card.json"])

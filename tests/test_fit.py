@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
-from llmrec.model.activations import check_split
+from llmrec.model.activations import _reserve, check_split
 from llmrec.model.batch import Decisions, collate
 from llmrec.model.fit import Objective, fit
 from llmrec.model.loss import TrieLoss
@@ -284,6 +285,35 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "killed")]
     steps = [[json.loads(line)["step"] for line in log] for log in logs]
     assert steps[0] == steps[1]
+
+
+def test_a_checkpoint_that_is_there_is_never_taken_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a training keeps its last step, which a checkpoint by the clock, or the same command, may hold."""
+    before = trained(tmp_path)
+    [checkpoint] = tmp_path.glob("checkpoint-*")
+    monkeypatch.setattr("llmrec.model.checkpoint.save_file", lambda *_: pytest.fail("died while writing"))
+    assert same(before, trained(tmp_path))
+    assert [*tmp_path.glob("checkpoint-*")] == [checkpoint]
+
+
+def test_room_for_activations_is_taken_before_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk that a mapped file meets later ends the process with a signal."""
+    (file := tmp_path / "activations-0.bin").write_bytes(b"kept")
+    _reserve(file, 100)
+    assert file.stat().st_size == 100 and file.read_bytes()[:4] == b"kept"
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(tmp_path / "run", cache="disk")
+
+
+def test_one_choice_is_nothing_to_learn(tmp_path: Path) -> None:
+    model, _ = learner()
+    with pytest.raises(RecipeError, match=r"tasks\.next_item: one choice only"):
+        fit(model, [ROWS], {"next_item": ChoiceTrie.build([[20, 7]])}, SETTINGS, tmp_path)
 
 
 def test_the_best_weights_are_kept_and_patience_ends_training(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.choices.identifiers import NAMELESS, identifiers, one_line
+from llmrec.errors import ChoiceError
 
 
 def words(texts: list[str]) -> list[list[int]]:
@@ -29,6 +31,14 @@ def test_a_single_long_word_is_cut() -> None:
 def test_the_first_of_equal_titles_stays_plain_then_year_then_number() -> None:
     made = identifiers(["Sabrina"] * 4, [1995, 1954, 1954, None], letters, max_tokens=20)
     assert made == ["Sabrina", "Sabrina (1954)", "Sabrina #2", "Sabrina #3"]
+
+
+def test_what_tells_items_apart_fits_too() -> None:
+    """A year that does not is left out, and where no number fits either, that is said."""
+    made = identifiers(["Sabrina"] * 3, [1995, 1954, None], letters, max_tokens=5)
+    assert made == ["Sabr", "S #2", "S #3"]
+    with pytest.raises(ChoiceError, match="no identifier of at most 3 tokens"):
+        identifiers(["Sabrina"] * 3, [1995, 1954, None], letters, max_tokens=3)
 
 
 def test_texts_with_equal_tokens_are_told_apart() -> None:

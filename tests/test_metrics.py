@@ -85,6 +85,8 @@ def test_interval_of_little():
     assert np.isnan(bootstrap(np.array([np.nan])).low)
     one = bootstrap(np.array([0.25, np.nan]))
     assert (one.mean, one.low, one.high) == (0.25, 0.25, 0.25)
+    few, enough = (paired(np.full(count, 0.25), np.zeros(count)) for count in (5, 6))
+    assert few.low > 0 and not few.excludes_zero and enough.excludes_zero  # five of five on one side are no proof
 
 
 def test_blocks_of_draws_change_nothing(monkeypatch):

@@ -179,9 +179,15 @@ def test_tables_fit_a_terminal_of_80_columns(project: Path):
     assert "chose.⏎Continue" in text and "\ufffd" not in text and "…" not in text
     assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("note "))
     found = [
-        prompts.Measured(task, "interest ndcg@3", "100 reviews", name, "Is it\ngood?", Interval(0.1, 0.1, 0.2), gap)
+        prompts.Measured(
+            task, "interest ndcg@3", "100 reviews", name, "Is it\ngood?", Interval(0.1, 0.1, 0.2, 100), gap
+        )
         for task in ("grounded_explanation", "interest")
-        for name, gap in (("trained", None), ("11", Interval(0.0, -0.1, 0.1)), ("2", Interval(-0.2, -0.3, -0.1)))
+        for name, gap in (
+            ("trained", None),
+            ("11", Interval(0.0, -0.1, 0.1, 100)),
+            ("2", Interval(-0.2, -0.3, -0.1, 100)),
+        )
     ]
     text = printed(prompts.print_measure, found, width=80)
     assert "Is it⏎good?" in text and "\ufffd" not in text and "…" not in text

@@ -51,6 +51,7 @@ def ids(*names: str) -> list[str]:
         ("Fargo (1996)", "50"),
         ("Fargoo", "50"),
         ("Heat (1986)", "8"),
+        ("Heat (1987)", "8"),  # sources differ by a year
         ("heat(1995)", "7"),
         ("The Shawshank Redemption", "9"),
         ("Shawshank Redemption", "9"),
@@ -84,6 +85,7 @@ def test_names_keep_their_order():
     [
         ("Heat", "'Heat': which one: 'Heat (1995)', 'Heat (1986)'?"),
         ("Heat (2001)", "'Heat (2001)': which one: 'Heat (1995)', 'Heat (1986)'?"),
+        ("Fargo (2014)", "no title like 'Fargo (2014)' among 17; nearest: 'Fargo (1996)'"),  # that is another one
         ("Empire", "which one: 'Empire Strikes Back, The (1980)', 'Empire Records (1995)'?"),
         ("Xyzzy Plugh", "no title like 'Xyzzy Plugh' among 17"),
         ("Shawshenk Rediption Part", "nearest: 'Shawshank Redemption, The (1994)'"),

@@ -42,9 +42,12 @@ def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Enco
         for suffix in _suffixes(years[i], numbers, text):
             changed = _with_suffix(text, suffix, encode, max_tokens)
             ids = tuple(encode([changed])[0])
-            if changed not in taken and ids not in known:
-                break
+            fits = len(ids) <= max_tokens
+            if fits and changed not in taken and ids not in known or not fits and "#" in suffix:
+                break  # no larger number fits where this one does not
         else:
+            fits = False
+        if not fits:
             raise ChoiceError(f"item {i} ({text!r}): no identifier of at most {max_tokens} tokens is left for it")
         texts[i] = changed
         taken.add(changed)

@@ -17,6 +17,7 @@ from llmrec.errors import DataError, did_you_mean
 SURE = 88.0  # likeness, 0 to 100, from which a misspelt title is taken…
 AHEAD = 5.0  # …if it is this far ahead of the next
 NEAR = 50.0  # likeness from which a title is worth suggesting
+NEXT_YEAR = 1  # years that two sources may differ by about one title
 SHOWN = 5  # suggestions in a message
 ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
 FILTERS = ("category", "year")
@@ -59,8 +60,13 @@ def look_up(name: str, catalog: Catalog) -> Found:
     names, owners = spellings(tuple(catalog.title))
     same = sorted({owners[at] for at, other in enumerate(names) if other == key})
     same = [i for i in same if plain(catalog.title[i]) == key] or same
-    if year and (dated := [i for i in same if _year(catalog, i) == int(year[1])]):
-        same = dated
+    if same and year:
+        known = {i: _year(catalog, i) for i in same}
+        off = {i: NEXT_YEAR if known[i] is None else abs(known[i] - int(year[1])) for i in same}
+        if (nearest := min(off.values())) <= NEXT_YEAR:
+            same = [i for i in same if off[i] == nearest]
+        elif len(_distinct(same, catalog).items) == 1:  # another item of this name is meant, which is not here
+            return Found((), (same[0],))
     if same:
         return _distinct(same, catalog)
     words = set(key.split())

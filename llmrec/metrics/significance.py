@@ -10,6 +10,7 @@ import numpy as np
 
 SAMPLES = 2000
 BOUNDS = 0.025, 0.975  # quantiles that 95% lie between
+FEWEST = 6  # users that can show anything: even five of five on one side are chance once in sixteen times
 _BLOCK = 10_000_000  # draws held at once: memory stays bounded for a million users
 
 
@@ -20,10 +21,12 @@ class Interval:
     mean: float
     low: float
     high: float
+    count: int
+    """Users."""
 
     @property
     def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+        return self.count >= FEWEST and (self.low > 0 or self.high < 0)
 
 
 def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> Interval:
@@ -32,7 +35,7 @@ def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> I
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     if not len(values):
-        return Interval(np.nan, np.nan, np.nan)
+        return Interval(np.nan, np.nan, np.nan, 0)
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // len(values))
     means = np.concatenate([
@@ -40,7 +43,7 @@ def bootstrap(values: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> I
         for start in range(0, samples, block)
     ])  # fmt: skip
     low, high = np.quantile(means, BOUNDS)
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
 def paired(a: np.ndarray, b: np.ndarray, *, seed: int = 0, samples: int = SAMPLES) -> Interval:
@@ -78,11 +81,11 @@ def resampled(
 
     def interval(mean: float, found: np.ndarray) -> Interval:
         if np.isnan(mean) or np.isnan(found).all():
-            return Interval(np.nan, np.nan, np.nan)
+            return Interval(np.nan, np.nan, np.nan, count)
         if biased:
             found = found + mean - np.nanmean(found)
         low, high = np.nanquantile(found, BOUNDS)
-        return Interval(float(mean), float(low), float(high))
+        return Interval(float(mean), float(low), float(high), count)
 
     def floored(found: Interval) -> Interval:
         return replace(found, low=max(found.low, 0.0)) if biased else found

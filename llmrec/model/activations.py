@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -55,6 +56,8 @@ class Activations:
             return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.uint8), offsets
         # New files are full of zeros; processes share them, and where two compute one row they write the same.
         file = str(self.run / f"activations-{variant}")
+        if self.accelerator.is_main_process:  # room for all of it: a full disk met later ends the process with a signal
+            _reserve(Path(f"{file}.bin"), shape[0] * shape[1] * dtype.itemsize)
         hidden = torch.from_file(f"{file}.bin", shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
         return hidden, torch.from_file(f"{file}.rows", shared=True, size=len(rows), dtype=torch.uint8), offsets
 
@@ -69,6 +72,13 @@ class Activations:
 
     def _dtype(self, weight: Tensor) -> torch.dtype:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Raises: OSError where the disk has no room for a file of so many bytes; what lies there stays."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("ab") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
 
 
 @contextmanager

@@ -133,6 +133,6 @@ def scheduled(task: Task, epoch: float, epochs: float) -> float:
 
 def softmax(ratios: Mapping[str, float], temperature: float) -> dict[str, float]:
     """Shares that sum to the number of tasks."""
-    most = max(ratios.values())
+    most = max(ratios.values(), default=0.0)
     exponents = {name: math.exp((ratio - most) / temperature) for name, ratio in ratios.items()}
     return {name: len(ratios) * value / sum(exponents.values()) for name, value in exponents.items()}

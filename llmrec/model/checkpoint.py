@@ -47,12 +47,12 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
             moments[f"{name}|{key}"] = value.detach().to("cpu").clone()
     # A new name for every checkpoint: a rename onto a full folder is not atomic.
     target = run / f"checkpoint-{state.step:08d}"
-    shutil.rmtree(target, ignore_errors=True)
-    with whole(target) as folder:
-        folder.mkdir()
-        save_tensors(trainable, folder / "trainable.safetensors")
-        save_file(moments, folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+    if not target.exists():  # else the same state lies there, and may be all that there is
+        with whole(target) as folder:
+            folder.mkdir()
+            save_tensors(trainable, folder / "trainable.safetensors")
+            save_file(moments, folder / "optimizer.safetensors")
+            (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     left = [path for path in run.iterdir() if unfinished(path) and path.is_dir()]  # by a process that was killed
     for old in [*sorted(run.glob("checkpoint-*"))[:-1], *left]:
         shutil.rmtree(old)

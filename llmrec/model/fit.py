@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Mixture, Task
-from llmrec.errors import ScoreError
+from llmrec.errors import RecipeError, ScoreError
 from llmrec.model.activations import Activations
 from llmrec.model.balance import Balance
 from llmrec.model.batch import Decisions, collate
@@ -99,6 +99,8 @@ def fit(
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     mixture = mixture or Mixture()
+    if alone := [task for task, trie in tries.items() if len(trie) < 2]:
+        raise RecipeError(f"tasks.{alone[0]}: one choice only, so there is nothing to learn; take it out of the recipe")
     plan = Plan(variants, settings, tasks, mixture)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if settings.gradient_checkpointing:

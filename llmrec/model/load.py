@@ -152,6 +152,8 @@ def _from_gguf(file: Path) -> Path:
     if not file.is_file():
         raise AssetError(f"{file}: no such file")
     folder = config.home() / "models" / f"{file.stem}-{digest(file)}"
+    if folder.is_dir():  # before the lock, which a home that is read-only refuses
+        return folder
     with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
         if folder.is_dir():
             return folder
