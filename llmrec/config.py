@@ -147,6 +147,9 @@ class Mixture(Section):
     temperature: float = Field(1.0, ge=1, le=100)
     """A task's share of an epoch's choices goes with choices^(1 / temperature): 1 takes every row once; higher repeats
     the rows of small tasks and takes part of the large ones."""
+    step: Literal["shared", "apart"] = "shared"
+    """An optimiser step: `shared`: all tasks, each with its share of the tokens; `apart`: one task, with as many tokens
+    as when it learns alone, the steps of each spread evenly over an epoch."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
     """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
     (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""
@@ -323,6 +326,8 @@ class Serve(Section):
     """Replicas of the server behind one port (`llmrec serve`)."""
     quantization: str | None = None
     """vLLM's name of a quantisation of the base weights, e.g. fp8 or int8_per_channel_weight_only, on a GPU."""
+    head_float32: bool = True
+    """A model in 16 bits scores in float32, else neighbours of a list tie; not with `quantization`."""
 
 
 class SASRec(Section):
@@ -450,6 +455,8 @@ class Recipe(Section):
     def _parts_of_their_own(self) -> Recipe:
         if self.lora.own and len(self.tasks) < 2:
             raise ValueError("lora.own: one task shares with nobody; name more tasks, or raise lora.rank instead")
+        if self.mixture.step == "apart" and self.mixture.conflict != "none":
+            raise ValueError("mixture.conflict: compares the tasks of a step, and mixture.step=apart has one; use one")
         if self.lora.own and self.mixture.conflict != "none":
             raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")
         return self

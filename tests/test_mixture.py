@@ -29,6 +29,30 @@ def test_at_temperature_one_every_row_is_taken_once_and_steps_hold_all_tasks() -
     assert all(len({ROWS[row].task for row in part}) == 1 for step in made for part in micro(step, ROWS, 400))
 
 
+def test_apart_a_step_is_one_tasks_and_as_large_as_alone() -> None:
+    made = steps(ROWS, 400, rng(), mixture=Mixture(step="apart"))
+    assert sorted(row for step in made for row in step) == list(range(90))
+    tasks = [[*{ROWS[row].task for row in step}] for step in made]
+    assert all(len(one) == 1 for one in tasks)
+    for name in ("next_item", "review"):
+        alone = steps([row for row in ROWS if row.task == name], 400, rng())
+        mine = [step for step, [task] in zip(made, tasks, strict=True) if task == name]
+        assert len(mine) == pytest.approx(len(alone), abs=1)
+        places = [i for i, [task] in enumerate(tasks) if task == name]
+        assert max(np.diff([-1, *places, len(made)])) <= -(-len(made) // len(mine)) + 1  # spread evenly
+    with pytest.raises(RecipeError, match=r"mixture.conflict: compares the tasks of a step"):
+        both = {"next_item": {}, "interest": {}}
+        config.section(
+            config.Recipe,
+            {
+                "domain": "films",
+                "data": {"path": "x"},
+                "tasks": both,
+                "mixture": {"step": "apart", "conflict": "pcgrad"},
+            },
+        )
+
+
 def test_temperature_shares_choices_not_rows() -> None:
     """300 choices in lists, 60 in reviews: at infinity both get 180."""
     found = taken(ROWS, {}, Mixture(temperature=100), rng())

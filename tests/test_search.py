@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,24 @@ def test_given_candidates_are_scored_as_in_the_whole() -> None:
     some = score(engine, prompts, choices, [[0, 3, 5], []])
     np.testing.assert_allclose(some[0], whole[0][[0, 3, 5]], atol=1e-5)
     assert len(some[1]) == 0
+
+
+def test_a_list_comes_from_one_version_of_an_adapter() -> None:
+    class Changing(FakeEngine):
+        """Another version answers under the name after every call."""
+
+        def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+            return [replace(prompt, adapter="films-1") for prompt in prompts]
+
+        def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
+            assert {node.prompt.adapter for node in nodes} == {"films-1"}
+            return super().branch(nodes)
+
+    choices = choices_of(["Heat", "Heat 2", "Fargo", "Far and Away"])
+    [once] = rank(FakeEngine(), [Prompt((1,), "films-1")], choices, None, 3)
+    [found] = rank(Changing(), [Prompt((1,), "films")], choices, None, 3)
+    assert found.waves > 1 and found.items.tolist() == once.items.tolist()
+    log_p_all(Changing(), [Prompt((1,), "films")], choices)
 
 
 def test_scores_that_are_no_numbers_are_no_short_list() -> None:

@@ -170,6 +170,32 @@ def test_adapters_change_while_others_are_asked(vllm: Any, tmp_path: Path) -> No
     vllm.unload("music")
 
 
+def test_a_search_ends_with_the_weights_that_it_began_with(
+    vllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another version takes the name between two waves; the next search asks that one."""
+    one, two = (tiny.adapter(tmp_path / str(seed), seed) for seed in (7, 8))
+    choices = Choices(ChoiceTrie.build(np.unique(RNG.integers(10, 400, (500, 3)), axis=0)))
+    prompts = [Prompt(tokens(length), "music") for length in (3, 40)]
+    vllm.load("music", one)
+    before = rank(vllm, prompts, choices, None, 20)
+    branch = vllm.branch
+
+    def swapped(nodes: list[Node]) -> list[np.ndarray]:
+        answers = branch(nodes)
+        vllm.load("music", two)
+        return answers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vllm, "branch", swapped)
+        during = rank(vllm, prompts, choices, None, 20)
+    for then, now in zip(before, during, strict=True):
+        np.testing.assert_allclose(then.log_p, now.log_p, atol=1e-4)
+        assert now.waves > 1 and then.items.tolist() == now.items.tolist()
+    assert abs(rank(vllm, prompts, choices, None, 20)[0].log_p - before[0].log_p).max() > 0.01
+    vllm.unload("music")
+
+
 KEPT: list[Any] = []  # closing an engine, or losing it, ends every other of the process
 
 
@@ -192,6 +218,8 @@ def test_merged_weights_rank_as_the_adapter_does(vllm: Any, served: Served, tmp_
         engine.branch([Node(Prompt(tokens(5)), (), SOME)])
     with pytest.raises(AdapterError, match="takes no other"):
         engine.load("movies", served.adapters["movies"])
+    with pytest.raises(AdapterError, match="merged weights of 'own' and nothing else"):
+        engine.unload("own")
     vllm.unload("own")
     KEPT.append(engine)
 
@@ -231,14 +259,33 @@ def test_what_does_not_fit_is_an_error(vllm: Any, prompt: Prompt) -> None:
 
 def test_settings_reach_vllm(vllm: Any) -> None:
     on_gpu = arguments(
-        Serve(tensor_parallel=2, quantization="fp8", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64
-    )
+        Serve(tensor_parallel=2, quantization="fp8", context=2048, gpu_share=0.5), on_cpu=False, max_rank=64,
+        dtype=torch.bfloat16,
+    )  # fmt: skip
     assert on_gpu["tensor_parallel_size"] == 2 and on_gpu["quantization"] == "fp8"
     assert on_gpu["max_model_len"] == 2048 and on_gpu["gpu_memory_utilization"] == 0.5
     assert on_gpu["max_lora_rank"] == 64 and "kv_cache_memory_bytes" not in on_gpu
-    assert "enable_lora" not in arguments(Serve(), on_cpu=True, max_rank=0)
-    assert "block_size" not in arguments(Serve(block_size=0), on_cpu=False, max_rank=0)
+    assert "hf_overrides" not in on_gpu
+    plain = {"on_cpu": False, "max_rank": 0}
+    assert not {"enable_lora", "hf_overrides"} & {*arguments(Serve(), **plain, dtype=torch.float32)}
+    assert "block_size" not in arguments(Serve(block_size=0), **plain, dtype=torch.float32)
+    assert arguments(Serve(), **plain, dtype=torch.bfloat16)["hf_overrides"] == {"head_dtype": "float32"}
+    assert "hf_overrides" not in arguments(Serve(head_float32=False), **plain, dtype=torch.bfloat16)
     assert vllm.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == 16 and vllm._block_size == 16
+
+
+def test_in_16_bits_scores_are_still_float32(served: Served) -> None:
+    """A bf16 head knows 256 scores between 1 and 2, and says that children tie which do not."""
+    apart = {}
+    for head in (False, True):
+        engine = VLLMEngine(
+            served.base, {"movies": served.adapters["movies"]}, dtype=torch.bfloat16,
+            settings=Serve(kv_gib=0.01, requests=16, context=128, head_float32=head),
+        )  # fmt: skip
+        nodes = [Node(Prompt(tokens(20), name), (), np.arange(20, 420, dtype=np.int32)) for name in (None, "movies")]
+        apart[head] = min(len(np.unique(log_p)) for log_p in engine.branch(nodes))
+        KEPT.append(engine)
+    assert apart[False] < 380 < apart[True] and not engine.exact
 
 
 def test_a_gpu_serves_adapters_in_16_bits_and_is_never_exact() -> None:

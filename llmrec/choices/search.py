@@ -84,6 +84,7 @@ def rank(
     """
     if n < 1:
         raise ChoiceError(f"n={n}: ask for at least one")
+    prompts = engine.pinned(prompts)
     result: list[Ranking | None] = [None] * len(prompts)
     bases: dict[int, _Bounds] = {}
     shared = None if callable(bonus) else _bounds(choices, bonus, bases)
@@ -150,6 +151,7 @@ def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:
 
 def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np.ndarray:
     """(prompts, choices) float32: the whole distribution of each prompt; every decision is opened."""
+    prompts = engine.pinned(prompts)
     result = np.empty((len(prompts), len(choices)), np.float32)
     for group in _together(engine, prompts):
         for trie, first, share in choices.parts():

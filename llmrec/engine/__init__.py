@@ -42,6 +42,10 @@ class Engine(Protocol):
     groups: int
     """How many groups of `batches` may be in flight at once: while one ends, others keep the engine busy."""
 
+    def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The same prompts, bound to the adapters' versions of this moment: they answer them to the end, whatever is
+        loaded under their names meanwhile.  A question that takes several calls is asked with these."""
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Indexes of `prompts`, each once, in groups that the engine likes to be asked about together."""
 

@@ -8,7 +8,7 @@ trie stays with the client.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,9 @@ class Asking:
     """Longest prompt and path of a request for one token."""
     tally: Tally
 
+    def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        return [replace(prompt, adapter=prompt.adapter and self._version(prompt.adapter)) for prompt in prompts]
+
     def branch(self, nodes: Sequence[Node]) -> list[np.ndarray]:
         return joined(nodes, self._log_p(asks(nodes, self.max_tokens, self.widest)), self.widest)
 
@@ -67,6 +70,10 @@ class Asking:
             self.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._greedy(prompts, max_tokens, stop)
         ]
         return [cut(text, stop, keep_stop) for text in texts]
+
+    def _version(self, name: str) -> str:
+        """The name of the weights that `name` stands for now, by which they can be asked for, too."""
+        raise NotImplementedError
 
     def _log_p(self, asked: Sequence[Ask]) -> Sequence[np.ndarray]:
         """log p in the whole vocabulary of every ask's ids, in their order."""

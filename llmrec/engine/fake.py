@@ -24,6 +24,9 @@ class FakeEngine:
         self.branched: list[int] = []
         """Nodes of each call of `branch`."""
 
+    def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        return list(prompts)
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         yield from (list(range(i, min(i + self.group, len(prompts)))) for i in range(0, len(prompts), self.group))
 

@@ -72,6 +72,10 @@ class HFEngine:
         """Names that a prompt may ask for."""
         return tuple(self.model.peft_config) if self.peft else ()
 
+    def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """As they are: no adapter changes in this engine."""
+        return list(prompts)
+
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
         """Prompts of one adapter and similar length together, longest first: memory runs out at once or never."""
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].adapter or "", -len(prompts[i].tokens)))

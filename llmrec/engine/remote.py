@@ -43,6 +43,7 @@ class RemoteEngine(Asking):
         self._model = model
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="llmrec-http")
         self._loaded: dict[str, str] = {}
+        self._versions: set[str] = set()
         self.tally = Tally()
         listed = self._server.models()
         if model not in listed:
@@ -65,10 +66,12 @@ class RemoteEngine(Asking):
         Raises: AdapterError where it is refused; EngineError where the server does not answer.
         """
         adapter.check(folder)
+        folder = store.lasting(folder)
         served = adapter.served_name(name, adapter.weights_digest(folder))
         if served not in self._server.models():
-            self._server.load(served, store.lasting(folder))
+            self._server.load(served, folder)
         self._loaded[name] = served
+        self._versions.add(served)
         return served
 
     def unload(self, name: str) -> None:
@@ -76,7 +79,7 @@ class RemoteEngine(Asking):
 
         Raises: AdapterError where the server does not have it; EngineError where it does not answer.
         """
-        served = self._name(name)
+        served = loaded(self._loaded, name)
         if [*self._loaded.values()].count(served) == 1:
             self._server.unload(served)
         del self._loaded[name]
@@ -155,7 +158,10 @@ class RemoteEngine(Asking):
         return [found[i] for i in range(len(prompts))]
 
     def _name(self, name: str | None) -> str:
-        return self._model if name is None else loaded(self._loaded, name)
+        return self._model if name is None else self._version(name)
+
+    def _version(self, name: str) -> str:
+        return name if name in self._versions else loaded(self._loaded, name)
 
     def _capacity(self) -> tuple[int, int]:
         """(blocks, tokens of a block) of the server's cache."""

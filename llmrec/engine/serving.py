@@ -42,8 +42,8 @@ def base_name(base: BaseModel, settings: Serve) -> str:
     return "-".join(filter(None, (Path(base.name).stem, base.digest, settings.quantization)))
 
 
-def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]:
-    """vLLM's engine arguments; `max_rank` 0 serves no adapters."""
+def arguments(settings: Serve, *, on_cpu: bool, max_rank: int, dtype: torch.dtype) -> dict[str, Any]:
+    """vLLM's engine arguments; `max_rank` 0 serves no adapters, `dtype` is the model's."""
     chosen: dict[str, Any] = {
         "enable_prefix_caching": True,
         "max_num_batched_tokens": settings.step_tokens or (CPU_STEP if on_cpu else GPU_STEP),
@@ -58,6 +58,8 @@ def arguments(settings: Serve, *, on_cpu: bool, max_rank: int) -> dict[str, Any]
         chosen["max_model_len"] = settings.context
     if settings.quantization:
         chosen["quantization"] = settings.quantization
+    elif settings.head_float32 and dtype != torch.float32:  # a quantised head may take no other type than its own
+        chosen["hf_overrides"] = {"head_dtype": "float32"}
     if max_rank:
         chosen |= {"enable_lora": True, "max_loras": settings.max_loras, "max_lora_rank": max_rank}
         chosen["max_cpu_loras"] = max(settings.max_loras, settings.max_cpu_loras)

@@ -20,7 +20,7 @@ from llmrec.engine import WIDE, Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.engine.serving import ENVIRONMENT, MISSING, arguments, check_dtype, is_exact, rank_for
 from llmrec.errors import AdapterError, EngineError
-from llmrec.model import adapter
+from llmrec.model import adapter, store
 
 
 class VLLMEngine(Asking):
@@ -61,6 +61,7 @@ class VLLMEngine(Asking):
             self.widest = WIDE
         self._merged = merged
         self._loaded: dict[str, Any] = {}
+        self._versions: dict[str, Any] = {}  # by the name vLLM knows, also of what `_loaded` no longer names
         self._ids = count(1)
         self._max_rank = rank_for(adapters or {}, settings)
         max_rank = 0 if merged else self._max_rank
@@ -70,7 +71,7 @@ class VLLMEngine(Asking):
             with _quiet():
                 self.llm = LLM(
                     str(base), dtype=str(dtype).removeprefix("torch."), use_tqdm_on_load=False,
-                    **arguments(settings, on_cpu=on_cpu, max_rank=max_rank),
+                    **arguments(settings, on_cpu=on_cpu, max_rank=max_rank, dtype=dtype),
                 )  # fmt: skip
         except (RuntimeError, ValueError, OSError, AssertionError) as error:
             raise EngineError(f"vLLM does not start with {base}: {_first_line(error)}") from error
@@ -108,6 +109,7 @@ class VLLMEngine(Asking):
         if self._merged:
             raise AdapterError(f"'{name}': this engine holds the merged weights of '{self._merged}' and takes no other")
         adapter.check(folder)
+        folder = store.lasting(folder)  # vLLM reads it again after an eviction
         rank = adapter.read_json(folder / "adapter_config.json")["r"]
         if rank > self._max_rank:
             raise AdapterError(
@@ -125,15 +127,20 @@ class VLLMEngine(Asking):
                 raise AdapterError(f"{folder}: vLLM refuses it: {_first_line(error)}") from error
             if not done:
                 raise AdapterError(f"{folder}: vLLM did not load it")
-            self._loaded[name] = request
+            self._loaded[name] = self._versions[served] = request
             if old is not None:
                 self.llm.llm_engine.remove_lora(old.lora_int_id)
         return served
 
     def unload(self, name: str) -> None:
-        """Forget an adapter.  Raises: EngineError for one that is not loaded."""
+        """Forget an adapter; searches that have begun still end with it.
+
+        Raises: EngineError for one that is not loaded; AdapterError where it is merged.
+        """
+        if self._merged:
+            raise AdapterError(f"'{name}': this engine holds the merged weights of '{self._merged}' and nothing else")
         with self._one:
-            self.llm.llm_engine.remove_lora(self._request(name).lora_int_id)
+            self.llm.llm_engine.remove_lora(loaded(self._loaded, name).lora_int_id)
             del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
@@ -196,7 +203,13 @@ class VLLMEngine(Asking):
             if name != self._merged:
                 raise EngineError(f"{name or 'the base model'}: this engine holds the merged weights of {self._merged}")
             return None
-        return None if name is None else loaded(self._loaded, name)
+        if name is None:
+            return None
+        # vLLM reads one that it was told to forget again, from a folder that stays: see `load`.
+        return self._versions.get(name) or loaded(self._loaded, name)
+
+    def _version(self, name: str) -> str:
+        return name if self._merged or name in self._versions else loaded(self._loaded, name).lora_name
 
 
 @contextmanager

@@ -57,16 +57,32 @@ def steps(
     mixture: Mixture | None = None,
 ) -> list[list[int]]:
     """One epoch's optimiser steps: rows of near lengths together, padded size within `batch_tokens`, every task spread
-    evenly over all of them."""
-    chosen = taken(rows, tasks or {}, mixture or Mixture(), rng)
-    tokens = {name: sum(len(rows[row].tokens) for row in mine) for name, mine in chosen.items()}
-    ordered, batches = {}, {}
-    for name, mine in chosen.items():
+    evenly over all of them: a part of each step, or whole steps where the mixture keeps tasks apart."""
+    mixture = mixture or Mixture()
+    ordered = {}
+    for name, mine in taken(rows, tasks or {}, mixture, rng).items():
         lengths = np.array([len(rows[row].tokens) for row in mine])
         by_length = np.argsort(lengths + rng.random(len(lengths)) * 16, kind="stable")
         ordered[name] = [mine[i] for i in by_length]
-        share = round(batch_tokens * tokens[name] / sum(tokens.values()))
-        batches[name] = list(micro(ordered[name], rows, share))
+    return (_apart if mixture.step == "apart" else _shared)(ordered, rows, batch_tokens, rng)
+
+
+def _apart(
+    ordered: Mapping[str, list[int]], rows: Sequence[Row], batch_tokens: int, rng: np.random.Generator
+) -> list[list[int]]:
+    found = []
+    for name, mine in ordered.items():
+        made = [*micro(mine, rows, batch_tokens)]
+        found += [((place + 0.5) / len(made), name, made[i]) for place, i in enumerate(rng.permutation(len(made)))]
+    return [batch for *_, batch in sorted(found)]
+
+
+def _shared(
+    ordered: Mapping[str, list[int]], rows: Sequence[Row], batch_tokens: int, rng: np.random.Generator
+) -> list[list[int]]:
+    tokens = {name: sum(len(rows[row].tokens) for row in mine) for name, mine in ordered.items()}
+    total = sum(tokens.values())
+    batches = {name: [*micro(mine, rows, round(batch_tokens * tokens[name] / total))] for name, mine in ordered.items()}
     count = max(map(len, batches.values()))
     for name, mine in ordered.items():
         if len(batches[name]) < count:  # smaller parts, so that every step has one as long as there are rows

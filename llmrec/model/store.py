@@ -170,6 +170,7 @@ def remove(domain: str, version: str) -> str:
         raise AdapterError(f"{domain}: {folder.name} is served; promote another or roll back first")
     with lock(domain):
         doomed = folder.with_name(f".{folder.name}.removed")
+        shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was killed
         folder.rename(doomed)
         shutil.rmtree(doomed)
     return folder.name
