@@ -61,8 +61,8 @@ def look_up(name: str, catalog: Catalog) -> Found:
     same = sorted({owners[at] for at, other in enumerate(names) if other == key})
     same = [i for i in same if plain(catalog.title[i]) == key] or same
     if same and year:
-        known = {i: _year(catalog, i) for i in same}
-        off = {i: NEXT_YEAR if known[i] is None else abs(known[i] - int(year[1])) for i in same}
+        wanted = int(year[1])
+        off = {i: NEXT_YEAR if (own := _year(catalog, i)) is None else abs(own - wanted) for i in same}
         if (nearest := min(off.values())) <= NEXT_YEAR:
             same = [i for i in same if off[i] == nearest]
         elif len(_distinct(same, catalog).items) == 1:  # another item of this name is meant, which is not here
