@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,13 +20,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCardData
 from safetensors.torch import load_file, save_file
 from test_train import here, trained, world  # noqa: F401
 from typer.testing import CliRunner
 
 from llmrec import adapters, cli, config, prepare, serve
 from llmrec.engine.serving import base_name
-from llmrec.errors import AdapterError, RecipeError
+from llmrec.engine.vllm import VLLMEngine
+from llmrec.errors import AdapterError, EngineError, RecipeError
 from llmrec.evaluate import evaluate
 from llmrec.model import adapter, pack, store, verify
 from llmrec.model.load import base_model
@@ -273,6 +276,21 @@ def test_a_version_is_served_as_itself(project: Path, monkeypatch: pytest.Monkey
     assert lora_modules("films", f"films@{digest}") == [f"films-{digest}"]  # one adapter, once
 
 
+def test_without_vllm_everything_else_works(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not there
+    monkeypatch.setattr(serve, "build", lambda: None)
+    with pytest.raises(EngineError, match="vLLM is not installed; .*make vllm"):
+        VLLMEngine(project / "base")
+    with pytest.raises(EngineError, match="vLLM is not installed"):
+        serve.command(("films",))
+    user = prepare.load(config.load_recipe("films")).interactions["user_id"].iloc[0]
+    asked = ["recommend", "films", "--user", user, "-n", "3", "--json"]
+    failed = CliRunner().invoke(cli.app, [*asked, "--engine", "vllm"])
+    assert failed.exit_code == 2 and "vLLM is not installed" in failed.stderr
+    found = CliRunner().invoke(cli.app, asked)
+    assert found.exit_code == 0 and len(json.loads(found.stdout)["items"]) == 3
+
+
 def test_what_is_no_adapters_stays_in_the_domain(project: Path) -> None:
     folder = project / "adapters" / "films"
     digest = adapters.add("films", other(project, 0.5))
@@ -409,7 +427,10 @@ def test_export_is_the_same_each_time_and_comes_back(project: Path, tmp_path: Pa
     folder = adapters.export("films", tmp_path / "folder")
     front = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     assert front["library_name"] == "peft" and front["base_model"] == "base" and "next_item" in front["tags"]
-    assert front["metrics"][0]["value"] > 0
+    assert isinstance(ModelCardData(**front).metrics, list)
+    name = front["metrics"][0]
+    value = adapter.read_json(folder / adapter.CARD)["validation"][name]
+    assert value > 0 and f"| {name} | {value} |" in (folder / "README.md").read_text()
     for source in (tmp_path / "one.tar.gz", folder):
         assert adapters.import_(source) == ("films", store.served("films"))
     again = adapters.export(f"films@{store.served('films')}", tmp_path / "again.tar.gz")

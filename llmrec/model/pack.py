@@ -93,7 +93,7 @@ def model_card(card: dict[str, Any]) -> str:
         "license": "other",
         "license_name": card.get("licence") or "not stated",
         "tags": ["lora", "recommender", "llmrec", *tasks],
-        "metrics": [{"name": f"validation {name}", "value": value} for name, value in sorted(metrics.items())],
+        "metrics": sorted(metrics),  # hubs take names here; the values stand in the table
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(metrics.items()))
     return f"""---
