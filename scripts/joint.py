@@ -294,7 +294,10 @@ def joint(
     results = {
         "format": FORMAT, "domain": recipe.domain, "split": asked.split, "users": asked.users, "seed": asked.seed,
         "adapters": {
-            name: {"weights": card["weights"], "tasks": list(card["loss"]), "steps": card.get("steps")}
+            name: {
+                "weights": card["weights"], "tasks": list(card["loss"]), "steps": card.get("steps"),
+                "trained": trained(card, recipe),
+            }
             for name, card in cards.items()
         },
         "examples": examples, "measured": measured, "differences": differences,
@@ -302,6 +305,27 @@ def joint(
     write_text(markdown(results), out / "joint.md")
     write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / "joint.json")
     return results
+
+
+def trained(card: dict[str, Any], recipe: config.Recipe) -> str:
+    """The command that trained an adapter, by what its recipe sets otherwise than `recipe`; a start is named by its
+    weights."""
+    made, usual = card.get("recipe", {}), recipe.model_dump(mode="json")
+    words = [f"llmrec train {recipe.domain}"]
+    if (start := card.get("init_from") or {}).get("weights"):
+        words.append(f"init_from={start['weights']}")
+    if {*card["loss"]} != {*usual["tasks"]}:
+        words.append(f"'tasks=[{', '.join(card['loss'])}]'")
+    sections = {key: (made.get(key, {}), usual[key]) for key in ("mixture", "lora", "teacher", "prior", "fit")}
+    for task in card["loss"]:
+        sections[f"tasks.{task}"] = (made.get("tasks", {}).get(task, {}), usual["tasks"].get(task, {}))
+    for key, (mine, theirs) in sections.items():
+        words += [
+            f"{key}.{name}={json.dumps(value)}"
+            for name, value in mine.items()
+            if name in theirs and value != theirs[name]
+        ]
+    return " ".join(words)
 
 
 def checked(tasks: Sequence[str]) -> None:
@@ -336,7 +360,8 @@ def markdown(results: dict[str, Any]) -> str:
         worst = min(results["differences"], key=lambda d: d["relative"]["mean"])
         blocks.append(f"Least gained, or most lost: {worst['task']}, {_percent(worst['relative'])} of {worst['b']}.")
     made = "; ".join(f"{name} {one['steps']} of {', '.join(one['tasks'])}" for name, one in results["adapters"].items())
-    blocks.append(f"Steps of training: {made}.")
+    blocks.append(f"Steps of training: {made}.  How, beside the recipe of today:")
+    blocks.append("\n".join(f"    {name}: {one['trained']}" for name, one in results["adapters"].items()))
     return "\n\n".join(blocks) + "\n"
 
 

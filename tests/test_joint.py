@@ -53,6 +53,7 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
         assert results["measured"]["joint"][name]["low"] > results["measured"]["alone"][name]["high"]
     table = (tmp_path / "out" / "joint.md").read_text()
     assert "| joint - alone | interest: interest_p |" in table and "*" in table
+    assert "    alone: llmrec train films 'tasks=[interest]' fit.epochs=1.0 fit.valid_every=1.0\n" in table
     fewer = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100, learned=True)
     assert fewer["differences"] == results["differences"] and fewer["measured"]["joint"] == results["measured"]["joint"]
     assert [*fewer["measured"]["alone"]] == ["interest"]
