@@ -149,7 +149,8 @@ class Mixture(Section):
     the rows of small tasks and takes part of the large ones."""
     step: Literal["shared", "apart"] = "shared"
     """An optimiser step: `shared`: all tasks, each with its share of the tokens; `apart`: one task, with as many tokens
-    as when it learns alone, the steps of each spread evenly over an epoch."""
+    as when it learns alone, the steps of each spread evenly over an epoch.  Gradients above `fit.max_grad_norm` are cut
+    step by step, so apart a task's weight may say little; its learning rate does."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
     """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
     (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""

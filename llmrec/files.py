@@ -67,10 +67,10 @@ def _remove(path: Path) -> None:
 
 
 def _shared(path: Path) -> None:
-    """Files get the mode that the user's umask asks for: safetensors writes them for their owner alone, and then a
+    """Weights get the mode that the user's umask asks for: safetensors writes them for their owner alone, and then a
     server under another account cannot read them."""
-    for file in [path, *path.rglob("*")]:
-        if file.is_file():
+    for file in [path, *path.rglob("*.safetensors")]:
+        if file.suffix == ".safetensors" and file.is_file() and not file.is_symlink():
             file.chmod(0o666 & ~_UMASK)
 
 

@@ -207,11 +207,12 @@ def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text:
     from llmrec.judge import Judge, edited_task
 
     judge = Judge.load(recipe, recipe.domain, task=edited.task)
+    today = edited_task(judge, edited)
     said = []
     for name in names:
         task = judge.task
         if name != TRAINED:
-            task = edited_task(judge, edited)
+            task = today
         wording = 0 if name == TRAINED else int(name)
         [p] = replace(judge, task=task).p([(text, None)], wording)
         prompt = task.encoder.tokenizer.decode(task.header(text, None, wording))

@@ -26,7 +26,8 @@ KINDS = {mark: kind for kind, mark in OPENS.items()}
 MAX_TEXT = 48  # tokens between two names
 MAX_REPLY = 128  # tokens; a reply that has as many names nothing more
 MAX_NAMES = 8  # in a reply
-_SENTENCE = re.compile(r"[.!?؟।۔։።](?=\s|$)|[。！？]")
+_SENTENCE = re.compile(r"[.!?؟।۔።][\"'”’»)\]]*(?=\s|$)|[。！？｡．][」』”’）]*")
+_JOINERS = "\u200c\u200d"  # that words of Persian and Hindi are spelt with
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 
 Reply = TypeVar("Reply")
@@ -79,6 +80,7 @@ def write(
 ) -> list[list[str | Name]]:
     """One reply per prompt, greedy, as plain texts and names, no name twice; it ends with a whole sentence, or is
     empty."""
+    prompts = engine.pinned(prompts)
     tokens = [prompt.tokens for prompt in prompts]
     replies: list[list[str | Name]] = [[] for _ in prompts]
     open_ = list(range(len(prompts)))
@@ -133,14 +135,19 @@ def sound(parts: Sequence[str | Name]) -> Sequence[str | Name]:
         if isinstance(part, Name):
             continue
         runs_on = i > 0 and isinstance(parts[i - 1], Name) and part[:1].isalnum() and not _unspaced(part[0])
-        if runs_on or "\ufffd" in part or not part.rstrip().isprintable():
+        if runs_on or "\ufffd" in part or not all(map(_printed, part.rstrip())):
             return parts[:i]
     return parts
 
 
+def _printed(letter: str) -> bool:
+    """Spaces of other widths are, too."""
+    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
+
+
 def _unspaced(letter: str) -> bool:
     """Whether it is of a script that puts no space between a name and what follows."""
-    return unicodedata.east_asian_width(letter) in "WF" or bool(_UNSPACED.match(letter))
+    return unicodedata.east_asian_width(letter) in "WFH" or bool(_UNSPACED.match(letter))
 
 
 def _names(parts: Sequence[str | Name]) -> int:

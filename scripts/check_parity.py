@@ -25,7 +25,7 @@ import torch
 from llmrec import config
 from llmrec.choices.search import Ranking, listed
 from llmrec.metrics.ranking import ndcg, ranks
-from llmrec.metrics.significance import paired
+from llmrec.metrics.significance import FEWEST, paired
 from llmrec.recommender import Recommender
 
 N = 20
@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="users asked together")
     parser.add_argument("--kept", type=Path, help="file of outcomes, one JSON line a user; goes on after them")
     args = parser.parse_intermixed_args()
+    if args.bf16 and args.users < FEWEST:
+        parser.error(f"--bf16: fewer than {FEWEST} users show nothing")
     precisions = {"hf": "float32", "vllm": "bf16" if args.bf16 else "float32"}
     models = {
         name: Recommender.load(

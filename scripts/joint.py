@@ -53,6 +53,7 @@ from llmrec.measuring.suites import depends_on
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics.classification import macro_f1, tempered
 from llmrec.metrics.ranking import by_user, ndcg, ranks
+from llmrec.metrics.significance import FEWEST
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer
@@ -288,7 +289,7 @@ def joint(
                 ratio = drawn[several] / np.maximum(drawn[single], 1e-12) - 1
                 differences.append({
                     "task": measure, "a": several, "b": single, "metric": METRIC[measure], **gap,
-                    "excludes_zero": gap["low"] > 0 or gap["high"] < 0,
+                    "excludes_zero": size >= FEWEST and (gap["low"] > 0 or gap["high"] < 0),
                     "relative": interval(ratio, a / max(b, 1e-12) - 1),
                 })  # fmt: skip
     results = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
-from llmrec.model.activations import _reserve, check_split
+from llmrec.model.activations import check_split
 from llmrec.model.batch import Decisions, collate
 from llmrec.model.fit import Objective, fit
 from llmrec.model.loss import TrieLoss
@@ -296,18 +296,14 @@ def test_a_checkpoint_that_is_there_is_never_taken_away_first(tmp_path: Path, mo
     assert [*tmp_path.glob("checkpoint-*")] == [checkpoint]
 
 
-def test_room_for_activations_is_taken_before_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_activations_is_asked_for_before_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk that a mapped file meets later ends the process with a signal."""
-    (file := tmp_path / "activations-0.bin").write_bytes(b"kept")
-    _reserve(file, 100)
-    assert file.stat().st_size == 100 and file.read_bytes()[:4] == b"kept"
-
-    def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
-        trained(tmp_path / "run", cache="disk")
+    trained(tmp_path / "run", cache="disk")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
+    trained(tmp_path / "run", cache="disk")  # what lies there needs no more
+    with pytest.raises(RecipeError, match=r"fit\.cache=disk: 0\.0 GiB are needed in .*fit\.cache=memory"):
+        trained(tmp_path / "other", cache="disk")
 
 
 def test_one_choice_is_nothing_to_learn(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_names_as_people_write_them(name: str, item_id: str):
     assert ids(name) == [item_id]
 
 
+def test_a_title_as_it_stands_is_always_found():
+    """Also where the number in it is not the year that the catalog says."""
+    odd = Catalog(["a", "b", "c"], ["Heat (1995)", "Blade Runner (2049)", "Alien"], [2010, 2017, 1979], [()] * 3)
+    for name, place in (("Heat (1995)", 0), ("heat (2010)", 0), ("Blade Runner (2049)", 1), ("Blade Runner (2017)", 1)):
+        assert match_titles([name], odd) == [place]
+    for name in ("Alien (2003)", "Aliem (2003)", "Runner (1982)"):  # a slip and a part are of a year, too
+        with pytest.raises(DataError, match="no title like"):
+            match_titles([name], odd)
+
+
 def test_names_keep_their_order():
     assert ids("Heat (1995)", "Fargo", "Heat (1995)") == ["7", "50", "7"]
     assert ids() == []

@@ -166,7 +166,7 @@ def test_given_candidates_are_scored_as_in_the_whole() -> None:
 
 def test_a_list_comes_from_one_version_of_an_adapter() -> None:
     class Changing(FakeEngine):
-        """Another version answers under the name after every call."""
+        """Knows by `pinned` which version answers, and is asked for no other."""
 
         def pinned(self, prompts: Sequence[Prompt]) -> list[Prompt]:
             return [replace(prompt, adapter="films-1") for prompt in prompts]

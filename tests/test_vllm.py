@@ -173,8 +173,8 @@ def test_adapters_change_while_others_are_asked(vllm: Any, tmp_path: Path) -> No
 def test_a_search_ends_with_the_weights_that_it_began_with(
     vllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though another version takes the name between two waves; the next search asks that one."""
-    one, two = (tiny.adapter(tmp_path / str(seed), seed) for seed in (7, 8))
+    """Though another version takes the name, and the folder, between two waves; the next search asks that one."""
+    one = tiny.adapter(tmp_path / "own", 7)
     choices = Choices(ChoiceTrie.build(np.unique(RNG.integers(10, 400, (500, 3)), axis=0)))
     prompts = [Prompt(tokens(length), "music") for length in (3, 40)]
     vllm.load("music", one)
@@ -183,7 +183,7 @@ def test_a_search_ends_with_the_weights_that_it_began_with(
 
     def swapped(nodes: list[Node]) -> list[np.ndarray]:
         answers = branch(nodes)
-        vllm.load("music", two)
+        vllm.load("music", tiny.adapter(one, 8))
         return answers
 
     with monkeypatch.context() as patch:

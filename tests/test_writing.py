@@ -115,14 +115,20 @@ def test_text_that_runs_into_a_name_or_is_not_printed_ends_a_reply() -> None:
 def test_sentences_of_other_scripts() -> None:
     """Which end otherwise, and put no space behind a name."""
     drama = Name.of("category", "Drama")
-    for reply in (
-        ["主に", drama, "が好きです。"],
-        [drama, "를 좋아합니다."],
-        [drama, "ชอบ."],
-        [drama, " पसंद है।"],
-        [drama, " يحب؟"],
-    ):
-        assert whole_sentences(sound(reply)) == reply
+    after = [
+        "が好きです。",
+        "\u3000が好き。」",
+        "ﾃﾞｽ｡",
+        "를 좋아합니다.",
+        "ชอบ.",
+        " पसंद है।",
+        " يحب؟",
+        " می\u200cبیند.",
+        "\xa0: oui.",
+        ' said "yes."',
+    ]
+    for text in after:
+        assert whole_sentences(sound([drama, text])) == [drama, text]
     assert whole_sentences(["主に", drama, "が好き。また"]) == ["主に", drama, "が好き。"]
 
 

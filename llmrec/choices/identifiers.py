@@ -71,7 +71,7 @@ def one_line(title: str) -> str:
 def clipped(texts: list[str], encode: Encode, max_tokens: int) -> tuple[list[str], list[list[int]]]:
     """Texts of at most `max_tokens` tokens, and these tokens: whole words where at least one fits."""
     result, tokens = list(texts), encode(texts)
-    rest = [i for i, ids in enumerate(tokens) if len(ids) > max_tokens]
+    rest = [i for i, ids in enumerate(tokens) if len(ids) > max_tokens and len(texts[i]) > 1]
     while rest:  # every round drops a word (or a character of a single word) from all that are still too long
         for i in rest:
             result[i] = _shorter(result[i])

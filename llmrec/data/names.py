@@ -54,31 +54,38 @@ class Found:
 
 def look_up(name: str, catalog: Catalog) -> Found:
     """The items that a name fits best, forgiving what `match_titles` forgives; of items that look alike the first."""
-    key, year = plain(name), re.search(r"\(\s*(\d{4})\s*\)", name)
+    key = plain(name)
     if not key:
         return Found((), ())
     names, owners = spellings(tuple(catalog.title))
     same = sorted({owners[at] for at, other in enumerate(names) if other == key})
-    same = [i for i in same if plain(catalog.title[i]) == key] or same
-    if same and year:
-        wanted = int(year[1])
-        off = {i: NEXT_YEAR if (own := _year(catalog, i)) is None else abs(own - wanted) for i in same}
-        if (nearest := min(off.values())) <= NEXT_YEAR:
-            same = [i for i in same if off[i] == nearest]
-        elif len(_distinct(same, catalog).items) == 1:  # another item of this name is meant, which is not here
-            return Found((), (same[0],))
-    if same:
-        return _distinct(same, catalog)
+    if same := [i for i in same if plain(catalog.title[i]) == key] or same:
+        return _dated(name, same, catalog)
     words = set(key.split())
     if partial := sorted({owners[at] for at, other in enumerate(names) if words <= set(other.split())}):
-        return _distinct(partial, catalog)
+        return _dated(name, partial, catalog)
     numbers = re.findall(r"\d+", key)  # "Terminator 2" is no misspelt "Terminator"
     close = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=SURE)
     slips = [(likeness, owners[at]) for other, likeness, at in close if re.findall(r"\d+", other) == numbers]
     if slips:
-        return _distinct([i for likeness, i in slips if likeness > slips[0][0] - AHEAD], catalog)
+        return _dated(name, [i for likeness, i in slips if likeness > slips[0][0] - AHEAD], catalog)
     near = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
     return Found((), _distinct([owners[at] for _, _, at in near], catalog).items[:3])
+
+
+def _dated(name: str, fitting: Sequence[int], catalog: Catalog) -> Found:
+    """Those of the fitting items that are of the year in a name, if it holds one, or of a year next to it; none where
+    only one fits and that is of another: somebody means one that is not here."""
+    found = re.search(r"\(\s*(\d{4})\s*\)", name)
+    if not found or len(exact := [i for i in fitting if catalog.title[i].casefold() == name.strip().casefold()]) == 1:
+        return _distinct(exact if found else fitting, catalog)
+    off = {}
+    for i in fitting:
+        years = [year for year in (catalog.year[i], _year_in(catalog.title[i])) if year is not None]
+        off[i] = min((abs(year - int(found[1])) for year in years), default=NEXT_YEAR)
+    nearest = min(off.values())
+    some = _distinct([i for i in fitting if nearest > NEXT_YEAR or off[i] == nearest], catalog)
+    return Found((), some.items) if nearest > NEXT_YEAR and len(some.items) == 1 else some
 
 
 def plain(title: str) -> str:
@@ -220,9 +227,9 @@ def spellings(titles: tuple[str, ...]) -> tuple[list[str], list[int]]:
     return names, owners
 
 
-def _year(catalog: Catalog, position: int) -> int | None:
-    in_title = re.search(r"\(\s*(\d{4})\s*\)", catalog.title[position])
-    return catalog.year[position] or (int(in_title[1]) if in_title else None)
+def _year_in(title: str) -> int | None:
+    found = re.search(r"\(\s*(\d{4})\s*\)", title)
+    return int(found[1]) if found else None
 
 
 def _years(text: str, value: str) -> tuple[float, float]:

@@ -75,13 +75,15 @@ class RemoteEngine(Asking):
         return served
 
     def unload(self, name: str) -> None:
-        """Remove an adapter from the server, for everybody, unless another name here stands for the same weights.
+        """Remove an adapter from the server, for everybody, and for searches that have begun, unless another name here
+        stands for the same weights.
 
         Raises: AdapterError where the server does not have it; EngineError where it does not answer.
         """
         served = loaded(self._loaded, name)
         if [*self._loaded.values()].count(served) == 1:
             self._server.unload(served)
+            self._versions.discard(served)
         del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -61,6 +64,8 @@ class VLLMEngine(Asking):
             self.widest = WIDE
         self._merged = merged
         self._loaded: dict[str, Any] = {}
+        self._copies = Path(tempfile.mkdtemp(prefix="llmrec-"))  # of adapters' folders that anybody may write to
+        weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
         self._versions: dict[str, Any] = {}  # by the name vLLM knows, also of what `_loaded` no longer names
         self._ids = count(1)
         self._max_rank = rank_for(adapters or {}, settings)
@@ -109,16 +114,17 @@ class VLLMEngine(Asking):
         if self._merged:
             raise AdapterError(f"'{name}': this engine holds the merged weights of '{self._merged}' and takes no other")
         adapter.check(folder)
-        folder = store.lasting(folder)  # vLLM reads it again after an eviction
+        served = adapter.served_name(name, adapter.weights_digest(folder))
+        old = self._loaded.get(name)
+        if old is not None and old.lora_name == served:
+            return served
+        folder = self._lasting(folder)
         rank = adapter.read_json(folder / "adapter_config.json")["r"]
         if rank > self._max_rank:
             raise AdapterError(
                 f"{folder}: rank {rank}, and vLLM was started for {self._max_rank}: serve.max_rank={rank}"
             )
-        served = adapter.served_name(name, adapter.weights_digest(folder))
-        old = self._loaded.get(name)
-        if old is not None and old.lora_name == served:
-            return served
+        served = adapter.served_name(name, adapter.weights_digest(folder))  # of what stays, whatever came in between
         request = LoRARequest(served, next(self._ids), str(folder.resolve()))
         with self._one:
             try:
@@ -131,6 +137,15 @@ class VLLMEngine(Asking):
             if old is not None:
                 self.llm.llm_engine.remove_lora(old.lora_int_id)
         return served
+
+    def _lasting(self, folder: Path) -> Path:
+        """Where the weights stay as they are: vLLM reads them again after it has evicted them."""
+        kept = store.lasting(folder)
+        if kept != folder.resolve():
+            return kept
+        copy = Path(tempfile.mkdtemp(dir=self._copies)) / folder.name
+        shutil.copytree(folder, copy)
+        return copy
 
     def unload(self, name: str) -> None:
         """Forget an adapter; searches that have begun still end with it.

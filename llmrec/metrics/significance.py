@@ -22,7 +22,7 @@ class Interval:
     low: float
     high: float
     count: int
-    """Users."""
+    """Users, or reviews or texts."""
 
     @property
     def excludes_zero(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -56,8 +56,7 @@ class Activations:
             return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.uint8), offsets
         # New files are full of zeros; processes share them, and where two compute one row they write the same.
         file = str(self.run / f"activations-{variant}")
-        if self.accelerator.is_main_process:  # room for all of it: a full disk met later ends the process with a signal
-            _reserve(Path(f"{file}.bin"), shape[0] * shape[1] * dtype.itemsize)
+        _check_room(Path(f"{file}.bin"), shape[0] * shape[1] * dtype.itemsize)
         hidden = torch.from_file(f"{file}.bin", shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
         return hidden, torch.from_file(f"{file}.rows", shared=True, size=len(rows), dtype=torch.uint8), offsets
 
@@ -74,11 +73,16 @@ class Activations:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
 
 
-def _reserve(file: Path, size: int) -> None:
-    """Raises: OSError where the disk has no room for a file of so many bytes; what lies there stays."""
-    if hasattr(os, "posix_fallocate"):
-        with file.open("ab") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size)
+def _check_room(file: Path, size: int) -> None:
+    """Raises: RecipeError where the disk has no room for a file of so many bytes: one that is full when a mapped file
+    grows ends the process with a signal."""
+    there = file.stat().st_blocks * 512 if file.exists() else 0
+    free = shutil.disk_usage(file.parent).free
+    if size - there > free:
+        raise RecipeError(
+            f"fit.cache=disk: {size / 2**30:.1f} GiB are needed in {file.parent}, and {free / 2**30:.1f} are free; "
+            "make room, set LLMREC_HOME to another disk, or take fit.cache=memory or none"
+        )
 
 
 @contextmanager
