@@ -101,8 +101,9 @@ def test_opinions_of_writers_are_marks_and_paired_preferences(serve) -> None:
         return json.dumps({"better": "first" if "long" in material["first"] else "second"})
 
     texts = {"llm": ["long a", "long b"], "copy": ["a", "b"]}
-    marks, [gap] = LLMJudge(serve(say).url, "m").opinions(["x", "y"], texts, ["r", "r"], [("llm", "copy")], 0, 50)
-    assert marks["llm"].tolist() == [5, 5] and marks["copy"].tolist() == [2, 2]
+    six = {name: [*some] * 3 for name, some in texts.items()}  # fewer would show nothing
+    marks, [gap] = LLMJudge(serve(say).url, "m").opinions(["x", "y"] * 3, six, ["r"] * 6, [("llm", "copy")], 0, 50)
+    assert marks["llm"].tolist() == [5] * 6 and marks["copy"].tolist() == [2] * 6
     assert gap["metric"] == "preferred" and gap["mean"] == 0.5 and gap["excludes_zero"]
     server = serve(say)
     with pytest.raises(LlmrecError, match="4 requests, the limit is 3: .*judge_requests"):
