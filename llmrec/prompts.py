@@ -210,9 +210,7 @@ def _judged(recipe: config.Recipe, edited: Template, names: Sequence[str], text:
     today = edited_task(judge, edited)
     said = []
     for name in names:
-        task = judge.task
-        if name != TRAINED:
-            task = today
+        task = judge.task if name == TRAINED else today
         wording = 0 if name == TRAINED else int(name)
         [p] = replace(judge, task=task).p([(text, None)], wording)
         prompt = task.encoder.tokenizer.decode(task.header(text, None, wording))

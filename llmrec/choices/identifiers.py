@@ -42,13 +42,13 @@ def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Enco
         for suffix in _suffixes(years[i], numbers, text):
             changed = _with_suffix(text, suffix, encode, max_tokens)
             ids = tuple(encode([changed])[0])
-            fits = len(ids) <= max_tokens
-            if fits and changed not in taken and ids not in known or not fits and "#" in suffix:
-                break  # no larger number fits where this one does not
+            if len(ids) > max_tokens:
+                if "#" in suffix:  # no larger number fits where this one does not
+                    raise _none_left(i, text, max_tokens)
+            elif changed not in taken and ids not in known:
+                break
         else:
-            fits = False
-        if not fits:
-            raise ChoiceError(f"item {i} ({text!r}): no identifier of at most {max_tokens} tokens is left for it")
+            raise _none_left(i, text, max_tokens)
         texts[i] = changed
         taken.add(changed)
         known.add(ids)
@@ -79,6 +79,10 @@ def clipped(texts: list[str], encode: Encode, max_tokens: int) -> tuple[list[str
             tokens[i] = ids
         rest = [i for i in rest if len(tokens[i]) > max_tokens and len(result[i]) > 1]
     return result, tokens
+
+
+def _none_left(item: int, text: str, max_tokens: int) -> ChoiceError:
+    return ChoiceError(f"item {item} ({text!r}): no identifier of at most {max_tokens} tokens is left for it")
 
 
 def _shorter(text: str) -> str:

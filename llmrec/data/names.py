@@ -76,13 +76,16 @@ def look_up(name: str, catalog: Catalog) -> Found:
 def _dated(name: str, fitting: Sequence[int], catalog: Catalog) -> Found:
     """Those of the fitting items that are of the year in a name, if it holds one, or of a year next to it; none where
     only one fits and that is of another: somebody means one that is not here."""
-    found = re.search(r"\(\s*(\d{4})\s*\)", name)
-    if not found or len(exact := [i for i in fitting if catalog.title[i].casefold() == name.strip().casefold()]) == 1:
-        return _distinct(exact if found else fitting, catalog)
+    wanted = _year_in(name)
+    if wanted is None:
+        return _distinct(fitting, catalog)
+    exact = [i for i in fitting if catalog.title[i].casefold() == name.strip().casefold()]
+    if len(exact) == 1:
+        return Found((exact[0],))
     off = {}
     for i in fitting:
         years = [year for year in (catalog.year[i], _year_in(catalog.title[i])) if year is not None]
-        off[i] = min((abs(year - int(found[1])) for year in years), default=NEXT_YEAR)
+        off[i] = min((abs(year - wanted) for year in years), default=NEXT_YEAR)
     nearest = min(off.values())
     some = _distinct([i for i in fitting if nearest > NEXT_YEAR or off[i] == nearest], catalog)
     return Found((), some.items) if nearest > NEXT_YEAR and len(some.items) == 1 else some
