@@ -57,8 +57,7 @@ class Listing:
         titles = [
             template.line_text({"title": title, "year": year, "categories": names}) for title, year, names in rows
         ]
-        texts = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
-        lines = [np.asarray(ids, np.int32) for ids in encoder.lines(texts)]
+        texts, lines = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
         if trained is None:
             return cls(texts, lines, Choices(ChoiceTrie.build(lines)))
         known = set(trained)

@@ -55,7 +55,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         beside = config.adapter_folder(recipe.domain)
         out = beside.parent if apart else beside
     places = {task: out / made.domain if apart else out for task, made in (apart or {"": recipe}).items()}
-    accelerator = _accelerator(recipe)
+    accelerator = accelerator_for(recipe)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     if accelerator.is_main_process:
         for place in places.values():
@@ -254,7 +254,8 @@ def _device_name(accelerator: Accelerator) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def _accelerator(recipe: config.Recipe) -> Accelerator:
+def accelerator_for(recipe: config.Recipe) -> Accelerator:
+    """Where and in which precision a recipe trains."""
     cpu = not torch.cuda.is_available()
     dtype = compute_dtype(recipe.fit.precision, "cpu" if cpu else "cuda")
     handlers = [

@@ -3,7 +3,8 @@
     python scripts/bench_choices.py --titles 1000000
 
 Titles are made from common words and numbered volumes, all distinct; tokens are one per word (as a tokenizer would give
-a few per title).  The search runs on the pseudo-random engine whose own time is measured apart and left out.
+a few per title).  The search runs on the pseudo-random engine whose own time is measured apart and left out.  Last,
+what comes before a trie in practice: titles in words of a base model become lines, tokens and a trie.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import numpy as np
 from llmrec.choices.bonus import without
 from llmrec.choices.search import Choices, rank
 from llmrec.choices.trie import ChoiceTrie
+from llmrec.data.catalog import Catalog
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
+from llmrec.model.encode import Encoder
+from llmrec.model.load import base_model, load_tokenizer
+from llmrec.recommender import Listing
+from llmrec.tasks.template import Template
 
 WORDS = 20_000  # vocabulary of the synthetic titles, drawn with Zipf's frequencies
 END = WORDS
@@ -85,13 +91,34 @@ def measure(titles: int, users: int) -> dict[str, float]:
     return found
 
 
+def listed(titles: int, base: str) -> dict[str, float]:
+    """Seconds and megabytes of a whole listing: identifiers, their tokens by the tokenizer of `base`, the trie."""
+    encoder = Encoder(load_tokenizer(base_model(base).folder))
+    texts = encoder.tokenizer.batch_decode([[i] for i in range(len(encoder.tokenizer))])
+    words = np.array(sorted({text[1:] for text in texts if text[:1] == " " and text[1:].isalpha() and text.isascii()}))
+    rng = np.random.default_rng(0)
+    drawn = words[np.minimum(rng.zipf(1.2, (titles, 4)) - 1, len(words) - 1)]
+    names = [f"{' '.join(row[: 1 + i % 4])} {i}" for i, row in enumerate(drawn)]
+    catalog = Catalog([*map(str, range(titles))], names, [None] * titles, [()] * titles)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    listing = Listing.build(catalog, Template.today("next_item"), encoder, max_tokens=12)
+    spent = time.perf_counter() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    tokens = float(np.mean([len(line) for line in listing.lines]))
+    return {"listing: build s": spent, "listing: peak MB more": grown, "listing: tokens a title": tokens}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=int, default=1_000_000, help="size of the large catalog")
     parser.add_argument("--small", type=int, default=1_682, help="size of the one to compare with")
     parser.add_argument("--users", type=int, default=64)
+    parser.add_argument("--base", default="smollm2-135m", help="whose tokenizer reads titles; '' leaves listings out")
     args = parser.parse_args()
-    small, large = (measure(size, args.users) for size in (args.small, args.titles))
+    small, large = (
+        measure(size, args.users) | (listed(size, args.base) if args.base else {}) for size in (args.small, args.titles)
+    )
     print("| | small | large | ratio |\n| --- | --- | --- | --- |")
     for name, value in small.items():
         ratio = f"{large[name] / value:.1f}" if value else ""

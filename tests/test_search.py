@@ -32,7 +32,7 @@ def encode(texts: list[str]) -> list[list[int]]:
 
 
 def choices_of(names: list[str]) -> Choices:
-    return Choices(ChoiceTrie.build(encode(identifiers(names, [None] * len(names), encode, max_tokens=12))))
+    return Choices(ChoiceTrie.build(identifiers(names, [None] * len(names), encode, max_tokens=12)[1]))
 
 
 def brute_force(log_p: np.ndarray, bonus: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -303,10 +303,10 @@ def test_the_benchmark_of_supervision_compares_and_goes_on(tmp_path: Path, capsy
     bench(command)
     found = json.loads((tmp_path / "curves.json").read_text())
     for points in found["curves"].values():
-        seconds, nats = zip(*points, strict=True)
+        seconds, nats, gains = zip(*points, strict=True)
         assert 5 <= len(points) <= 7 and np.diff(seconds).min() > -0.11 and min(nats) < nats[0]  # logged in tenths
-        assert found["common"] >= min(nats)
-    assert all(0 < seconds < np.inf for seconds in found["seconds"].values())
+        assert found["nats"]["common"] >= min(nats) and found["ndcg"]["common"] <= max(gains)
+    assert all(0 < found["nats"][each] < np.inf and found["ndcg"][each] < np.inf for each in ("dense", "last"))
     bench(command)  # nothing is trained again
     assert json.loads((tmp_path / "curves.json").read_text()) == found
     assert "which both reach" in capsys.readouterr().out

@@ -18,8 +18,10 @@ MAX_SAME = 1_000_000  # items with one title
 Encode = Callable[[list[str]], list[list[int]]]
 
 
-def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Encode, *, max_tokens: int) -> list[str]:
-    """One identifier per item, unique as text and as tokens.
+def identifiers(
+    titles: Sequence[str], years: Sequence[int | None], encode: Encode, *, max_tokens: int
+) -> tuple[list[str], list[np.ndarray]]:
+    """One identifier per item, unique as text and as tokens, and these tokens as a list line, int32.
 
     Args:
         encode: tokens of many texts as list lines.
@@ -49,22 +51,22 @@ def identifiers(titles: Sequence[str], years: Sequence[int | None], encode: Enco
                 break
         else:
             raise _none_left(i, text, max_tokens)
-        texts[i] = changed
+        texts[i], tokens[i] = changed, ids
         taken.add(changed)
         known.add(ids)
-    return texts
+    return texts, [np.asarray(ids, np.int32) for ids in tokens]
 
 
 def lines(names: Sequence[str], encode: Encode, *, max_tokens: int) -> list[np.ndarray]:
     """Tokens of each of some names that have no year, told apart as `identifiers` does; int32."""
-    told = identifiers(names, [None] * len(names), encode, max_tokens=max_tokens)
-    return [np.asarray(ids, np.int32) for ids in encode(told)]
+    return identifiers(names, [None] * len(names), encode, max_tokens=max_tokens)[1]
 
 
 def one_line(title: str) -> str:
     """NFC, without control or bidirectional-override characters, single spaces, at most 300 characters."""
     text = unicodedata.normalize("NFC", title)
-    text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    if not text.isprintable():  # as nearly every title is
+        text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return re.sub(" +", " ", text)[:MAX_CHARACTERS].strip() or NAMELESS
 
 

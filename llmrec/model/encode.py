@@ -169,7 +169,10 @@ class Encoder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]  # fmt: skip
 
     def _harmless(self, text: str) -> list[int]:
         """Text that spells control tokens, cut inside every spelling and encoded piece by piece."""
