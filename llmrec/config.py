@@ -121,7 +121,7 @@ class Task(Section):
     """Epoch from which it is learned; before, its rows are left out."""
     learning_rate: float = Field(1.0, gt=0)
     """Factor of `fit.learning_rate` for this task.  All tasks change one LoRA, so it is the mean of the tasks of a step
-    that scales the step, and a task's ratio to that mean scales its gradient."""
+    (of all steps, where each is one task's) that scales the step, and a task's ratio to it scales its gradient."""
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None
@@ -149,8 +149,8 @@ class Mixture(Section):
     the rows of small tasks and takes part of the large ones."""
     step: Literal["shared", "apart"] = "shared"
     """An optimiser step: `shared`: all tasks, each with its share of the tokens; `apart`: one task, with as many tokens
-    as when it learns alone, the steps of each spread evenly over an epoch.  Gradients above `fit.max_grad_norm` are cut
-    step by step, so apart a task's weight may say little; its learning rate does."""
+    as when it learns alone, the steps of each spread evenly over an epoch; weights and learning rates then multiply a
+    task's gradient behind the cut at `fit.max_grad_norm`."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
     """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
     (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""

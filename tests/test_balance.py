@@ -58,6 +58,30 @@ def test_learning_rates_scale_the_step_by_their_mean_and_gradients_by_the_rest()
     assert both.factors(weights, []) == ({}, 1.0)
 
 
+def test_apart_every_task_learns_at_its_own_rate_whatever_the_others_do() -> None:
+    """What Adam makes of it: a gradient divided by the root of the mean square of all steps', times the rate."""
+    tasks = {"a": Task(), "b": Task(learning_rate=0.3)}
+    made = Balance(["a", "b"], tasks, Mixture(step="apart"), 2.0, 1, Accelerator(cpu=True), {"a": 0.9, "b": 0.1})
+    weights = made.weights(0)
+    (a, rate), (b, same_rate) = made.factors(weights, ["a"]), made.factors(weights, ["b"])
+    usual = (0.9 * a["a"] ** 2 + 0.1 * b["b"] ** 2) ** 0.5
+    assert rate == same_rate and usual == pytest.approx(1)
+    assert (rate * a["a"], rate * b["b"]) == pytest.approx((1, 0.3))
+    assert made.factors(weights, []) == ({}, 1.0)
+
+
+def test_apart_weights_and_rates_reach_gradients_that_are_cut(tmp_path: Path) -> None:
+    def apart(name: str, rows: list[Row], task: Task) -> Weights:
+        mixture = Mixture(step="apart")
+        return trained(tmp_path / name, rows, {"review": task}, mixture, max_grad_norm=1e-3, epochs=1)[1]
+
+    both = [*ROWS, *REVIEWS]
+    plain = apart("plain", both, Task())
+    assert not same(plain, apart("weight", both, Task(weight=4)), atol=1e-3)
+    assert not same(plain, apart("rate", both, Task(learning_rate=4)), atol=1e-3)
+    assert same(apart("alone", REVIEWS, Task(weight=4)), apart("plain alone", REVIEWS, Task()))
+
+
 def test_a_task_alone_learns_at_its_own_rate(tmp_path: Path) -> None:
     """Adam is blind to the gradient's scale, so this must be the step's."""
     own = trained(tmp_path / "own", ROWS, {"next_item": Task(learning_rate=0.3)})[1]

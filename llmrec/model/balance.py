@@ -31,6 +31,7 @@ class Balance:
         names: all tasks, in the order of all processes.
         epochs: length of the training.
         window: steps between two updates of `dwa`.
+        shares: where each step is one task's, how much of the steps each task has.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Balance:
         epochs: float,
         window: int,
         accelerator: Accelerator,
+        shares: Mapping[str, float] | None = None,
     ):
+        self.shares = shares
         self.tasks = {name: (tasks or {}).get(name, Task()) for name in names}
         self.mixture = mixture or Mixture()
         self.epochs, self.window, self.accelerator = epochs, window, accelerator
@@ -84,13 +87,20 @@ class Balance:
         """What multiplies the gradient of each task of a step, and what multiplies the step's learning rate.
 
         Adam takes no notice of a common factor of all gradients, so the mean of the tasks' learning rates goes into the
-        step's, and only their ratio to it into the gradients.
+        step's, and only their ratio to it into the gradients.  Where steps are one task's each it is the mean over all
+        steps: Adam's step is made of the last ten gradients, so a rate that changed from step to step would reach all
+        tasks alike.  By squares, as Adam divides by: then every task learns at its own rate.
         """
-        total = sum(weights[name] for name in present)
-        if not total:
+        if not sum(weights[name] for name in present):
             return {}, 1.0
-        rate = sum(weights[name] * self.tasks[name].learning_rate for name in present) / total
-        return {name: weights[name] * self.tasks[name].learning_rate / rate for name in present}, rate
+        if self.shares is None:
+            total = sum(weights[name] for name in present)
+            rate = sum(weights[name] * self.tasks[name].learning_rate for name in present) / total
+            return {name: weights[name] * self.tasks[name].learning_rate / rate for name in present}, rate
+        wanted = {name: weight * self.tasks[name].learning_rate for name, weight in weights.items()}
+        mean = math.sqrt(sum(share * wanted[name] ** 2 for name, share in self.shares.items()))
+        rate = mean / math.sqrt(sum(share * weights[name] ** 2 for name, share in self.shares.items()))
+        return {name: wanted[name] / mean for name in present}, rate
 
     def saw(self, task: str, mean: float) -> None:
         """Part of a task's mean loss in this step, nats per choice, of this process."""

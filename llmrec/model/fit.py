@@ -108,7 +108,8 @@ def fit(
         # transformers lets gradients reach the embedding, which only reentrant checkpoints need: layers below the
         # first trained one would be kept and computed again for nothing.
         model.get_base_model().disable_input_require_grads()
-    balance = Balance([*tries], tasks, mixture, settings.epochs, plan.steps_in(mixture.dwa_every), accelerator)
+    window = plan.steps_in(mixture.dwa_every)
+    balance = Balance([*tries], tasks, mixture, settings.epochs, window, accelerator, plan.shares())
     separate = Separate(mixture, trainable, accelerator, seed=settings.seed) if mixture.conflict != "none" else None
     optimizer = torch.optim.AdamW(
         [{"params": [*trainable.values()]}, *balance.group],
@@ -133,11 +134,13 @@ def fit(
             epoch = plan.epoch_of(state.step)
             weights = balance.weights(epoch)
             chosen = [row for row in chosen if weights[variants[variant][row].task] > 0]
-            present, rate = passes.step(variant, variants[variant], chosen, weights, state)
-            norm = accelerator.clip_grad_norm_(trainable.values(), settings.max_grad_norm)
+            factors, rate = passes.step(variant, variants[variant], chosen, weights, state)
+            # Where a step is one task's, its own gradient is cut: behind its factor, all would be cut to one length.
+            own = sum(factors.values()) if balance.shares and factors else 1.0
+            norm = accelerator.clip_grad_norm_(trainable.values(), own * settings.max_grad_norm) / own
             group = optimizer.param_groups[0]
             group["lr"] = rate * learning_rate(state.step, plan.steps, settings)
-            balance.learn(state.step + 1, epoch, present)
+            balance.learn(state.step + 1, epoch, [*factors])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
@@ -198,10 +201,10 @@ class Passes:
 
     def step(
         self, variant: int, rows: Sequence[Row], chosen: Sequence[int], weights: Mapping[str, float], state: Progressed
-    ) -> tuple[list[str], float]:
+    ) -> tuple[dict[str, float], float]:
         """Learns from the `chosen` ones of a variant's `rows`; what this process lost is added to `state.recent`.
 
-        Returns: the step's tasks, and what multiplies its learning rate.
+        Returns: what has multiplied the gradient of each of the step's tasks, and what multiplies its learning rate.
         """
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         mine = chosen[process::processes] or chosen[:1]
@@ -233,7 +236,7 @@ class Passes:
             counted = sum(row.weight * len(row.starts) for row in some)
             logged = soft if some[0].p is not None else nats
             state.recent.append((task, float(logged.detach()) * real, counted * real))
-        return [*total], rate
+        return factor, rate
 
     def _parts(
         self, rows: Sequence[Row], parts: list[list[int]], tasks: Sequence[str], step: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,6 +47,13 @@ class Plan:
         """Epochs done after `step` steps."""
         epoch = max(0, min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2))
         return round(epoch + (step - int(self.starts[epoch])) / len(self._epoch(epoch)), 3)
+
+    def shares(self) -> dict[str, float] | None:
+        """How much of the steps each task has, where each step is one task's; else None."""
+        if self.mixture is None or self.mixture.step != "apart":
+            return None
+        owners = Counter(self.variants[0][batch[0]].task for batch in self._epoch(0))
+        return {name: count / owners.total() for name, count in owners.items()}
 
     def steps_in(self, epochs: float) -> int:
         """Steps of a part of an epoch, at least one."""
