@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,16 +229,20 @@ def interval(values: Sequence[float], whole: float) -> dict[str, float]:
 
 def joint(
     asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000, learned: bool = False,
-    measures: Sequence[str] = tuple(METRIC),
+    measures: Sequence[str] = tuple(METRIC), users: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures the adapters in `folders`, by name, on every task of the recipe, or that they have learned; see this
     file's docstring.
+
+    Args:
+        users: of measures that ask another number than `asked`.
 
     Raises: AdapterError for a folder without an adapter, of another base, split or wording; DataError.
     """
     recipe = asked.recipe
     checked([*recipe.tasks])
     measures = [measure for measure in measures if task_of(measure) in recipe.tasks]
+    asking = {measure: replace(asked, users=(users or {}).get(measure, asked.users)) for measure in measures}
     cards = {name: _card(recipe, folder) for name, folder in folders.items()}
     records: dict[tuple[str, str], pd.DataFrame] = {}
     for name, folder in folders.items():
@@ -247,7 +251,7 @@ def joint(
         def make(measure: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
             if not loaded:
                 loaded.append(Loaded.load(recipe, folder))
-            return pa.Table.from_pandas(MEASURES[measure](loaded[0], asked), preserve_index=False), {}
+            return pa.Table.from_pandas(MEASURES[measure](loaded[0], asking[measure]), preserve_index=False), {}
 
         for measure in measures:
             task = task_of(measure)
@@ -258,7 +262,7 @@ def joint(
                 continue
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,
-                "users": asked.users, "seed": asked.seed, "wording": Template.today(task).digest,
+                "users": asking[measure].users, "seed": asked.seed, "wording": Template.today(task).digest,
                 "data": _digest(recipe, task), "recipe": depends_on(recipe),
                 "settings": recipe.tasks[task].model_dump(mode="json"),
             }  # fmt: skip
@@ -293,7 +297,7 @@ def joint(
                     "relative": interval(ratio, a / max(b, 1e-12) - 1),
                 })  # fmt: skip
     results = {
-        "format": FORMAT, "domain": recipe.domain, "split": asked.split, "users": asked.users, "seed": asked.seed,
+        "format": FORMAT, "domain": recipe.domain, "split": asked.split, "seed": asked.seed,
         "adapters": {
             name: {
                 "weights": card["weights"], "tasks": list(card["loss"]), "steps": card.get("steps"),
@@ -403,12 +407,27 @@ def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
     return card
 
 
+def how_many(word: str) -> tuple[str, int]:
+    """`400` or `next_item_p=0`: of which measure ("" of all), and how many.  Raises: ValueError."""
+    measure, _, number = word.rpartition("=")
+    if measure and measure not in METRIC:
+        raise argparse.ArgumentTypeError(f"{measure}: none of {', '.join(METRIC)}")
+    return measure, int(number)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domain")
     parser.add_argument("adapters", nargs="+", metavar="NAME=FOLDER")
     parser.add_argument("--split", choices=("valid", "test"), default="test")
-    parser.add_argument("--users", type=int, default=200, help="or reviews, of each task; 0 asks all")
+    parser.add_argument(
+        "--users",
+        nargs="+",
+        type=how_many,
+        default=[("", 200)],
+        metavar="N",
+        help="or reviews, of each measure; 0 asks all; MEASURE=N behind it for one alone: --users 400 next_item_p=0",
+    )
     parser.add_argument("--learned", action="store_true", help="only tasks that an adapter has learned")
     parser.add_argument(
         "--measures",
@@ -429,8 +448,11 @@ def main() -> None:
             if not equals:
                 raise DataError(f"{word}: write adapters as name=folder")
             folders[config.checked_name(name, "adapter")] = Path(folder)
-        asked = Asked(config.load_recipe(args.domain), args.split, args.users, args.seed)
-        joint(asked, folders, args.out, samples=args.samples, learned=args.learned, measures=args.measures)
+        number = {"": 200} | dict(args.users)
+        asked = Asked(config.load_recipe(args.domain), args.split, number.pop(""), args.seed)
+        joint(
+            asked, folders, args.out, samples=args.samples, learned=args.learned, measures=args.measures, users=number
+        )
     except LlmrecError as error:
         raise SystemExit(f"error: {error}") from None
     print((args.out / "joint.md").read_text(encoding="utf-8"))

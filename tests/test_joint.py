@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import shutil
@@ -54,10 +55,20 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     table = (tmp_path / "out" / "joint.md").read_text()
     assert "| joint - alone | interest: interest_p |" in table and "*" in table
     assert "    alone: llmrec train films 'tasks=[interest]' fit.epochs=1.0 fit.valid_every=1.0\n" in table
-    fewer = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100, learned=True)
-    assert fewer["differences"] == results["differences"] and fewer["measured"]["joint"] == results["measured"]["joint"]
+    fewer = SCRIPT["joint"](
+        asked(), folders, tmp_path / "out", samples=100, learned=True, users={"next_item_p": 4, "interest": 6}
+    )
+    assert fewer["differences"] == results["differences"] and fewer["examples"] == results["examples"] | {
+        "next_item_p": 4
+    }
     assert [*fewer["measured"]["alone"]] == ["interest"]
     assert "*" not in (tmp_path / "out" / "joint.md").read_text().split("|", 1)[1]
+
+
+def test_how_many_are_asked_of_each_measure() -> None:
+    assert [*map(SCRIPT["how_many"], ("400", "next_item_p=0"))] == [("", 400), ("next_item_p", 0)]
+    with pytest.raises(argparse.ArgumentTypeError, match="chat: none of next_item, "):
+        SCRIPT["how_many"]("chat=3")
 
 
 def test_a_task_that_is_not_measured_is_refused() -> None:
