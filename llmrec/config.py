@@ -121,7 +121,8 @@ class Task(Section):
     """Epoch from which it is learned; before, its rows are left out."""
     learning_rate: float = Field(1.0, gt=0)
     """Factor of `fit.learning_rate` for this task.  All tasks change one LoRA, so it is the mean of the tasks of a step
-    (of all steps, where each is one task's) that scales the step, and a task's ratio to it scales its gradient."""
+    (of all steps, where each is one task's) that scales the step, and a task's ratio to it scales its gradient; of
+    parts of its own (`lora.own`), which Adam scales for each task, it is the mean alone."""
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None

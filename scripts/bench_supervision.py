@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +71,7 @@ def curve(recipe: config.Recipe, tokens: int, points: int) -> tuple[list[Point],
     epochs = tokens / an_epoch
     settings = recipe.fit.model_copy(update={"epochs": epochs, "valid_every": epochs / points, "patience": 10**9})
     run = run_folder(recipe.model_copy(update={"fit": settings}), base, task, dtype=dtype)
+    run = run.with_name(f"{run.name}-supervision")  # its log holds other metrics
     before = run / "before.json"
     if not before.is_file():
         run.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,12 @@ def curve(recipe: config.Recipe, tokens: int, points: int) -> tuple[list[Point],
 
 def seconds_to(seconds: Sequence[float], values: Sequence[float], low: float) -> float:
     """When `values` first fall to `low`, by straight lines between them; inf where they never do."""
+    if values[0] <= low:
+        return seconds[0]
     places = list(zip(seconds, values, strict=True))
     for (t0, y0), (t1, y1) in zip(places, places[1:], strict=False):
         if y1 <= low:
-            return t0 + (t1 - t0) * (y0 - low) / (y0 - y1) if y0 > low else t0
+            return t0 + (t1 - t0) * (y0 - low) / (y0 - y1)
     return float("inf")
 
 
@@ -128,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(
             f"\n{sign * common:.3f} {'nats an item' if name == 'nats' else 'NDCG@10'}, which both reach: dense after "
             f"{dense:.1f} s, one target per row after {last:.1f} s of training: "
-            f"{last / dense if dense else math.inf:.1f} × "
+            f"{f'{last / dense:.1f} ×' if dense and last else 'no more than before any'} "
             f"({args.users} validation users, {args.tokens:,} tokens each, {torch.get_num_threads()} threads)"
         )
     if args.out:

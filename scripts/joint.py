@@ -257,7 +257,8 @@ def joint(
             task = task_of(measure)
             if learned and task not in cards[name]["loss"]:
                 continue
-            if measure == "review_sentiment_p" and (name, "review_sentiment") in records:
+            same = measure == "review_sentiment_p" and asking[measure] == asking.get("review_sentiment")
+            if same and (name, "review_sentiment") in records:
                 records[name, measure] = of_the_true(records[name, "review_sentiment"])
                 continue
             made_from = {
@@ -408,9 +409,9 @@ def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
 
 
 def how_many(word: str) -> tuple[str, int]:
-    """`400` or `next_item_p=0`: of which measure ("" of all), and how many.  Raises: ValueError."""
-    measure, _, number = word.rpartition("=")
-    if measure and measure not in METRIC:
+    """`400` or `next_item_p=0`: of which measure ("" of all), and how many.  Raises: ArgumentTypeError, ValueError."""
+    measure, equals, number = word.rpartition("=")
+    if equals and measure not in METRIC:
         raise argparse.ArgumentTypeError(f"{measure}: none of {', '.join(METRIC)}")
     return measure, int(number)
 

@@ -70,16 +70,38 @@ def test_apart_every_task_learns_at_its_own_rate_whatever_the_others_do() -> Non
     assert made.factors(weights, []) == ({}, 1.0)
 
 
-def test_apart_weights_and_rates_reach_gradients_that_are_cut(tmp_path: Path) -> None:
+def test_apart_a_task_that_has_not_begun_changes_nothing_for_the_others() -> None:
+    tasks = {"a": Task(learning_rate=0.5), "b": Task(start=1)}
+    made = Balance(["a", "b"], tasks, Mixture(step="apart"), 2.0, 1, Accelerator(cpu=True), {"a": 0.1, "b": 0.9})
+    factors, rate = made.factors(made.weights(0), ["a"])
+    assert factors == pytest.approx({"a": 1}) and rate == pytest.approx(0.5)
+    factors, rate = made.factors(made.weights(1), ["a"])
+    assert factors["a"] * rate == pytest.approx(0.5)
+
+
+def nearer(found: Weights, one: Weights, other: Weights) -> bool:
+    """Whether the way from the start to `found` points more to `one` than to `other`."""
+    begun = {name: p.detach() for name, p in learner()[0].named_parameters() if p.requires_grad}
+
+    def way(weights: Weights) -> torch.Tensor:
+        return torch.cat([(weights[name] - begun[name]).flatten() for name in begun])
+
+    to_one, to_other = (torch.cosine_similarity(way(found), way(end), dim=0) for end in (one, other))
+    return bool(to_one > to_other + 0.1)
+
+
+def test_apart_weights_reach_gradients_that_are_cut(tmp_path: Path) -> None:
     def apart(name: str, rows: list[Row], task: Task) -> Weights:
         mixture = Mixture(step="apart")
-        return trained(tmp_path / name, rows, {"review": task}, mixture, max_grad_norm=1e-3, epochs=1)[1]
+        return trained(tmp_path / name, rows, {"review": task}, mixture, max_grad_norm=1e-3, epochs=1, batch_tokens=60)[
+            1
+        ]
 
     both = [*ROWS, *REVIEWS]
-    plain = apart("plain", both, Task())
-    assert not same(plain, apart("weight", both, Task(weight=4)), atol=1e-3)
-    assert not same(plain, apart("rate", both, Task(learning_rate=4)), atol=1e-3)
-    assert same(apart("alone", REVIEWS, Task(weight=4)), apart("plain alone", REVIEWS, Task()))
+    heavy, light = apart("heavy", both, Task(weight=50)), apart("light", both, Task(weight=0.02))
+    alone = {name: apart(f"{name} alone", rows, Task()) for name, rows in (("lists", ROWS), ("reviews", REVIEWS))}
+    assert nearer(heavy, alone["reviews"], alone["lists"]) and nearer(light, alone["lists"], alone["reviews"])
+    assert same(alone["reviews"], apart("weight alone", REVIEWS, Task(weight=4)))
 
 
 def test_a_task_alone_learns_at_its_own_rate(tmp_path: Path) -> None:

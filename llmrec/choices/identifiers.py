@@ -65,7 +65,7 @@ def lines(names: Sequence[str], encode: Encode, *, max_tokens: int) -> list[np.n
 def one_line(title: str) -> str:
     """NFC, without control or bidirectional-override characters, single spaces, at most 300 characters."""
     text = unicodedata.normalize("NFC", title)
-    if not text.isprintable():  # as nearly every title is
+    if not text.isprintable():  # nearly every title is
         text = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return re.sub(" +", " ", text)[:MAX_CHARACTERS].strip() or NAMELESS
 

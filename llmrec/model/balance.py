@@ -97,10 +97,10 @@ class Balance:
             total = sum(weights[name] for name in present)
             rate = sum(weights[name] * self.tasks[name].learning_rate for name in present) / total
             return {name: weights[name] * self.tasks[name].learning_rate / rate for name in present}, rate
-        wanted = {name: weight * self.tasks[name].learning_rate for name, weight in weights.items()}
-        mean = math.sqrt(sum(share * wanted[name] ** 2 for name, share in self.shares.items()))
-        rate = mean / math.sqrt(sum(share * weights[name] ** 2 for name, share in self.shares.items()))
-        return {name: wanted[name] / mean for name in present}, rate
+        active = {name: share for name, share in self.shares.items() if weights[name] > 0}  # others' steps are empty
+        wanted = {name: weights[name] * self.tasks[name].learning_rate for name in active}
+        mean = _root_mean_square(wanted, active)
+        return {name: wanted[name] / mean for name in present}, mean / _root_mean_square(weights, active)
 
     def saw(self, task: str, mean: float) -> None:
         """Part of a task's mean loss in this step, nats per choice, of this process."""
@@ -129,6 +129,10 @@ class Balance:
     def _reduced(self, values: Tensor) -> list[float]:
         found: Any = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return [float(value) for value in found]
+
+
+def _root_mean_square(values: Mapping[str, float], shares: Mapping[str, float]) -> float:
+    return math.sqrt(sum(share * values[name] ** 2 for name, share in shares.items()) / sum(shares.values()))
 
 
 def scheduled(task: Task, epoch: float, epochs: float) -> float:

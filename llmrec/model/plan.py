@@ -52,7 +52,9 @@ class Plan:
         """How much of the steps each task has, where each step is one task's; else None."""
         if self.mixture is None or self.mixture.step != "apart":
             return None
-        owners = Counter(self.variants[0][batch[0]].task for batch in self._epoch(0))
+        owners: Counter[str] = Counter()
+        for epoch in range(min(len(self.variants), len(self.starts) - 1)):
+            owners.update(self.variants[epoch][batch[0]].task for batch in self._epoch(epoch))
         return {name: count / owners.total() for name, count in owners.items()}
 
     def steps_in(self, epochs: float) -> int:
