@@ -20,6 +20,7 @@ from llmrec.errors import LlmrecError
 from llmrec.tasks.template import Message
 
 MAX_TEXT = 100_000  # characters of one message or title; more is an error, not a silent cut
+TOGETHER = 10_000  # texts of one call to the tokenizer, whose answers are many times what is kept of them
 
 
 class Encoder:
@@ -169,10 +170,13 @@ class Encoder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]  # fmt: skip
+        found: list[list[int]] = []
+        for first in range(0, len(texts), TOGETHER):
+            found += self.tokenizer(
+                texts[first : first + TOGETHER], add_special_tokens=False, split_special_tokens=True,
+                return_attention_mask=False, return_token_type_ids=False,
+            )["input_ids"]  # fmt: skip
+        return found
 
     def _harmless(self, text: str) -> list[int]:
         """Text that spells control tokens, cut inside every spelling and encoded piece by piece."""
