@@ -425,9 +425,9 @@ def main() -> None:
         "--users",
         nargs="+",
         type=how_many,
-        default=[("", 200)],
+        default=[],
         metavar="N",
-        help="or reviews, of each measure; 0 asks all; MEASURE=N behind it for one alone: --users 400 next_item_p=0",
+        help="or reviews, of each measure (200); 0 asks all; MEASURE=N for one alone: --users 400 next_item_p=0",
     )
     parser.add_argument("--learned", action="store_true", help="only tasks that an adapter has learned")
     parser.add_argument(

@@ -92,10 +92,8 @@ def nearer(found: Weights, one: Weights, other: Weights) -> bool:
 
 def test_apart_weights_reach_gradients_that_are_cut(tmp_path: Path) -> None:
     def apart(name: str, rows: list[Row], task: Task) -> Weights:
-        mixture = Mixture(step="apart")
-        return trained(tmp_path / name, rows, {"review": task}, mixture, max_grad_norm=1e-3, epochs=1, batch_tokens=60)[
-            1
-        ]
+        settings = {"max_grad_norm": 1e-3, "epochs": 1, "batch_tokens": 60}
+        return trained(tmp_path / name, rows, {"review": task}, Mixture(step="apart"), **settings)[1]
 
     both = [*ROWS, *REVIEWS]
     heavy, light = apart("heavy", both, Task(weight=50)), apart("light", both, Task(weight=0.02))

@@ -91,14 +91,14 @@ class Balance:
         steps: Adam's step is made of the last ten gradients, so a rate that changed from step to step would reach all
         tasks alike.  By squares, as Adam divides by: then every task learns at its own rate.
         """
-        if not sum(weights[name] for name in present):
+        total = sum(weights[name] for name in present)
+        if not total:
             return {}, 1.0
+        wanted = {name: weight * self.tasks[name].learning_rate for name, weight in weights.items()}
         if self.shares is None:
-            total = sum(weights[name] for name in present)
-            rate = sum(weights[name] * self.tasks[name].learning_rate for name in present) / total
-            return {name: weights[name] * self.tasks[name].learning_rate / rate for name in present}, rate
+            rate = sum(wanted[name] for name in present) / total
+            return {name: wanted[name] / rate for name in present}, rate
         active = {name: share for name, share in self.shares.items() if weights[name] > 0}  # others' steps are empty
-        wanted = {name: weights[name] * self.tasks[name].learning_rate for name in active}
         mean = _root_mean_square(wanted, active)
         return {name: wanted[name] / mean for name in present}, mean / _root_mean_square(weights, active)
 

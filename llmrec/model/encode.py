@@ -168,8 +168,6 @@ class Encoder:
         return self._raw(before + text)[len(self._raw(before)) :]
 
     def _batch(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
         found: list[list[int]] = []
         for first in range(0, len(texts), TOGETHER):
             found += self.tokenizer(
