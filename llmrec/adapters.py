@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmrec import config, prepare
+from llmrec import codes, config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import read_manifest
 from llmrec.engine.server import Server
@@ -324,7 +324,8 @@ def _catalog(folder: Path, card: dict[str, Any], recipe: config.Recipe, encoder:
         return
     items = card.get("items")
     trained = [str(item) for item in items] if isinstance(items, list) else []
-    Listing.build(catalog, Template.load(file), encoder, recipe.identifier.max_tokens, trained, recipe.new_share)
+    longest, coded = recipe.identifier.max_tokens, codes.read(card)
+    Listing.build(catalog, Template.load(file), encoder, longest, trained, recipe.new_share, coded)
 
 
 Asked = tuple[list[str], list[str], np.ndarray]

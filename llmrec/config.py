@@ -120,9 +120,9 @@ class Task(Section):
     start: float = Field(0.0, ge=0)
     """Epoch from which it is learned; before, its rows are left out."""
     learning_rate: float = Field(1.0, gt=0)
-    """Factor of `fit.learning_rate` for this task.  All tasks change one LoRA, so it is the mean of the tasks of a step
-    (of all steps, where each is one task's) that scales the step, and a task's ratio to it scales its gradient; of
-    parts of its own (`lora.own`), which Adam scales for each task, it is the mean alone."""
+    """Factor of `fit.learning_rate` for this task.  All tasks change one LoRA, so their mean scales the steps, and a
+    task's ratio to it its gradient; of parts of its own (`lora.own`), which Adam scales for each task, it is the mean
+    alone."""
     tokens: int = Field(0, ge=0)
     """Most tokens of its rows in an epoch, a new random part each time; 0 takes them all."""
     data: ReviewSource | None = None
@@ -148,10 +148,11 @@ class Mixture(Section):
     temperature: float = Field(1.0, ge=1, le=100)
     """A task's share of an epoch's choices goes with choices^(1 / temperature): 1 takes every row once; higher repeats
     the rows of small tasks and takes part of the large ones."""
-    step: Literal["shared", "apart"] = "shared"
-    """An optimiser step: `shared`: all tasks, each with its share of the tokens; `apart`: one task, with as many tokens
-    as when it learns alone, the steps of each spread evenly over an epoch; weights and learning rates then multiply a
-    task's gradient behind the cut at `fit.max_grad_norm`."""
+    step: Literal["shared", "source", "apart"] = "shared"
+    """Which tasks make an optimiser step together, each with its share of the step's tokens: `shared`: all; `source`:
+    those with the same `data`, so reviews of something else have steps of their own; `apart`: none, each has its own.
+    The steps of each group are spread evenly over an epoch.  Weights count within a step and from step to step: a
+    gradient is cut at `fit.max_grad_norm` times the mean of its tasks' factors, where all have 1 in the mean."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
     """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
     (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""
@@ -191,6 +192,9 @@ class Identifier(Section):
 
     max_tokens: int = Field(12, ge=2, le=62)
     """Longer titles are clipped at a word boundary."""
+    codes: int = Field(0, ge=0, le=6)
+    """Letters and digits that stand before a title in lists and say which items it is chosen with, learned from the
+    training events: 2 make 260 groups.  0: titles alone.  Nobody is shown them, and texts name titles alone."""
 
 
 class Lora(Section):
@@ -457,8 +461,8 @@ class Recipe(Section):
     def _parts_of_their_own(self) -> Recipe:
         if self.lora.own and len(self.tasks) < 2:
             raise ValueError("lora.own: one task shares with nobody; name more tasks, or raise lora.rank instead")
-        if self.mixture.step == "apart" and self.mixture.conflict != "none":
-            raise ValueError("mixture.conflict: compares the tasks of a step, and mixture.step=apart has one; use one")
+        if self.mixture.step != "shared" and self.mixture.conflict != "none":
+            raise ValueError("mixture.conflict: compares all tasks in each step, so it needs mixture.step=shared")
         if self.lora.own and self.mixture.conflict != "none":
             raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")
         return self

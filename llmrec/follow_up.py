@@ -45,10 +45,12 @@ class FollowUp:
         longest = recommender.recipe.identifier.max_tokens
         lines = identifiers.lines(categories, recommender.encoder.lines, max_tokens=longest)
         listing = recommender.listing
+        coded = listing.lines is not listing.names  # texts name items without their codes
+        items = Choices(ChoiceTrie.build(listing.names)) if coded else listing.choices
         return cls(
             recommender, template,
             {
-                "item": Names(listing.identifiers, listing.lines, listing.choices),
+                "item": Names(listing.identifiers, listing.names, items),
                 "category": Names(categories, lines, Choices(ChoiceTrie.build(lines))),
             },
         )  # fmt: skip

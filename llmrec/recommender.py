@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec import config, prepare
+from llmrec import codes, config, prepare
 from llmrec.baselines import Prior
 from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.transitions import Transitions
@@ -35,7 +35,8 @@ class Listing:
     """A catalog as the model reads and chooses it: positions of the catalog are the choices."""
 
     identifiers: list[str]
-    lines: list[np.ndarray]  # tokens of each item's line, newline included
+    names: list[np.ndarray]  # tokens of each identifier as a line, newline included
+    lines: list[np.ndarray]  # those of each item's line in a list, with its code before the identifier, if it has one
     choices: Choices
 
     @classmethod
@@ -47,19 +48,25 @@ class Listing:
         max_tokens: int,
         trained: Sequence[str] | None = None,
         new_share: float = 0.0,
+        coded: codes.Codes | None = None,
     ) -> Listing:
         """Every item as one line, worded by the template's `line`.  With `trained` (digests from a card) the other
         items are newcomers with a trie of their own, and together `new_share` of the probability.
 
-        Raises: AdapterError where trained items have left the catalog or changed their titles.
+        Raises: AdapterError where trained items have left the catalog or changed their titles; ChoiceError where two
+        lines cannot be told apart.
         """
         rows = zip(catalog.title, catalog.year, catalog.categories, strict=True)
         titles = [
             template.line_text({"title": title, "year": year, "categories": names}) for title, year, names in rows
         ]
-        texts, lines = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
+        texts, names = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
+        lines = names
+        if coded is not None:
+            whole = [f"{code} {text}" for code, text in zip(codes.of_items(coded, catalog), texts, strict=True)]
+            lines = [np.asarray(ids, np.int32) for ids in encoder.lines(whole)]
         if trained is None:
-            return cls(texts, lines, Choices(ChoiceTrie.build(lines)))
+            return cls(texts, names, lines, Choices(ChoiceTrie.build(lines)))
         known = set(trained)
         old = [text_digest in known for text_digest in map(adapters.item_digest, texts)]
         if sum(old) < len(known):
@@ -72,7 +79,7 @@ class Listing:
             raise AdapterError("new items must stand behind the trained ones in the catalog; append them at its end")
         trie = ChoiceTrie.build(lines[:first_new])
         newcomers = ChoiceTrie.build(lines[first_new:]) if first_new < len(lines) else None
-        return cls(texts, lines, Choices(trie, newcomers, new_share if newcomers is not None else 0.0))
+        return cls(texts, names, lines, Choices(trie, newcomers, new_share if newcomers is not None else 0.0))
 
 
 @dataclass
@@ -108,8 +115,9 @@ class Recommender:
         if prior := card.get("recipe", {}).get("prior"):  # as it was when its weight was fitted
             recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
         listing = Listing.build(
-            catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share
-        )
+            catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,
+            codes.read(card),
+        )  # fmt: skip
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
             engine=opened.start(device), adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,

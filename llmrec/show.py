@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
+from rich.rule import Rule
 from rich.text import Text
 
 from llmrec import config
@@ -23,6 +24,7 @@ from llmrec.screen import screen
 from llmrec.tasks import next_item
 
 STYLES = {"learned": "bold green", "forced": "dim", "context": ""}
+RULE = 120  # columns of a line between rows, where a pipe has no width
 LIKELY = 6  # choices of a soft target that are printed
 
 
@@ -63,7 +65,7 @@ def show(
             f"{readable(of)}, row {number} of {len(rows):,}: {len(row.choices)} targets; "
             f"{count['learned']} tokens learned, {count['forced']} forced, {count['context']} context"
         )
-        console.rule(Text(head))
+        console.print(Rule(Text(head)), width=min(console.width, RULE))
         texts = [encoder.tokenizer.decode([token]) for token in row.tokens.tolist()]
         shown = row.tokens.tolist() if ids else None
         console.print(render_row(texts, kinds, ids=shown, marked=not console.is_terminal), soft_wrap=True)

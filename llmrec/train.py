@@ -167,8 +167,7 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype:
     )
     settings["fit"]["precision"] = str(dtype)
     settings["best"] = "geometric mean"  # what a resumed run goes on to compare
-    if recipe.mixture.step == "apart":
-        settings["cut"] = "before a task's factor"  # what its moments were made of
+    settings["cut"] = "before the tasks' factors"  # what a resumed run's moments were made of
     meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None
     text = json.dumps([settings, meanings, base.digest, start, *(one.digest for one in learned)], sort_keys=True)

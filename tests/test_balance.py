@@ -51,17 +51,21 @@ def test_a_weight_starts_and_moves_on_a_line() -> None:
 def test_learning_rates_scale_the_step_by_their_mean_and_gradients_by_the_rest() -> None:
     both = balance(Mixture(), a=Task(learning_rate=0.5), b=Task(learning_rate=1.5, weight=3))
     weights = both.weights(0)
-    assert both.factors(weights, ["a"]) == ({"a": 1.0}, 0.5)
     factors, rate = both.factors(weights, ["a", "b"])
-    assert rate == (1 * 0.5 + 3 * 1.5) / 4
-    assert factors == {"a": 1 * 0.5 / rate, "b": 3 * 1.5 / rate}
+    assert rate == (1 * 0.5 + 3 * 1.5) / (1 + 3)
+    assert factors == {"a": 0.2, "b": 1.8}  # as .5 to 4.5, 1 in the mean
+    assert both.factors(weights, ["a"]) == ({"a": 0.2}, rate)  # Adam spreads what one step says over ten
     assert both.factors(weights, []) == ({}, 1.0)
+
+
+def of_groups(tasks: dict[str, Task], groups: dict[tuple[str, ...], float]) -> Balance:
+    return Balance([*tasks], tasks, Mixture(), 2.0, 1, Accelerator(cpu=True), groups)
 
 
 def test_apart_every_task_learns_at_its_own_rate_whatever_the_others_do() -> None:
     """What Adam makes of it: a gradient divided by the root of the mean square of all steps', times the rate."""
     tasks = {"a": Task(), "b": Task(learning_rate=0.3)}
-    made = Balance(["a", "b"], tasks, Mixture(step="apart"), 2.0, 1, Accelerator(cpu=True), {"a": 0.9, "b": 0.1})
+    made = of_groups(tasks, {("a",): 0.9, ("b",): 0.1})
     weights = made.weights(0)
     (a, rate), (b, same_rate) = made.factors(weights, ["a"]), made.factors(weights, ["b"])
     usual = (0.9 * a["a"] ** 2 + 0.1 * b["b"] ** 2) ** 0.5
@@ -72,11 +76,21 @@ def test_apart_every_task_learns_at_its_own_rate_whatever_the_others_do() -> Non
 
 def test_apart_a_task_that_has_not_begun_changes_nothing_for_the_others() -> None:
     tasks = {"a": Task(learning_rate=0.5), "b": Task(start=1)}
-    made = Balance(["a", "b"], tasks, Mixture(step="apart"), 2.0, 1, Accelerator(cpu=True), {"a": 0.1, "b": 0.9})
+    made = of_groups(tasks, {("a",): 0.1, ("b",): 0.9})
     factors, rate = made.factors(made.weights(0), ["a"])
     assert factors == pytest.approx({"a": 1}) and rate == pytest.approx(0.5)
     factors, rate = made.factors(made.weights(1), ["a"])
     assert factors["a"] * rate == pytest.approx(0.5)
+
+
+def test_a_group_learns_at_the_mean_rate_of_its_tasks_whatever_the_others_do() -> None:
+    tasks = {"a": Task(), "b": Task(weight=3, learning_rate=0.6), "c": Task(weight=2, learning_rate=5)}
+    made = of_groups(tasks, {("a", "b"): 0.8, ("c",): 0.2})
+    (both, rate), (alone, same_rate) = made.factors(made.weights(0), ["a", "b"]), made.factors(made.weights(0), ["c"])
+    assert rate == same_rate and both["b"] == pytest.approx(1.8 * both["a"])
+    size, other = (both["a"] + both["b"]) / 2, alone["c"]
+    assert 0.8 * size**2 + 0.2 * other**2 == pytest.approx(1)  # what Adam divides by
+    assert other / size == pytest.approx(2 * 5 / ((1 * 1 + 3 * 0.6) / 2))
 
 
 def nearer(found: Weights, one: Weights, other: Weights) -> bool:

@@ -20,6 +20,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
     {"data", "tasks", "choices", "metrics"},
     {"baselines", "model", "engine", "dialogue"},
     {"opened"},
+    {"codes"},
     {"prepare", "recommender", "jobs", "judge", "writing", "grounded", "follow_up", "insight"},  # what the verbs share
     {"learning"},
     {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from llmrec import config
-from llmrec.config import Mixture, Task
+from llmrec.config import Mixture, ReviewSource, Task
 from llmrec.errors import RecipeError
-from llmrec.model.mixture import micro, steps, taken
+from llmrec.model.mixture import groups, micro, steps, taken
 from llmrec.model.rows import Row, choice_row
 
 LISTS = [Row(np.zeros(40 + i, np.int32), np.arange(10), np.arange(10), np.empty(0)) for i in range(30)]
@@ -40,17 +40,30 @@ def test_apart_a_step_is_one_tasks_and_as_large_as_alone() -> None:
         assert len(mine) == pytest.approx(len(alone), abs=1)
         places = [i for i, [task] in enumerate(tasks) if task == name]
         assert max(np.diff([-1, *places, len(made)])) <= -(-len(made) // len(mine)) + 1  # spread evenly
-    with pytest.raises(RecipeError, match=r"mixture.conflict: compares the tasks of a step"):
-        both = {"next_item": {}, "interest": {}}
-        config.section(
-            config.Recipe,
-            {
-                "domain": "films",
-                "data": {"path": "x"},
-                "tasks": both,
-                "mixture": {"step": "apart", "conflict": "pcgrad"},
-            },
-        )
+
+
+@pytest.mark.parametrize("step", ["apart", "source"])
+def test_conflicts_are_asked_of_all_tasks_in_every_step(step: str) -> None:
+    values = {"domain": "films", "data": {"path": "x"}, "mixture": {"step": step, "conflict": "pcgrad"}}
+    with pytest.raises(RecipeError, match=r"mixture.conflict: compares all tasks in each step"):
+        config.section(config.Recipe, values)
+
+
+def test_by_source_what_reads_other_data_has_steps_of_its_own() -> None:
+    answers = [choice_row([1] * 30, np.array([3, 4]), i % 3, task="interest") for i in range(40)]
+    rows = [*ROWS, *answers]
+    tasks = {"review": Task(data=ReviewSource(path="reviews.csv", columns={}))}
+    assert groups(["next_item", "review", "interest"], tasks, Mixture(step="source")) == [
+        ["next_item", "interest"], ["review"]
+    ]  # fmt: skip
+    made = steps(rows, 400, rng(), tasks, Mixture(step="source"))
+    assert sorted(row for step in made for row in step) == list(range(130))
+    found = [{rows[row].task for row in step} for step in made]
+    assert all(names in ({"next_item", "interest"}, {"review"}) for names in found)
+    places = [i for i, names in enumerate(found) if "review" in names]
+    alone = steps([row for row in rows if row.task == "review"], 400, rng())
+    assert len(places) == pytest.approx(len(alone), abs=1)
+    assert np.ptp(np.diff(places)) <= 1  # spread evenly
 
 
 def test_temperature_shares_choices_not_rows() -> None:

@@ -89,7 +89,7 @@ class FollowUpText(TextLearner):
         self.follow_up = self.moments.follow_up
         if not self.follow_up.template.replies:
             raise RecipeError(f"{self.follow_up.template.path}: replies: none, so training has nothing to teach")
-        self.digest = learned_from(recipe)
+        self.digest = learned_from(self.follow_up.recommender)
         self._asked = list(self._examples(self.moments.valid, np.random.default_rng(self.moments.seed)))
         self.validates = bool(self._asked)
 

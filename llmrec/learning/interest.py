@@ -29,7 +29,7 @@ class Interest:
         self.follow_up = self.moments.follow_up
         self.engine = engine
         self.trie: ChoiceTrie = self.follow_up.names["category"].choices.trie
-        self.digest = learned_from(recipe)
+        self.digest = learned_from(self.follow_up.recommender)
         self._asked = [(moment, p) for moment in self.moments.valid if (p := self._expected(moment)).any()]
         self.validates = bool(self._asked)
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 from torch import Tensor
 
-from llmrec import config, prepare
+from llmrec import codes, config, prepare
 from llmrec.baselines.teacher import Teacher
 from llmrec.choices import bonus as terms
 from llmrec.choices.search import listed, log_p_all, rank
@@ -27,7 +27,7 @@ from llmrec.errors import RecipeError
 from llmrec.files import digest
 from llmrec.metrics.ranking import hr, ndcg, ranks
 from llmrec.model import adapter as adapters
-from llmrec.model import rows
+from llmrec.model import rows, transfer
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks import next_item
@@ -55,7 +55,7 @@ class NextItem:
                 f"{recipe.domain}: {len(self.trie):,} items, and an adapter can be trained on at most "
                 f"{adapters.MAX_KNOWN_ITEMS:,}; leave out the rare ones with data.k_core"
             )
-        self.digest = learned_from(recipe)
+        self.digest = learned_from(self.recommender)
         self.asked = sampled(self.recommender.queries("valid", 1), recipe.fit.valid_users, recipe.fit.seed)
         self.fitted: Teacher | None = None
         self.validates = bool(self.asked)
@@ -85,15 +85,16 @@ class NextItem:
         return card
 
 
-def learned_from(recipe: config.Recipe) -> str:
-    """Digest of everything that was prepared of a domain: items, interactions, users and how they are split."""
-    return hashlib.sha256(json.dumps(prepare.digests(recipe), sort_keys=True).encode()).hexdigest()[:12]
+def learned_from(recommender: Recommender) -> str:
+    """Digest of everything that was prepared of a domain: items, interactions, users, how they are split, and codes."""
+    made = [prepare.digests(recommender.recipe), recommender.card.get("codes")]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def known_items(recommender: Recommender) -> dict[str, Any]:
-    """What a card says of the catalog whose titles an adapter has learned."""
+    """What a card says of the catalog whose titles, and codes, an adapter has learned."""
     items = adapters.item_digests(recommender.listing.identifiers)
-    return {"catalog": recommender.catalog.digest, "items": items}
+    return {"catalog": recommender.catalog.digest, "items": items} | recommender.card
 
 
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
@@ -101,24 +102,37 @@ def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None
     folder = prepare.prepare(recipe)
     template = Template.today("next_item")
     manifest = json.dumps(read_manifest(folder))
-    dataset, catalog, listing = _lists(
-        folder, manifest, template.path, template.digest, recipe.identifier.max_tokens, encoder
+    start = transfer.find(recipe.init_from) if recipe.init_from and recipe.identifier.codes else None
+    dataset, catalog, listing, coded = _lists(
+        folder, manifest, template.path, template.digest, recipe.identifier, start, encoder
     )
     prepare.check(recipe)
     return Recommender(
         recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
-        engine=engine, adapter="default",
+        engine=engine, adapter="default", card={} if coded is None else {"codes": coded},
     )  # fmt: skip
 
 
 @lru_cache(maxsize=1)  # the tasks of one training stand on the same lists
 def _lists(
-    folder: Path, manifest: str, prompt: Path, digest: str, max_tokens: int, encoder: Encoder
-) -> tuple[Dataset, Catalog, Listing]:
+    folder: Path, manifest: str, prompt: Path, digest: str, settings: config.Identifier, start: Path | None,
+    encoder: Encoder,
+) -> tuple[Dataset, Catalog, Listing, codes.Codes | None]:  # fmt: skip
     """What is built of a prepared folder and a prompt file, which `manifest` and `digest` tell from earlier ones."""
     dataset = Dataset.load(folder)
     catalog = Catalog.of(dataset)
-    return dataset, catalog, Listing.build(catalog, Template.load(prompt), encoder, max_tokens)
+    coded = _codes(dataset, catalog, settings.codes, start) if settings.codes else None
+    listing = Listing.build(catalog, Template.load(prompt), encoder, settings.max_tokens, coded=coded)
+    return dataset, catalog, listing, coded
+
+
+def _codes(dataset: Dataset, catalog: Catalog, symbols: int, start: Path | None) -> codes.Codes:
+    """Those that the adapter which training starts from has learned of these items, else new ones."""
+    items = [*map(adapters.item_digest, catalog.item_id)]
+    known = (codes.read(adapters.read_json(start / adapters.CARD)) if start else None) or {}
+    if any(item in known for item in items):
+        return dict(zip(items, codes.of_items(known, catalog), strict=True))
+    return codes.learned(dataset, catalog, symbols)
 
 
 def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Balance:
         names: all tasks, in the order of all processes.
         epochs: length of the training.
         window: steps between two updates of `dwa`.
-        shares: where each step is one task's, how much of the steps each task has.
+        groups: the tasks that make steps together, and how much of all steps they have.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class Balance:
         epochs: float,
         window: int,
         accelerator: Accelerator,
-        shares: Mapping[str, float] | None = None,
+        groups: Mapping[tuple[str, ...], float] | None = None,
     ):
-        self.shares = shares
+        self.groups = groups or {(*names,): 1.0}
         self.tasks = {name: (tasks or {}).get(name, Task()) for name in names}
         self.mixture = mixture or Mixture()
         self.epochs, self.window, self.accelerator = epochs, window, accelerator
@@ -87,20 +88,23 @@ class Balance:
         """What multiplies the gradient of each task of a step, and what multiplies the step's learning rate.
 
         Adam takes no notice of a common factor of all gradients, so the mean of the tasks' learning rates goes into the
-        step's, and only their ratio to it into the gradients.  Where steps are one task's each it is the mean over all
-        steps: Adam's step is made of the last ten gradients, so a rate that changed from step to step would reach all
-        tasks alike.  By squares, as Adam divides by: then every task learns at its own rate.
+        step's, and only their ratio to it into the gradients.  It is the mean of all steps: Adam's step is made of the
+        last ten gradients, so a rate that changed from step to step would reach all tasks alike.  Of steps of several
+        groups by squares, as Adam divides by: then every group learns at its own rate.
         """
-        total = sum(weights[name] for name in present)
-        if not total:
-            return {}, 1.0
         wanted = {name: weight * self.tasks[name].learning_rate for name, weight in weights.items()}
-        if self.shares is None:
-            rate = sum(wanted[name] for name in present) / total
-            return {name: wanted[name] / rate for name in present}, rate
-        active = {name: share for name, share in self.shares.items() if weights[name] > 0}  # others' steps are empty
-        mean = _root_mean_square(wanted, active)
-        return {name: wanted[name] / mean for name in present}, mean / _root_mean_square(weights, active)
+        usual = self._usual(wanted, weights)
+        if not usual or not present:
+            return {}, 1.0
+        return {name: wanted[name] / usual for name in present}, usual / self._usual(weights, weights)
+
+    def _usual(self, values: Mapping[str, float], weights: Mapping[str, float]) -> float:
+        """A step's size: the mean of its tasks' `values`, and of all groups that are learned now the root mean
+        square."""
+        active = {group: [name for name in group if weights[name] > 0] for group in self.groups}
+        shares = {group: share for group, share in self.groups.items() if active[group]}  # others' steps are empty
+        squares = (share * fmean(values[name] for name in active[group]) ** 2 for group, share in shares.items())
+        return math.sqrt(sum(squares) / sum(shares.values())) if shares else 0.0
 
     def saw(self, task: str, mean: float) -> None:
         """Part of a task's mean loss in this step, nats per choice, of this process."""
@@ -129,10 +133,6 @@ class Balance:
     def _reduced(self, values: Tensor) -> list[float]:
         found: Any = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return [float(value) for value in found]
-
-
-def _root_mean_square(values: Mapping[str, float], shares: Mapping[str, float]) -> float:
-    return math.sqrt(sum(share * values[name] ** 2 for name, share in shares.items()) / sum(shares.values()))
 
 
 def scheduled(task: Task, epoch: float, epochs: float) -> float:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def fit(
         # first trained one would be kept and computed again for nothing.
         model.get_base_model().disable_input_require_grads()
     window = plan.steps_in(mixture.dwa_every)
-    balance = Balance([*tries], tasks, mixture, settings.epochs, window, accelerator, plan.shares())
+    balance = Balance([*tries], tasks, mixture, settings.epochs, window, accelerator, plan.groups())
     separate = Separate(mixture, trainable, accelerator, seed=settings.seed) if mixture.conflict != "none" else None
     optimizer = torch.optim.AdamW(
         [{"params": [*trainable.values()]}, *balance.group],
@@ -135,8 +136,8 @@ def fit(
             weights = balance.weights(epoch)
             chosen = [row for row in chosen if weights[variants[variant][row].task] > 0]
             factors, rate = passes.step(variant, variants[variant], chosen, weights, state)
-            # Where a step is one task's, its own gradient is cut: behind its factor, all would be cut to one length.
-            own = sum(factors.values()) if balance.shares and factors else 1.0
+            # What its tasks' gradients are without their factors is cut: else all steps would be cut to one length.
+            own = fmean(factors.values()) if factors else 1.0
             norm = accelerator.clip_grad_norm_(trainable.values(), own * settings.max_grad_norm) / own
             group = optimizer.param_groups[0]
             group["lr"] = rate * learning_rate(state.step, plan.steps, settings)

@@ -5,7 +5,7 @@ A share counts choices, not rows: a list of fifty films is fifty choices, a revi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,6 +49,16 @@ def taken(
     return found
 
 
+def groups(names: Iterable[str], tasks: Mapping[str, Task], mixture: Mixture) -> list[list[str]]:
+    """The tasks that make steps together, in the order of `names`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        source = tasks[name].data if name in tasks else None
+        group = {"shared": "", "source": source.model_dump_json() if source else "", "apart": name}[mixture.step]
+        found.setdefault(group, []).append(name)
+    return [*found.values()]
+
+
 def steps(
     rows: Sequence[Row],
     batch_tokens: int,
@@ -56,28 +66,22 @@ def steps(
     tasks: Mapping[str, Task] | None = None,
     mixture: Mixture | None = None,
 ) -> list[list[int]]:
-    """One epoch's optimiser steps: rows of near lengths together, padded size within `batch_tokens`, every task spread
-    evenly over all of them: a part of each step, or whole steps where the mixture keeps tasks apart."""
-    mixture = mixture or Mixture()
+    """One epoch's optimiser steps: rows of near lengths together, padded size within `batch_tokens`; every group of
+    tasks spread evenly over all steps, and every task over those of its group."""
+    tasks, mixture = tasks or {}, mixture or Mixture()
     ordered = {}
-    for name, mine in taken(rows, tasks or {}, mixture, rng).items():
+    for name, mine in taken(rows, tasks, mixture, rng).items():
         lengths = np.array([len(rows[row].tokens) for row in mine])
         by_length = np.argsort(lengths + rng.random(len(lengths)) * 16, kind="stable")
         ordered[name] = [mine[i] for i in by_length]
-    return (_apart if mixture.step == "apart" else _shared)(ordered, rows, batch_tokens, rng)
-
-
-def _apart(
-    ordered: Mapping[str, list[int]], rows: Sequence[Row], batch_tokens: int, rng: np.random.Generator
-) -> list[list[int]]:
     found = []
-    for name, mine in ordered.items():
-        made = [*micro(mine, rows, batch_tokens)]
-        found += [((place + 0.5) / len(made), name, made[i]) for place, i in enumerate(rng.permutation(len(made)))]
-    return [batch for *_, batch in sorted(found)]
+    for number, group in enumerate(groups(ordered, tasks, mixture)):
+        made = _together({name: ordered[name] for name in group}, rows, batch_tokens, rng)
+        found += [((place + 0.5) / len(made), number, step) for place, step in enumerate(made)]
+    return [step for *_, step in sorted(found)]
 
 
-def _shared(
+def _together(
     ordered: Mapping[str, list[int]], rows: Sequence[Row], batch_tokens: int, rng: np.random.Generator
 ) -> list[list[int]]:
     tokens = {name: sum(len(rows[row].tokens) for row in mine) for name, mine in ordered.items()}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from llmrec.config import Fit, Mixture, Task
 from llmrec.errors import RecipeError
-from llmrec.model.mixture import steps
+from llmrec.model.mixture import groups, steps
 from llmrec.model.rows import Row
 
 
@@ -48,14 +47,13 @@ class Plan:
         epoch = max(0, min(int(np.searchsorted(self.starts, step, side="right")) - 1, len(self.starts) - 2))
         return round(epoch + (step - int(self.starts[epoch])) / len(self._epoch(epoch)), 3)
 
-    def shares(self) -> dict[str, float] | None:
-        """How much of the steps each task has, where each step is one task's; else None."""
-        if self.mixture is None or self.mixture.step != "apart":
-            return None
-        owners: Counter[str] = Counter()
-        for epoch in range(min(len(self.variants), len(self.starts) - 1)):
-            owners.update(self.variants[epoch][batch[0]].task for batch in self._epoch(epoch))
-        return {name: count / owners.total() for name, count in owners.items()}
+    def groups(self) -> dict[tuple[str, ...], float]:
+        """The tasks that make steps together, and how much of all steps they have."""
+        epochs = range(min(len(self.variants), len(self.starts) - 1))
+        names = dict.fromkeys(row.task for epoch in epochs for row in self.variants[epoch])
+        firsts = [self.variants[epoch][step[0]].task for epoch in epochs for step in self._epoch(epoch)]
+        made = groups(names, self.tasks or {}, self.mixture or Mixture())
+        return {(*group,): sum(name in group for name in firsts) / len(firsts) for group in made}
 
     def steps_in(self, epochs: float) -> int:
         """Steps of a part of an epoch, at least one."""
