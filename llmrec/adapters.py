@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmrec import codes, config, prepare
+from llmrec import config, prepare
+from llmrec.codes import of_adapter
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import read_manifest
 from llmrec.engine.server import Server
@@ -324,8 +325,8 @@ def _catalog(folder: Path, card: dict[str, Any], recipe: config.Recipe, encoder:
         return
     items = card.get("items")
     trained = [str(item) for item in items] if isinstance(items, list) else []
-    longest, coded = recipe.identifier.max_tokens, codes.read(card)
-    Listing.build(catalog, Template.load(file), encoder, longest, trained, recipe.new_share, coded)
+    longest, coding = recipe.identifier.max_tokens, of_adapter(card, catalog)
+    Listing.build(catalog, Template.load(file), encoder, longest, trained, recipe.new_share, coding)
 
 
 Asked = tuple[list[str], list[str], np.ndarray]

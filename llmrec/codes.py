@@ -6,15 +6,14 @@ index of Hua, Xu, Ge and Zhang (2023), which cut the graph of what is chosen tog
 the items' positive pointwise mutual information is factored (Levy and Goldberg 2014), and the space is halved along its
 longest axis, again and again, so that no symbol stands for much more than another.
 
-A code belongs to the adapter that has learned it: it stands in its card, by the item's digest.
+A code belongs to the adapter that has learned it: it stands in its card, by the digest of the item's identifier.
 """
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,49 +32,48 @@ SYMBOLS = (string.ascii_uppercase, string.digits)  # in turn: no tokenizer of th
 WINDOW = 10  # events apart that still count as chosen together
 DIMENSIONS = 48
 POWER = 0.75  # of an item's own frequency, below 1: rare items are less surprising
-MOST = 6  # symbols
 
 Codes = Mapping[str, str]
-"""By the digest of an item's id."""
+"""By the digest of an item's identifier."""
+Coding = Callable[[Sequence[str]], Sequence[str]]
+"""From the identifiers of a catalog's items to their codes."""
 
 
-def learned(dataset: Dataset, catalog: Catalog, symbols: int) -> dict[str, str]:
+def learned(dataset: Dataset, catalog: Catalog, symbols: int) -> list[str]:
     """A code of `symbols` symbols for every item of the catalog, from the training events alone."""
     events = catalog.popularity(dataset.interactions)
     together = transitions(histories(dataset, catalog), len(catalog), WINDOW)
     points = _placed(vectors(together), catalog.categories, events > 0)
-    made = divided(points, np.sqrt(events + 0.5), [SYMBOLS[i % 2] for i in range(symbols)])
-    return dict(zip(map(item_digest, catalog.item_id), made, strict=True))
+    return divided(points, np.sqrt(events + 0.5), [SYMBOLS[i % 2] for i in range(symbols)])
 
 
-def read(card: Mapping[str, Any]) -> Codes | None:
-    """Those of an adapter; None where it has none.  Raises: AdapterError."""
-    if "codes" not in card:
+def of_adapter(card: Mapping[str, Any], catalog: Catalog) -> Coding | None:
+    """How the adapter of `card` reads the items of `catalog`; None for one that has learned titles alone.
+
+    Raises: AdapterError where an item that it has learned has no code.
+    """
+    known: Codes = card.get("codes") or {}
+    if not known:
         return None
-    found = card["codes"]
-    symbols = re.compile(f"[A-Z0-9]{{1,{MOST}}}", re.ASCII)
-    if not isinstance(found, dict) or not all(isinstance(c, str) and symbols.fullmatch(c) for c in found.values()):
-        raise AdapterError(f"codes: up to {MOST} capital letters and digits for each item are expected; train it again")
-    return found
+    if missing := len({*card.get("items", ())} - known.keys()):
+        raise AdapterError(f"codes: missing of {missing} items that the adapter has learned; restore the card")
+    return lambda identifiers: of_items(known, identifiers, catalog.categories)
 
 
-def of_items(codes: Codes, catalog: Catalog) -> list[str]:
-    """One for each item of the catalog; a new item gets that of most items which share its categories, or, where there
-    are no such, as many of them as possible."""
-    found = [codes.get(digest) for digest in map(item_digest, catalog.item_id)]
-    if None not in found:
-        return [code for code in found if code]
+def of_items(known: Codes, identifiers: Sequence[str], categories: Sequence[Sequence[str]]) -> list[str]:
+    """One for each item; a new one gets that of most items with its categories or, where there are none, with those
+    most like them.  `known` holds one of the items at least."""
+    found = [known.get(digest) for digest in map(item_digest, identifiers)]
     kinds: defaultdict[frozenset[str], Counter[str]] = defaultdict(Counter)
-    for code, categories in zip(found, catalog.categories, strict=True):
+    for code, own in zip(found, map(frozenset, categories), strict=True):
         if code:
-            kinds[frozenset(categories)][code] += 1
+            kinds[own][code] += 1
     usual: dict[frozenset[str], str] = {}
-    for code, categories in zip(found, catalog.categories, strict=True):
-        own = frozenset(categories)
+    for code, own in zip(found, map(frozenset, categories), strict=True):
         if not code and own not in usual:
-            alike = max(kinds, key=partial(_overlap, own), default=own)
-            usual[own] = max(kinds[alike], key=kinds[alike].__getitem__, default="")
-    return [code or usual[frozenset(own)] for code, own in zip(found, catalog.categories, strict=True)]
+            alike = max(kinds, key=partial(_overlap, own))
+            usual[own] = max(kinds[alike], key=kinds[alike].__getitem__)
+    return [code or usual[frozenset(own)] for code, own in zip(found, categories, strict=True)]
 
 
 def vectors(together: sparse.csr_array) -> np.ndarray:
@@ -96,6 +94,8 @@ def vectors(together: sparse.csr_array) -> np.ndarray:
 def _largest(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues of a symmetric matrix, and their vectors as columns."""
     items = matrix.shape[0]
+    if not matrix.data.any():
+        return np.zeros(1), np.zeros((items, 1))
     if items <= 2 * DIMENSIONS:
         values, axes = np.linalg.eigh(matrix.toarray())
         return values[-DIMENSIONS:], axes[:, -DIMENSIONS:]
@@ -153,4 +153,4 @@ def _parts(points: np.ndarray, mass: np.ndarray, group: np.ndarray, count: int) 
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / max(len(one | other), 1)
+    return len(one & other) / len(one | other) if one | other else 1.0

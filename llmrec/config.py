@@ -152,7 +152,7 @@ class Mixture(Section):
     """Which tasks make an optimiser step together, each with its share of the step's tokens: `shared`: all; `source`:
     those with the same `data`, so reviews of something else have steps of their own; `apart`: none, each has its own.
     The steps of each group are spread evenly over an epoch.  Weights count within a step and from step to step: a
-    gradient is cut at `fit.max_grad_norm` times the mean of its tasks' factors, where all have 1 in the mean."""
+    gradient is cut at `fit.max_grad_norm` times the mean of what multiplies those of its tasks."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
     """What multiplies the tasks' weights while training: nothing; `uncertainty`: 1 / variance, learned for each task
     (Kendall, Gal and Cipolla 2018); `dwa`: more for a task whose loss falls slowly (Liu, Johns and Davison 2019)."""
@@ -193,8 +193,20 @@ class Identifier(Section):
     max_tokens: int = Field(12, ge=2, le=62)
     """Longer titles are clipped at a word boundary."""
     codes: int = Field(0, ge=0, le=6)
-    """Letters and digits that stand before a title in lists and say which items it is chosen with, learned from the
-    training events: 2 make 260 groups.  0: titles alone.  Nobody is shown them, and texts name titles alone."""
+    """Letters and digits that stand before a title in lists, beside `max_tokens`, and say which items it is chosen
+    with, learned from the training events: 2 make 260 groups.  0: titles alone.  A training that starts from an adapter
+    keeps that one's.  Nobody is shown them, and texts name titles alone."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of an identifier with its code and the space between, which may be one."""
+        return self.max_tokens + (self.codes + 1 if self.codes else 0)
+
+    @model_validator(mode="after")
+    def _fits_a_choice(self) -> Identifier:
+        if self.longest > 62:
+            raise ValueError(f"identifier.max_tokens: {62 - self.codes - 1} at most with identifier.codes={self.codes}")
+        return self
 
 
 class Lora(Section):

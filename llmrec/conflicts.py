@@ -22,6 +22,7 @@ from llmrec import config
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.learning import learners
+from llmrec.learning.next_item import as_learned
 from llmrec.model import adapter as adapters
 from llmrec.model import transfer
 from llmrec.model.batch import Decisions, collate
@@ -88,7 +89,8 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
     encoder = Encoder(load_tokenizer(base.folder))
     model = load_model(base, dtype=torch.float32, device=device)
     model = adapters.attach(model, recipe.lora, base_name=recipe.base_model)
-    start = transfer.start(recipe.model_copy(update={"init_from": adapter}), base)
+    recipe = as_learned(recipe, adapter)
+    start = transfer.start(recipe, base)
     if start:
         transfer.put(start, model)
     model.eval()

@@ -45,12 +45,10 @@ class FollowUp:
         longest = recommender.recipe.identifier.max_tokens
         lines = identifiers.lines(categories, recommender.encoder.lines, max_tokens=longest)
         listing = recommender.listing
-        coded = listing.lines is not listing.names  # texts name items without their codes
-        items = Choices(ChoiceTrie.build(listing.names)) if coded else listing.choices
         return cls(
             recommender, template,
             {
-                "item": Names(listing.identifiers, listing.names, items),
+                "item": Names(listing.identifiers, listing.names, listing.named),
                 "category": Names(categories, lines, Choices(ChoiceTrie.build(lines))),
             },
         )  # fmt: skip

@@ -530,7 +530,7 @@ def _lengths(template: Template, recipe: config.Recipe) -> tuple[list[Length], l
     encoder = _encoder(recipe.base_model)
     return lengths(
         template, recipe, lambda messages: len(encoder.header(messages)), window_tokens=recipe.fit.window_tokens,
-        longest_line=recipe.identifier.codes + recipe.identifier.max_tokens + len(encoder.newline),
+        longest_line=recipe.identifier.longest + len(encoder.newline),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec import codes, config, prepare
+from llmrec import config, prepare
 from llmrec.baselines import Prior
 from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.transitions import Transitions
@@ -18,6 +18,7 @@ from llmrec.choices.identifiers import identifiers
 from llmrec.choices.search import Choices, Ranking, rank
 from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
+from llmrec.codes import Coding, of_adapter
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, queries
@@ -37,7 +38,15 @@ class Listing:
     identifiers: list[str]
     names: list[np.ndarray]  # tokens of each identifier as a line, newline included
     lines: list[np.ndarray]  # those of each item's line in a list, with its code before the identifier, if it has one
+    codes: Sequence[str]  # of each item, or none
     choices: Choices
+
+    @cached_property
+    def named(self) -> Choices:
+        """The items as texts name them: without codes."""
+        if not self.codes:
+            return self.choices
+        return _choices(self.names, len(self.choices.trie), self.choices.new_share)
 
     @classmethod
     def build(
@@ -48,7 +57,7 @@ class Listing:
         max_tokens: int,
         trained: Sequence[str] | None = None,
         new_share: float = 0.0,
-        coded: codes.Codes | None = None,
+        coding: Coding | None = None,
     ) -> Listing:
         """Every item as one line, worded by the template's `line`.  With `trained` (digests from a card) the other
         items are newcomers with a trie of their own, and together `new_share` of the probability.
@@ -61,12 +70,12 @@ class Listing:
             template.line_text({"title": title, "year": year, "categories": names}) for title, year, names in rows
         ]
         texts, names = identifiers(titles, catalog.year, encoder.lines, max_tokens=max_tokens + len(encoder.newline))
-        lines = names
-        if coded is not None:
-            whole = [f"{code} {text}" for code, text in zip(codes.of_items(coded, catalog), texts, strict=True)]
-            lines = [np.asarray(ids, np.int32) for ids in encoder.lines(whole)]
+        codes, lines = (coding(texts) if coding else ()), names
+        if codes:
+            coded = [f"{code} {text}" for code, text in zip(codes, texts, strict=True)]
+            lines = [np.asarray(ids, np.int32) for ids in encoder.lines(coded)]
         if trained is None:
-            return cls(texts, names, lines, Choices(ChoiceTrie.build(lines)))
+            return cls(texts, names, lines, codes, _choices(lines, len(lines), 0.0))
         known = set(trained)
         old = [text_digest in known for text_digest in map(adapters.item_digest, texts)]
         if sum(old) < len(known):
@@ -77,9 +86,13 @@ class Listing:
         first_new = old.index(False) if False in old else len(old)
         if any(old[first_new:]):
             raise AdapterError("new items must stand behind the trained ones in the catalog; append them at its end")
-        trie = ChoiceTrie.build(lines[:first_new])
-        newcomers = ChoiceTrie.build(lines[first_new:]) if first_new < len(lines) else None
-        return cls(texts, names, lines, Choices(trie, newcomers, new_share if newcomers is not None else 0.0))
+        return cls(texts, names, lines, codes, _choices(lines, first_new, new_share))
+
+
+def _choices(lines: Sequence[np.ndarray], known: int, new_share: float) -> Choices:
+    """The first `known` items in one trie; the others, if any, in one of their own with `new_share` of all."""
+    newcomers = ChoiceTrie.build(lines[known:]) if known < len(lines) else None
+    return Choices(ChoiceTrie.build(lines[:known]), newcomers, new_share if newcomers is not None else 0.0)
 
 
 @dataclass
@@ -116,7 +129,7 @@ class Recommender:
             recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,
-            codes.read(card),
+            of_adapter(card, catalog),
         )  # fmt: skip
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,

@@ -39,7 +39,10 @@ LOOKED_AT = 10_000  # rows that a dry run reads
 SAMPLE = 16  # rows that a dry run answers
 SAY_EVERY = 30.0  # seconds between lines where there is no terminal
 # Settings that no answer depends on.
-TRAINING_ONLY = {"data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"}
+TRAINING_ONLY: dict[str, Any] = {
+    **dict.fromkeys(("data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"), True),
+    "identifier": {"codes"},
+}
 LISTS = ("users", "histories")  # kinds whose answers have a length
 # What an earlier output may differ in and still say which users' lists are out of date.
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")

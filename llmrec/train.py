@@ -25,6 +25,7 @@ from llmrec import config
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.learning import Learner, learners
+from llmrec.learning.next_item import as_learned
 from llmrec.locks import locked
 from llmrec.model import adapter as adapters
 from llmrec.model import own, store, transfer
@@ -65,7 +66,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     base = base_model(recipe.base_model)
     start = transfer.start(recipe, base)
     if start and not recipe.fit.epochs:  # of whatever shape, it stays as it is
-        recipe = recipe.model_copy(update={"lora": transfer.recipe_of(start.card).lora})
+        recipe = as_learned(recipe, recipe.init_from).model_copy(update={"lora": transfer.recipe_of(start.card).lora})
     set_seed(recipe.fit.seed)
     encoder = Encoder(load_tokenizer(base.folder))
     model = load_model(base, dtype=dtype, device=accelerator.device, quantize=recipe.fit.quantize)

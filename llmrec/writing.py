@@ -1,7 +1,7 @@
 """Text with names from closed sets: a model writes, stops where a name opens, and the name is a choice.
 
-A name is the same line of tokens that a list has, so what the model learned of titles in lists holds in sentences, and
-no reply can name what is not there.
+A name is the same line of tokens that a list has (but for its code, where the adapter has some), so what the model
+learned of titles in lists holds in sentences, and no reply can name what is not there.
 """
 
 from __future__ import annotations

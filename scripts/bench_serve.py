@@ -207,7 +207,8 @@ def beams(
     from vllm.v1.structured_output.utils import choice_as_grammar
 
     engine: Any = model.engine
-    items = {text: i for i, text in enumerate(model.listing.identifiers)}
+    encoder = model.encoder
+    items = {encoder.tokenizer.decode(line[: -len(encoder.newline)]): i for i, line in enumerate(model.listing.lines)}
     # It resolves neither `backend="auto"` nor `choice`, as requests do: named here, and said as a grammar.
     engine.llm.llm_engine.vllm_config.structured_outputs_config.backend = "xgrammar"
     titles = StructuredOutputsParams(grammar=choice_as_grammar(list(items))) if grammar else None

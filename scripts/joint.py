@@ -47,7 +47,7 @@ from llmrec.errors import AdapterError, DataError, LlmrecError
 from llmrec.follow_up import FollowUp
 from llmrec.judge import SENTIMENT, ReviewTask, source
 from llmrec.learning import reviews
-from llmrec.learning.next_item import recommender
+from llmrec.learning.next_item import as_learned, recommender
 from llmrec.measuring.after_list import World, in_blocks
 from llmrec.measuring.suites import depends_on
 from llmrec.measuring.texts import KINDS, Explanations
@@ -101,7 +101,9 @@ class Loaded:
     @classmethod
     def load(cls, recipe: config.Recipe, folder: Path) -> Loaded:
         base = base_model(recipe.base_model)
-        adapters.check_base(read_card(folder), folder, base.digest, base.name)
+        card = read_card(folder)
+        adapters.check_base(card, folder, base.digest, base.name)
+        recipe = as_learned(recipe, str(folder.resolve()))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=torch.device(device))
         encoder = Encoder(load_tokenizer(base.folder))

@@ -104,16 +104,31 @@ def nearer(found: Weights, one: Weights, other: Weights) -> bool:
     return bool(to_one > to_other + 0.1)
 
 
-def test_apart_weights_reach_gradients_that_are_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["apart", "source"])
+def test_weights_of_steps_of_their_own_reach_gradients_that_are_cut(tmp_path: Path, step: str) -> None:
+    source = {"data": {"path": "reviews.csv", "columns": {"review": "text", "rating": "stars"}}}
+
     def apart(name: str, rows: list[Row], task: Task) -> Weights:
         settings = {"max_grad_norm": 1e-3, "epochs": 1, "batch_tokens": 60}
-        return trained(tmp_path / name, rows, {"review": task}, Mixture(step="apart"), **settings)[1]
+        own = Task.model_validate(task.model_dump() | source)
+        mixture = Mixture.model_validate({"step": step})
+        return trained(tmp_path / name, rows, {"review": own}, mixture, **settings)[1]
 
     both = [*ROWS, *REVIEWS]
     heavy, light = apart("heavy", both, Task(weight=50)), apart("light", both, Task(weight=0.02))
     alone = {name: apart(f"{name} alone", rows, Task()) for name, rows in (("lists", ROWS), ("reviews", REVIEWS))}
     assert nearer(heavy, alone["reviews"], alone["lists"]) and nearer(light, alone["lists"], alone["reviews"])
     assert same(alone["reviews"], apart("weight alone", REVIEWS, Task(weight=4)))
+
+
+def test_shared_a_weight_holds_for_steps_without_its_task(tmp_path: Path) -> None:
+    def shared(name: str, rows: list[Row], task: Task) -> Weights:
+        settings = {"max_grad_norm": 1e-3, "epochs": 1, "batch_tokens": 60}
+        return trained(tmp_path / name, rows, {"review": task}, Mixture(), **settings)[1]
+
+    few = REVIEWS[:3]  # of all steps three have one
+    alone = {name: shared(f"{name} alone", rows, Task()) for name, rows in (("lists", ROWS), ("reviews", few))}
+    assert nearer(shared("heavy", [*ROWS, *few], Task(weight=1000)), alone["reviews"], alone["lists"])
 
 
 def test_a_task_alone_learns_at_its_own_rate(tmp_path: Path) -> None:

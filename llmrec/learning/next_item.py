@@ -31,6 +31,7 @@ from llmrec.model import rows, transfer
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks import next_item
+from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
 METRIC = "ndcg@10"
@@ -87,14 +88,25 @@ class NextItem:
 
 def learned_from(recommender: Recommender) -> str:
     """Digest of everything that was prepared of a domain: items, interactions, users, how they are split, and codes."""
-    made = [prepare.digests(recommender.recipe), recommender.card.get("codes")]
+    made = [prepare.digests(recommender.recipe), *recommender.listing.codes]
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def known_items(recommender: Recommender) -> dict[str, Any]:
     """What a card says of the catalog whose titles, and codes, an adapter has learned."""
-    items = adapters.item_digests(recommender.listing.identifiers)
-    return {"catalog": recommender.catalog.digest, "items": items} | recommender.card
+    listing = recommender.listing
+    known = {"catalog": recommender.catalog.digest, "items": adapters.item_digests(listing.identifiers)}
+    if not listing.codes:
+        return known
+    return known | {"codes": dict(zip(map(adapters.item_digest, listing.identifiers), listing.codes, strict=True))}
+
+
+def as_learned(recipe: config.Recipe, adapter: str | None) -> config.Recipe:
+    """The recipe that reads lists as an adapter does, with its codes or without any; None: as a new one would."""
+    if adapter is None:
+        return recipe.model_copy(update={"init_from": None})
+    identifier = recipe.identifier.model_copy(update={"codes": 0})
+    return recipe.model_copy(update={"identifier": identifier, "init_from": adapter})
 
 
 def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None) -> Recommender:
@@ -102,14 +114,13 @@ def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None
     folder = prepare.prepare(recipe)
     template = Template.today("next_item")
     manifest = json.dumps(read_manifest(folder))
-    start = transfer.find(recipe.init_from) if recipe.init_from and recipe.identifier.codes else None
-    dataset, catalog, listing, coded = _lists(
-        folder, manifest, template.path, template.digest, recipe.identifier, start, encoder
+    dataset, catalog, listing = _lists(
+        folder, manifest, template.path, template.digest, recipe.identifier, _start(recipe), encoder
     )
     prepare.check(recipe)
     return Recommender(
         recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
-        engine=engine, adapter="default", card={} if coded is None else {"codes": coded},
+        engine=engine, adapter="default",
     )  # fmt: skip
 
 
@@ -117,22 +128,26 @@ def recommender(recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None
 def _lists(
     folder: Path, manifest: str, prompt: Path, digest: str, settings: config.Identifier, start: Path | None,
     encoder: Encoder,
-) -> tuple[Dataset, Catalog, Listing, codes.Codes | None]:  # fmt: skip
+) -> tuple[Dataset, Catalog, Listing]:  # fmt: skip
     """What is built of a prepared folder and a prompt file, which `manifest` and `digest` tell from earlier ones."""
     dataset = Dataset.load(folder)
     catalog = Catalog.of(dataset)
-    coded = _codes(dataset, catalog, settings.codes, start) if settings.codes else None
-    listing = Listing.build(catalog, Template.load(prompt), encoder, settings.max_tokens, coded=coded)
-    return dataset, catalog, listing, coded
+    known = read_card(start).get("codes") or {}
+
+    def coding(identifiers: Sequence[str]) -> Sequence[str]:
+        if any(item in known for item in map(adapters.item_digest, identifiers)):
+            return codes.of_items(known, identifiers, catalog.categories)
+        return codes.learned(dataset, catalog, settings.codes) if settings.codes else ()
+
+    return dataset, catalog, Listing.build(catalog, Template.load(prompt), encoder, settings.max_tokens, coding=coding)
 
 
-def _codes(dataset: Dataset, catalog: Catalog, symbols: int, start: Path | None) -> codes.Codes:
-    """Those that the adapter which training starts from has learned of these items, else new ones."""
-    items = [*map(adapters.item_digest, catalog.item_id)]
-    known = (codes.read(adapters.read_json(start / adapters.CARD)) if start else None) or {}
-    if any(item in known for item in items):
-        return dict(zip(items, codes.of_items(known, catalog), strict=True))
-    return codes.learned(dataset, catalog, symbols)
+def _start(recipe: config.Recipe) -> Path | None:
+    """The folder of the adapter that the recipe starts from, if there is one: `train` says what is missing."""
+    if recipe.init_from is None:
+        return None
+    folder = transfer.find(recipe.init_from)
+    return folder if (folder / adapters.CARD).is_file() else None
 
 
 def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:

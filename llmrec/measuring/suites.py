@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it imports torch
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
-ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": True,
+ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": {"max_tokens"},
            "new_share": True, "window_step": True, "window_block": True,
            "fit": {"window_tokens", "precision"}}  # fmt: skip
 """What a recipe says that a model's answers depend on, beside its tasks: see `depends_on`."""

@@ -29,8 +29,8 @@ from llmrec.tasks.saved import CARD
 WEIGHTS = "adapter_model.safetensors"
 TEACHER = "teacher.safetensors"  # of the prior, where the card names its digest
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's max_lora_rank
-MAX_CARD_BYTES = 20_000_000
-MAX_KNOWN_ITEMS = 1_000_000  # of a trained trie: a card names them all, at 18 bytes each
+MAX_CARD_BYTES = 50_000_000
+MAX_KNOWN_ITEMS = 1_000_000  # of a trained trie: a card names them all, at 18 bytes each, and their codes, at up to 28
 
 
 def attach(model: Any, lora: Lora, *, base_name: str) -> PeftModel:
@@ -220,7 +220,7 @@ def item_digest(identifier: str) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of at most 20 MB.  Raises: AdapterError."""
+    """A JSON object of at most 50 MB.  Raises: AdapterError."""
     try:
         if file.stat().st_size > MAX_CARD_BYTES:
             raise AdapterError(f"{file}: larger than {MAX_CARD_BYTES} bytes")

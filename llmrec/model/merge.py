@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from llmrec.model.load import BaseModel, load_model
 from llmrec.tasks.template import Template
 
 MAX_PARTS = 8
-LISTED = ("catalog", "items", "prior_weight", "prior_weights_tried", "teacher")  # what a card holds for next_item
+LISTED = (
+    "catalog",
+    "items",
+    "codes",
+    "prior_weight",
+    "prior_weights_tried",
+    "teacher",
+)  # what a card holds for next_item
 OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share")  # … and its recipe
 
 
@@ -88,6 +96,11 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
     card: dict[str, Any] = {key: first[key] for key in kept if key in first}
     if ranks := _ranks(parts):
         card |= {key: ranks.card[key] for key in LISTED if key in ranks.card}
+    if len({json.dumps(part.card.get("codes"), sort_keys=True) for part in parts if "items" in part.card}) > 1:
+        raise AdapterError(
+            "the adapters read lists with other codes before titles, or one without any, and a sum could read neither; "
+            "train one from the other (init_from), which keeps its codes, or merge adapters without"
+        )
     prompts: dict[str, str] = {}
     meanings: dict[str, dict[str, Any]] = {}  # comments and layout may differ
     found: transfer.Sources = {}

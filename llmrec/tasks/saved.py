@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmrec import config
 from llmrec.errors import AdapterError, PromptError
@@ -38,6 +38,7 @@ class _Card(_Known):
     validation: dict[str, Any] = {}
     prompts: dict[str, Any] = {}
     items: list[str] | None = None
+    codes: dict[str, Annotated[str, Field(pattern="^[A-Z0-9]{1,6}$")]] = {}
     prior_weight: float = 0.0
 
 
