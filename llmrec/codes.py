@@ -28,7 +28,7 @@ from llmrec.data.split import histories
 from llmrec.errors import AdapterError
 from llmrec.model.adapter import item_digest
 
-SYMBOLS = (string.ascii_uppercase, string.digits)  # in turn: no tokenizer of this kind joins a letter and a digit
+SYMBOLS = (string.ascii_uppercase, string.digits)  # in turn: most tokenizers take a letter and a digit apart
 WINDOW = 10  # events apart that still count as chosen together
 DIMENSIONS = 48
 POWER = 0.75  # of an item's own frequency, below 1: rare items are less surprising
@@ -62,12 +62,14 @@ def of_adapter(card: Mapping[str, Any], catalog: Catalog) -> Coding | None:
 
 def of_items(known: Codes, identifiers: Sequence[str], categories: Sequence[Sequence[str]]) -> list[str]:
     """One for each item; a new one gets that of most items with its categories or, where there are none, with those
-    most like them.  `known` holds one of the items at least."""
+    most like them.  Raises: AdapterError where no item is known."""
     found = [known.get(digest) for digest in map(item_digest, identifiers)]
     kinds: defaultdict[frozenset[str], Counter[str]] = defaultdict(Counter)
     for code, own in zip(found, map(frozenset, categories), strict=True):
         if code:
             kinds[own][code] += 1
+    if not kinds:
+        raise AdapterError("codes: of no item in the catalog; restore the catalog that the adapter has learned")
     usual: dict[frozenset[str], str] = {}
     for code, own in zip(found, map(frozenset, categories), strict=True):
         if not code and own not in usual:

@@ -101,8 +101,7 @@ class Loaded:
     @classmethod
     def load(cls, recipe: config.Recipe, folder: Path) -> Loaded:
         base = base_model(recipe.base_model)
-        card = read_card(folder)
-        adapters.check_base(card, folder, base.digest, base.name)
+        adapters.check_base(read_card(folder), folder, base.digest, base.name)
         recipe = as_learned(recipe, str(folder.resolve()))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=torch.device(device))

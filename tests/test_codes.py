@@ -74,6 +74,8 @@ def test_new_items_stand_with_those_of_their_kind() -> None:
     titles = [f"Film {i}" for i in range(len(kinds))]
     known = dict(zip(map(item_digest, titles), ["A1", "B2", "C3", "B2"], strict=False))
     assert codes.of_items(known, titles, kinds) == ["A1", "B2", "C3", "B2", "C3", "B2", "B2", "B2"]
+    with pytest.raises(AdapterError, match="codes: of no item in the catalog"):
+        codes.of_items(known, ["Another"], [()])
     known[item_digest("Film 5")] = "Z9"
     assert codes.of_items(known, titles, kinds)[7] == "Z9"  # has no categories either
 

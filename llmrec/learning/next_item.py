@@ -135,7 +135,7 @@ def _lists(
     known = read_card(start).get("codes") or {}
 
     def coding(identifiers: Sequence[str]) -> Sequence[str]:
-        if any(item in known for item in map(adapters.item_digest, identifiers)):
+        if known and any(item in known for item in map(adapters.item_digest, identifiers)):
             return codes.of_items(known, identifiers, catalog.categories)
         return codes.learned(dataset, catalog, settings.codes) if settings.codes else ()
 

@@ -19,15 +19,9 @@ from llmrec.model.load import BaseModel, load_model
 from llmrec.tasks.template import Template
 
 MAX_PARTS = 8
-LISTED = (
-    "catalog",
-    "items",
-    "codes",
-    "prior_weight",
-    "prior_weights_tried",
-    "teacher",
-)  # what a card holds for next_item
-OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share")  # … and its recipe
+# What a card holds for next_item, and its recipe.
+LISTED = ("catalog", "items", "codes", "prior_weight", "prior_weights_tried", "teacher")
+OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share")
 
 
 @dataclass(frozen=True)
