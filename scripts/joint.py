@@ -19,8 +19,10 @@ measured, higher is better:
   with all of what `balance` has shifted put back, the same for all adapters.
 
 An adapter of several tasks is compared with every adapter of one: differences paired by user or review, also relative
-to the single one, with 95% bootstrap intervals.  Writes joint.md and, last, joint.json; what is measured of an adapter
-on a task is kept in a file of its own, so that the same command goes on where it stopped.
+to the single one, with 95% bootstrap intervals.  A name that is given several times stands for trainings with several
+seeds: `joint=A joint=B next_item=C next_item=D` compares their means, the same users drawn for all.  Writes joint.md
+and, last, joint.json; what is measured of an adapter on a task is kept in a file of its own, so that the same command
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -65,7 +67,7 @@ from llmrec.tasks.saved import outdated, read_card, saved_prompts
 from llmrec.tasks.template import Template
 from llmrec.writing import log_p_of as token_log_p
 
-FORMAT = 1
+FORMAT = 2
 METRIC = {  # what each measure says
     "next_item": "ndcg@10",
     "next_item_p": "next_item_p",
@@ -85,6 +87,7 @@ class Asked:
     split: str
     users: int
     seed: int
+    precision: str = "auto"
 
     def sample(self, some: Sequence[Any]) -> list[Any]:
         return at_most(some, self.users, self.seed)
@@ -99,12 +102,13 @@ class Loaded:
     engine: HFEngine
 
     @classmethod
-    def load(cls, recipe: config.Recipe, folder: Path) -> Loaded:
+    def load(cls, asked: Asked, folder: Path) -> Loaded:
+        recipe = asked.recipe
         base = base_model(recipe.base_model)
         adapters.check_base(read_card(folder), folder, base.digest, base.name)
         recipe = as_learned(recipe, str(folder.resolve()))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(base, dtype=compute_dtype(recipe.fit.precision, device), device=torch.device(device))
+        model = load_model(base, dtype=compute_dtype(asked.precision, device), device=torch.device(device))
         encoder = Encoder(load_tokenizer(base.folder))
         return cls(recipe, encoder, HFEngine(adapters.load(model, {"default": folder}), encoder.tokenizer))
 
@@ -223,19 +227,21 @@ def statistic(records: pd.DataFrame) -> Callable[[np.ndarray], float]:
     return lambda draw: macro_f1(p[draw], true[draw])
 
 
-def interval(values: Sequence[float], whole: float) -> dict[str, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"mean": whole, "low": float(low), "high": float(high)}
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Of a metric over the whole, then over samples of it: the former between quantiles of the latter."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return {"mean": float(values[0]), "low": float(low), "high": float(high)}
 
 
 def joint(
-    asked: Asked, folders: dict[str, Path], out: Path, *, samples: int = 2000, learned: bool = False,
+    asked: Asked, folders: Mapping[str, Sequence[Path]], out: Path, *, samples: int = 2000, learned: bool = False,
     measures: Sequence[str] = tuple(METRIC), users: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures the adapters in `folders`, by name, on every task of the recipe, or that they have learned; see this
     file's docstring.
 
     Args:
+        folders: by name, those of trainings that differ in the seed alone.
         users: of measures that ask another number than `asked`.
 
     Raises: AdapterError for a folder without an adapter, of another base, split or wording; DataError.
@@ -244,14 +250,18 @@ def joint(
     checked([*recipe.tasks])
     measures = [measure for measure in measures if task_of(measure) in recipe.tasks]
     asking = {measure: replace(asked, users=(users or {}).get(measure, asked.users)) for measure in measures}
-    cards = {name: _card(recipe, folder) for name, folder in folders.items()}
+    trainings = {name: _names(name, len(some)) for name, some in folders.items()}
+    apart = {one: folder for name in folders for one, folder in zip(trainings[name], folders[name], strict=True)}
+    cards = {name: _card(recipe, folder) for name, folder in apart.items()}
+    for name, some in trainings.items():
+        _check_alike(name, [cards[one] for one in some])
     records: dict[tuple[str, str], pd.DataFrame] = {}
-    for name, folder in folders.items():
+    for name, folder in apart.items():
         loaded: list[Loaded] = []
 
         def make(measure: str, folder: Path = folder, loaded: list[Loaded] = loaded) -> tuple[pa.Table, Seconds]:
             if not loaded:
-                loaded.append(Loaded.load(recipe, folder))
+                loaded.append(Loaded.load(asked, folder))
             return pa.Table.from_pandas(MEASURES[measure](loaded[0], asking[measure]), preserve_index=False), {}
 
         for measure in measures:
@@ -264,39 +274,44 @@ def joint(
                 continue
             made_from = {
                 "format": FORMAT, "weights": cards[name]["weights"], "task": measure, "split": asked.split,
-                "users": asking[measure].users, "seed": asked.seed, "wording": Template.today(task).digest,
-                "data": _digest(recipe, task), "recipe": depends_on(recipe),
+                "users": asking[measure].users, "seed": asked.seed, "precision": asked.precision,
+                "wording": Template.today(task).digest, "data": _digest(recipe, task), "recipe": depends_on(recipe),
                 "settings": recipe.tasks[task].model_dump(mode="json"),
             }  # fmt: skip
             records[name, measure], _ = Parts(out).get(
                 f"{name}-{measure}", made_from, lambda measure=measure: make(measure), pa.Table.to_pandas
             )
-    measured: dict[str, Any] = {name: {} for name in folders}
+    measured: dict[str, Any] = {name: {} for some in trainings.values() for name in some}
+    means: dict[str, Any] = {name: {} for name, some in trainings.items() if len(some) > 1}
     differences = []
     examples: dict[str, int] = {}
     for measure in measures:
         task = task_of(measure)
-        asked_of = [name for name in folders if (name, measure) in records]
+        asked_of = [name for name in apart if (name, measure) in records]
         units = {tuple(records[name, measure]["unit"]) for name in asked_of}
         if not units:
             continue
         assert len(units) == 1, f"{measure}: adapters were asked about different examples"
         examples[measure] = size = len(units.pop())
         rng = np.random.default_rng(asked.seed)
-        draws, whole = [rng.integers(size, size=size) for _ in range(samples)], np.arange(size)
-        of = {name: statistic(records[name, measure]) for name in asked_of}
-        drawn = {name: np.array([of[name](draw) for draw in draws]) for name in asked_of}
+        draws = [np.arange(size), *(rng.integers(size, size=size) for _ in range(samples))]  # the whole, then samples
+        found = {name: np.array([statistic(records[name, measure])(draw) for draw in draws]) for name in asked_of}
+        of = {
+            name: np.mean([found[one] for one in some], axis=0)
+            for name, some in trainings.items() if some[0] in found
+        }  # fmt: skip
         for name in asked_of:
-            measured[name][measure] = interval(drawn[name], of[name](whole)) | {"learned": task in cards[name]["loss"]}
-        for single in [name for name in folders if [*cards[name]["loss"]] == [task]]:
-            for several in [name for name in folders if len(cards[name]["loss"]) > 1 and task in cards[name]["loss"]]:
-                a, b = of[several](whole), of[single](whole)
-                gap = interval(drawn[several] - drawn[single], a - b)
-                ratio = drawn[several] / np.maximum(drawn[single], 1e-12) - 1
+            measured[name][measure] = interval(found[name]) | {"learned": task in cards[name]["loss"]}
+        for name in {*means} & {*of}:
+            means[name][measure] = interval(of[name]) | {"learned": task in cards[trainings[name][0]]["loss"]}
+        learns = {name: [*cards[some[0]]["loss"]] for name, some in trainings.items()}
+        for single in [name for name, tasks in learns.items() if tasks == [task]]:
+            for several in [name for name, tasks in learns.items() if len(tasks) > 1 and task in tasks]:
+                gap = interval(of[several] - of[single])
                 differences.append({
                     "task": measure, "a": several, "b": single, "metric": METRIC[measure], **gap,
                     "excludes_zero": size >= FEWEST and (gap["low"] > 0 or gap["high"] < 0),
-                    "relative": interval(ratio, a / max(b, 1e-12) - 1),
+                    "relative": interval(of[several] / np.maximum(of[single], 1e-12) - 1),
                 })  # fmt: skip
     results = {
         "format": FORMAT, "domain": recipe.domain, "split": asked.split, "seed": asked.seed,
@@ -307,7 +322,8 @@ def joint(
             }
             for name, card in cards.items()
         },
-        "examples": examples, "measured": measured, "differences": differences,
+        "precision": asked.precision, "examples": examples, "measured": measured, "means": means,
+        "differences": differences,
     }  # fmt: skip
     write_text(markdown(results), out / "joint.md")
     write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / "joint.json")
@@ -349,12 +365,12 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         [name, *(f"{_three(found[task])}{'' if found[task]['learned'] else ' *'}" if task in found else ""
                  for task in tasks)]
-        for name, found in results["measured"].items()
+        for name, found in [*results["measured"].items(), *((f"{n} (mean)", m) for n, m in results["means"].items())]
     ]  # fmt: skip
     asked = ", ".join(f"{count:,} of {task}" for task, count in results["examples"].items())
     blocks = [
         f"# {results['domain']}: each task alone and jointly\n\nSplit {results['split']}; examples: {asked}; with 95% "
-        "bootstrap intervals; * not learned by this adapter.",
+        "bootstrap intervals over them; * not learned by this adapter.",
         _grid(head, lines),
     ]
     if results["differences"]:
@@ -382,6 +398,21 @@ def _percent(value: dict[str, float]) -> str:
 
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def _names(name: str, trainings: int) -> list[str]:
+    """What trainings are called in tables and files."""
+    return [name] if trainings == 1 else [f"{name}.{number}" for number in range(1, trainings + 1)]
+
+
+def _check_alike(name: str, cards: Sequence[Mapping[str, Any]]) -> None:
+    """Raises: DataError for trainings under one name that differ in more than the seed."""
+    recipes = [card.get("recipe", {}) for card in cards]
+    besides = [{**recipe, "fit": {**recipe.get("fit", {}), "seed": None}} for recipe in recipes]
+    if any(one != besides[0] for one in besides):
+        raise DataError(f"{name}: trainings of one name differ in the seed alone; give others names of their own")
+    if len({card["weights"] for card in cards}) < len(cards):
+        raise DataError(f"{name}: the same weights twice; name each training once")
 
 
 def _people(task: FollowUp, asked: Asked) -> list[Person]:
@@ -420,7 +451,7 @@ def how_many(word: str) -> tuple[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domain")
-    parser.add_argument("adapters", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("adapters", nargs="+", metavar="NAME=FOLDER", help="a name again: a training with another seed")
     parser.add_argument("--split", choices=("valid", "test"), default="test")
     parser.add_argument(
         "--users",
@@ -439,19 +470,24 @@ def main() -> None:
         metavar="MEASURE",
         help=f"of {', '.join(METRIC)}; default: all (a list's NDCG takes longest, its probability tells more)",
     )
+    parser.add_argument(
+        "--precision", choices=get_args(config.Fit.model_fields["precision"].annotation), help="default: the recipe's"
+    )
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of what is measured; goes on where it is begun")
     args = parser.parse_args()
     try:
-        folders = {}
+        folders: dict[str, list[Path]] = {}
         for word in args.adapters:
             name, equals, folder = word.partition("=")
             if not equals:
                 raise DataError(f"{word}: write adapters as name=folder")
-            folders[config.checked_name(name, "adapter")] = Path(folder)
+            folders.setdefault(config.checked_name(name, "adapter"), []).append(Path(folder))
         number = {"": 200} | dict(args.users)
-        asked = Asked(config.load_recipe(args.domain), args.split, number.pop(""), args.seed)
+        recipe = config.load_recipe(args.domain)
+        precision = args.precision or recipe.fit.precision
+        asked = Asked(recipe, args.split, number.pop(""), args.seed, precision)
         joint(
             asked, folders, args.out, samples=args.samples, learned=args.learned, measures=args.measures, users=number
         )

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from scipy.special import log_softmax
 from scipy.stats import t as student
@@ -50,6 +49,7 @@ from llmrec.model.fit import fit  # noqa: E402
 from llmrec.model.load import base_model, load_model, load_tokenizer  # noqa: E402
 from llmrec.model.rows import Row  # noqa: E402
 from llmrec.recommender import Recommender  # noqa: E402
+from llmrec.train import accelerator_for  # noqa: E402
 
 REVIEWS = "tasks.review_sentiment"
 BUDGET = (  # minutes a run on two cores; any of it may be set otherwise on the command line
@@ -68,6 +68,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "reviews by 15,000 tokens": (f"{REVIEWS}.tokens=15000",),
     "reviews as frequent as they are": (f"{REVIEWS}.balance=0",),
     "reviews at rate 0.3": (f"{REVIEWS}.learning_rate=0.3",),
+    "steps apart": ("mixture.step=apart",),
     "temperature 3": ("mixture.temperature=3",),
     "uncertainty": ("mixture.balance=uncertainty",),
     "dwa": ("mixture.balance=dwa",),
@@ -132,9 +133,10 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     print(f"{folder.name} …", flush=True)
     base = base_model(asked.base_model)
     set_seed(asked.fit.seed)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = accelerator_for(asked)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     encoder = Encoder(load_tokenizer(base.folder))
-    model = load_model(base, dtype=torch.float32, device=accelerator.device)
+    model = load_model(base, dtype=dtype, device=accelerator.device)
     model = adapter.attach(model, asked.lora, base_name=asked.base_model)
     own.add(model, asked.lora, asked.tasks)
     learned = learners(asked, encoder, HFEngine(model, encoder.tokenizer))

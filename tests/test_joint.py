@@ -32,7 +32,8 @@ def asked(**changed: Any) -> Any:
 
 def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     short = ("tasks=[interest]", "fit.epochs=1", "fit.valid_every=1")
-    folders = {"joint": films_adapter, "alone": train(config.load_recipe("films", short), out=tmp_path / "alone")}
+    alone = train(config.load_recipe("films", short), out=tmp_path / "alone")
+    folders = {"joint": [films_adapter], "alone": [alone]}
     results = SCRIPT["joint"](asked(), folders, tmp_path / "out", samples=100)
     assert results == json.loads((tmp_path / "out" / "joint.json").read_text())
     tasks = ["next_item", "next_item_p", "interest", "interest_summary", "explanation"]
@@ -65,6 +66,26 @@ def test_alone_and_jointly(films_adapter: Path, tmp_path: Path) -> None:
     assert "*" not in (tmp_path / "out" / "joint.md").read_text().split("|", 1)[1]
 
 
+def test_trainings_of_one_name_are_compared_by_their_mean(films_adapter: Path, tmp_path: Path) -> None:
+    interest = ("tasks=[interest]", "fit.epochs=1", "fit.valid_users=0")
+    alone = [
+        train(config.load_recipe("films", (*interest, f"fit.seed={seed}")), out=tmp_path / str(seed)) for seed in (0, 1)
+    ]
+    results = SCRIPT["joint"](asked(), {"joint": [films_adapter], "alone": alone}, tmp_path / "out", samples=50)
+    assert [*results["measured"]] == ["joint", "alone.1", "alone.2"] and [*results["means"]] == ["alone"]
+    seeds = [results["measured"][name]["interest"]["mean"] for name in ("alone.1", "alone.2")]
+    mean = results["means"]["alone"]["interest"]
+    assert seeds[0] != seeds[1] and mean["mean"] == pytest.approx(np.mean(seeds))
+    [gap] = results["differences"]
+    assert (gap["a"], gap["b"]) == ("joint", "alone")
+    assert gap["mean"] == pytest.approx(results["measured"]["joint"]["interest"]["mean"] - np.mean(seeds))
+    assert "| alone (mean) |" in (tmp_path / "out" / "joint.md").read_text()
+    with pytest.raises(DataError, match="one: trainings of one name differ in the seed alone"):
+        SCRIPT["joint"](asked(), {"one": [films_adapter, alone[0]]}, tmp_path / "out")
+    with pytest.raises(DataError, match="one: the same weights twice"):
+        SCRIPT["joint"](asked(), {"one": [alone[0], alone[0]]}, tmp_path / "out")
+
+
 def test_how_many_are_asked_of_each_measure() -> None:
     assert [*map(SCRIPT["how_many"], ("400", "next_item_p=0"))] == [("", 400), ("next_item_p", 0)]
     with pytest.raises(argparse.ArgumentTypeError, match="chat: none of next_item, "):
@@ -95,11 +116,11 @@ def test_probabilities_of_lists_are_a_geometric_mean() -> None:
 def test_an_adapter_that_may_have_seen_the_answers_is_refused(films_adapter: Path, tmp_path: Path) -> None:
     recipe = config.load_recipe("films", ("split.method=time",))
     with pytest.raises(AdapterError, match="may have seen the answers"):
-        SCRIPT["joint"](asked(recipe=recipe), {"joint": films_adapter}, tmp_path)
+        SCRIPT["joint"](asked(recipe=recipe), {"joint": [films_adapter]}, tmp_path)
     with pytest.raises(AdapterError, match="no trained adapter"):
-        SCRIPT["joint"](asked(), {"none": tmp_path / "none"}, tmp_path)
+        SCRIPT["joint"](asked(), {"none": [tmp_path / "none"]}, tmp_path)
     shutil.copytree(films_adapter, tmp_path / "edited")
     path = tmp_path / "edited" / "prompts" / "interest.yaml"
     path.write_text(path.read_text().replace("What is this person in the mood for?", "What now?"))
     with pytest.raises(AdapterError, match="not the wording it was trained on"):
-        SCRIPT["joint"](asked(), {"joint": tmp_path / "edited"}, tmp_path)
+        SCRIPT["joint"](asked(), {"joint": [tmp_path / "edited"]}, tmp_path)
