@@ -242,6 +242,10 @@ def test_a_place_that_cannot_be_written_is_said_before_training(
     with pytest.raises(AdapterError, match="holds something else than an adapter"):
         train(config.load_recipe("films"), out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    (tmp_path / "there").symlink_to(tmp_path / "here")
+    with pytest.raises(AdapterError, match="a link that leads back to itself"):
+        train(config.load_recipe("films"), out=tmp_path / "here")
 
 
 def test_two_processes_train_what_one_does(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,14 @@ def back(domain: str) -> str:
 def check_place(folder: Path) -> None:
     """Raises, before hours of training, what `rewritten` would in the end, and AdapterError where it would exchange
     what is no adapter's folder for a copy of it, while somebody else writes there."""
-    folder = folder.resolve()
+    try:
+        resolved = folder.resolve()
+        loops = resolved.is_symlink()
+    except RuntimeError:  # before Python 3.13
+        loops = True
+    if loops:
+        raise AdapterError(f"{folder}: a link that leads back to itself; delete it, or name another folder")
+    folder = resolved
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder}: a file; name a folder for the adapter")
     folder.parent.mkdir(parents=True, exist_ok=True)
