@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -148,9 +149,9 @@ class Mixture(Section):
     temperature: float = Field(1.0, ge=1, le=100)
     """A task's share of an epoch's choices goes with choices^(1 / temperature): 1 takes every row once; higher repeats
     the rows of small tasks and takes part of the large ones."""
-    step: Literal["shared", "source", "apart"] = "shared"
-    """Which tasks make an optimiser step together, each with its share of the step's tokens: `shared`: all; `source`:
-    those with the same `data`, so reviews of something else have steps of their own; `apart`: none, each has its own.
+    step: Literal["source", "shared", "apart"] = "source"
+    """Which tasks make an optimiser step together, each with its share of the step's tokens: `source`: those with the
+    same `data`, so reviews of something else have steps of their own; `shared`: all; `apart`: none, each has its own.
     The steps of each group are spread evenly over an epoch.  Weights count within a step and from step to step: a
     gradient is cut at `fit.max_grad_norm` times the mean of what multiplies those of its tasks."""
     balance: Literal["static", "uncertainty", "dwa"] = "static"
@@ -168,6 +169,15 @@ class Mixture(Section):
     2019), which takes a second pass over tasks in conflict.  Both keep a gradient per task in memory."""
     penalty: float = Field(0.1, gt=0)
     """`penalty` only: weight of half the squared negative cosines; its gradient never exceeds that of the losses."""
+
+    def groups(self, names: Iterable[str], tasks: Mapping[str, Task]) -> list[list[str]]:
+        """The tasks that make steps together, in the order of `names`."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            source = tasks[name].data if name in tasks else None
+            group = {"shared": "", "source": source.model_dump_json() if source else "", "apart": name}[self.step]
+            found.setdefault(group, []).append(name)
+        return [*found.values()]
 
 
 class Split(Section):
@@ -473,7 +483,7 @@ class Recipe(Section):
     def _parts_of_their_own(self) -> Recipe:
         if self.lora.own and len(self.tasks) < 2:
             raise ValueError("lora.own: one task shares with nobody; name more tasks, or raise lora.rank instead")
-        if self.mixture.step != "shared" and self.mixture.conflict != "none":
+        if self.mixture.conflict != "none" and len(self.mixture.groups(self.tasks, self.tasks)) > 1:
             raise ValueError("mixture.conflict: compares all tasks in each step, so it needs mixture.step=shared")
         if self.lora.own and self.mixture.conflict != "none":
             raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, DataError
 from llmrec.recommender import Recommender
-from llmrec.tasks import next_item
+from llmrec.tasks import explanation, interest_summary, next_item
+from llmrec.tasks.claims import Claim, Readings, borne_out, readings
 from llmrec.tasks.follow_up import message
+from llmrec.tasks.next_item import named
 from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
 from llmrec.writing import Allowed, Names
 
 MAX_CATEGORIES = 10  # of an item, in a question about it
+VARIANTS = {"explanation": explanation.variants, "interest_summary": interest_summary.variants}
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,12 @@ class FollowUp:
         if list(found.categories) != known.get("categories"):
             raise AdapterError(f"{folder.name}: trained on {task} with other categories; train it again")
         return found
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What the sentences of the template's replies claim."""
+        variants = VARIANTS[self.template.task]()
+        return readings(self.template, variants, named(self.recommender.recipe))
 
     @property
     def categories(self) -> Sequence[str]:
@@ -127,12 +137,15 @@ class FollowUp:
         self,
         histories: Sequence[Sequence[int]],
         allowed: Allowed,
+        holds: Callable[[int, Claim], bool],
         slots: Sequence[Mapping[str, Any]] | None = None,
         wording: int | None = None,
     ) -> list[list[str | Name]]:
-        """A reply per history that names only what is `allowed`: catalog positions, or those of `categories`.
+        """A reply per history that names only what is `allowed`: catalog positions, or those of `categories`; a
+        sentence that the template's replies would say of other facts only is left out.
 
         Args:
+            holds: whether a sentence's claim is true of the history at this place.
             wording: the only one that is asked; None: the first, and where no whole sentence came of it the others that
                 were learned, in order.
         """
@@ -144,7 +157,8 @@ class FollowUp:
             def may(i: int, kind: str, said: Sequence[str | Name]) -> Sequence[int]:
                 return allowed(left[i], kind, said)
 
-            return writing.write(model.engine, model.encoder, prompts, self.names, may)
+            written = writing.write(model.engine, model.encoder, prompts, self.names, may)
+            return [borne_out(reply, self.readings, partial(holds, i)) for i, reply in zip(left, written, strict=True)]
 
         wordings = self.template.wordings(held_out=False) if wording is None else (wording,)
         return writing.reworded(len(histories), wordings, ask)

@@ -12,6 +12,8 @@ import numpy as np
 from llmrec.baselines.together import Together
 from llmrec.follow_up import FollowUp
 from llmrec.recommender import Recommender
+from llmrec.tasks import explanation, interest_summary
+from llmrec.tasks.claims import Claim
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.interest_summary import nameable
 from llmrec.tasks.template import Name
@@ -128,7 +130,8 @@ def summary_replies(
     task: FollowUp, histories: Sequence[Sequence[int]], wording: int | None = None
 ) -> list[list[str | Name]]:  # fmt: skip
     """What is written of each history.  Every name is true of it: the first category is one of its three most frequent,
-    others are what it holds most, over all or lately, and items are of a category that was named."""
+    others are what it holds most, over all or lately, and items are of a category that was named.  So is what is said
+    of lately."""
     own = [task.categories_of(history) for history in histories]
 
     def allowed(i: int, kind: str, said: Sequence[str | Name]) -> list[int]:
@@ -138,7 +141,10 @@ def summary_replies(
             return [task.categories.index(name) for name in (names if named else names[:FIRST])]
         return [item for item, of in zip(histories[i], own[i], strict=True) if not named or named & {*of}]
 
-    return task.write(histories, allowed, wording=wording)
+    def holds(i: int, claim: Claim) -> bool:
+        return interest_summary.holds(claim, task.lines_of(histories[i]), own[i])
+
+    return task.write(histories, allowed, holds, wording=wording)
 
 
 def explanation_replies(
@@ -149,13 +155,17 @@ def explanation_replies(
     wording: int | None = None,
 ) -> list[list[str | Name]]:
     """What is written of each item: it names items of its `near`, and its categories, those that the history has where
-    there are any."""
+    there are any; what a sentence takes for granted of them holds."""
     own = task.categories_of(items)
-    held = [{name for of in task.categories_of(history) for name in of} for history in histories]
+    kinds = [task.categories_of(history) for history in histories]
+    held = [{name for of in one for name in of} for one in kinds]
 
     def allowed(i: int, kind: str, said: Sequence[str | Name]) -> Sequence[int]:
         if kind == "item":
             return near[i]
         return [task.categories.index(name) for name in [name for name in own[i] if name in held[i]] or own[i]]
 
-    return task.write(histories, allowed, [{"item": task.item_slot(item)} for item in items], wording)
+    def holds(i: int, claim: Claim) -> bool:
+        return explanation.holds(claim, task.lines_of(histories[i]), kinds[i], own[i])
+
+    return task.write(histories, allowed, holds, [{"item": task.item_slot(item)} for item in items], wording)

@@ -20,13 +20,13 @@ from llmrec.choices.search import Choices, branched, rank
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import PromptError
 from llmrec.model.encode import Encoder
+from llmrec.tasks.claims import ENDS
 from llmrec.tasks.template import OPENS, Name
 
 KINDS = {mark: kind for kind, mark in OPENS.items()}
 MAX_TEXT = 48  # tokens between two names
 MAX_REPLY = 128  # tokens; a reply that has as many names nothing more
 MAX_NAMES = 8  # in a reply
-_SENTENCE = re.compile(r"[.!?؟।۔።][\"'”’»)\]]*(?=\s|$)|[。！？｡．][」』”’）]*")
 _JOINERS = "\u200c\u200d"  # that words of Persian and Hindi are spelt with
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer
 
@@ -172,7 +172,7 @@ def whole_sentences(parts: Sequence[str | Name]) -> list[str | Name]:
     kept = list(parts)
     while kept:
         last = kept.pop()
-        if not isinstance(last, Name) and (ends := [found.end() for found in _SENTENCE.finditer(last)]):
+        if not isinstance(last, Name) and (ends := [found.end() for found in ENDS.finditer(last)]):
             return [*kept, last[: ends[-1]]]
     return []
 

@@ -259,9 +259,10 @@ def test_where_one_wording_says_nothing_whole_the_others_are_asked(
 
     monkeypatch.setattr("llmrec.writing.write", write)
     may = lambda i, kind, _: asked.append((i, kind)) or []  # noqa: E731
-    assert task.write(histories, may) == [["Better."], ["Whole."], ["Later."]]
+    holds = lambda i, claim: True  # noqa: E731
+    assert task.write(histories, may, holds) == [["Better."], ["Whole."], ["Later."]]
     assert [i for i, _ in asked] == [0, 1, 2, 0, 2]  # whoever is asked again is still asked as themselves
-    assert task.write(histories, may, wording=first) == [[], ["Whole."], []]
+    assert task.write(histories, may, holds, wording=first) == [[], ["Whole."], []]
 
 
 def test_rows_ask_about_the_past_and_teach_the_future(world: Path) -> None:

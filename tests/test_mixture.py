@@ -6,7 +6,7 @@ import pytest
 from llmrec import config
 from llmrec.config import Mixture, ReviewSource, Task
 from llmrec.errors import RecipeError
-from llmrec.model.mixture import groups, micro, steps, taken
+from llmrec.model.mixture import micro, steps, taken
 from llmrec.model.rows import Row, choice_row
 
 LISTS = [Row(np.zeros(40 + i, np.int32), np.arange(10), np.arange(10), np.empty(0)) for i in range(30)]
@@ -44,7 +44,11 @@ def test_apart_a_step_is_one_tasks_and_as_large_as_alone() -> None:
 
 @pytest.mark.parametrize("step", ["apart", "source"])
 def test_conflicts_are_asked_of_all_tasks_in_every_step(step: str) -> None:
+    reviews = {"data": {"path": "reviews.csv", "columns": {"review": "text", "rating": "stars"}}}
+    tasks = {"next_item": {}, "review_sentiment": reviews}
     values = {"domain": "films", "data": {"path": "x"}, "mixture": {"step": step, "conflict": "pcgrad"}}
+    config.section(config.Recipe, values)  # one task is in every step
+    values["tasks"] = tasks
     with pytest.raises(RecipeError, match=r"mixture.conflict: compares all tasks in each step"):
         config.section(config.Recipe, values)
 
@@ -53,7 +57,7 @@ def test_by_source_what_reads_other_data_has_steps_of_its_own() -> None:
     answers = [choice_row([1] * 30, np.array([3, 4]), i % 3, task="interest") for i in range(40)]
     rows = [*ROWS, *answers]
     tasks = {"review": Task(data=ReviewSource(path="reviews.csv", columns={}))}
-    assert groups(["next_item", "review", "interest"], tasks, Mixture(step="source")) == [
+    assert Mixture(step="source").groups(["next_item", "review", "interest"], tasks) == [
         ["next_item", "interest"], ["review"]
     ]  # fmt: skip
     made = steps(rows, 400, rng(), tasks, Mixture(step="source"))

@@ -23,7 +23,7 @@ from llmrec.tasks.template import Template
 if TYPE_CHECKING:  # it imports torch
     from llmrec.recommender import Recommender
 
-FORMAT = 2  # of the parts; goes up where the same settings give other answers
+FORMAT = 3  # of the parts; goes up where the same settings give other answers
 BLOCK = 16  # people asked between two looks at the clock
 T = TypeVar("T")
 R = TypeVar("R")

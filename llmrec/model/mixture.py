@@ -5,7 +5,7 @@ A share counts choices, not rows: a list of fifty films is fifty choices, a revi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -49,16 +49,6 @@ def taken(
     return found
 
 
-def groups(names: Iterable[str], tasks: Mapping[str, Task], mixture: Mixture) -> list[list[str]]:
-    """The tasks that make steps together, in the order of `names`."""
-    found: dict[str, list[str]] = {}
-    for name in names:
-        source = tasks[name].data if name in tasks else None
-        group = {"shared": "", "source": source.model_dump_json() if source else "", "apart": name}[mixture.step]
-        found.setdefault(group, []).append(name)
-    return [*found.values()]
-
-
 def steps(
     rows: Sequence[Row],
     batch_tokens: int,
@@ -75,7 +65,7 @@ def steps(
         by_length = np.argsort(lengths + rng.random(len(lengths)) * 16, kind="stable")
         ordered[name] = [mine[i] for i in by_length]
     found = []
-    for number, group in enumerate(groups(ordered, tasks, mixture)):
+    for number, group in enumerate(mixture.groups(ordered, tasks)):
         made = _together({name: ordered[name] for name in group}, rows, batch_tokens, rng)
         found += [((place + 0.5) / len(made), number, step) for place, step in enumerate(made)]
     return [step for *_, step in sorted(found)]

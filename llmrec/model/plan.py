@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.config import Fit, Mixture, Task
 from llmrec.errors import RecipeError
-from llmrec.model.mixture import groups, steps
+from llmrec.model.mixture import steps
 from llmrec.model.rows import Row
 
 
@@ -52,7 +52,7 @@ class Plan:
         epochs = range(min(len(self.variants), len(self.starts) - 1))
         names = dict.fromkeys(row.task for epoch in epochs for row in self.variants[epoch])
         firsts = [self.variants[epoch][step[0]].task for epoch in epochs for step in self._epoch(epoch)]
-        made = groups(names, self.tasks or {}, self.mixture or Mixture())
+        made = (self.mixture or Mixture()).groups(names, self.tasks or {})
         return {(*group,): sum(name in group for name in firsts) / len(firsts) for group in made}
 
     def steps_in(self, epochs: float) -> int:

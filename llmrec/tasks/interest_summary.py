@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
+from llmrec.tasks.claims import Claim, placeholder
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Name
 
@@ -25,9 +27,9 @@ def facts(lines: Sequence[str], categories: Sequence[Sequence[str]]) -> dict[str
         return None
     top, *others = share
     more = [name for name in others[:2] if share[name] >= MORE * share[top]]
-    late = shares(categories[-LATELY:]) if len(lines) > 2 * LATELY else {}
-    rising = max(late, key=lambda name: (late[name] - share[name], name), default="")
-    if not rising or rising == top or late[rising] - share[rising] < RISES:
+    gains = _gains(categories)
+    rising = max(gains, key=lambda name: (gains[name], name), default="")
+    if not rising or rising == top or gains[rising] < RISES:
         rising = ""
     of = {  # the latest first, each once
         name: [*dict.fromkeys(line for line, own in zip(lines[::-1], categories[::-1], strict=True) if name in own)]
@@ -42,6 +44,42 @@ def facts(lines: Sequence[str], categories: Sequence[Sequence[str]]) -> dict[str
         "rising": _category(rising) if rising else "",
         "latest": Name.of("item", latest[0]) if latest else "",
     }
+
+
+def variants() -> Iterator[dict[str, Any]]:
+    """Facts in all ways that they can turn out, see `llmrec.tasks.claims`."""
+    more, examples = (
+        [placeholder(kind, fact, number) for number in range(2)]
+        for kind, fact in (("category", "more"), ("item", "examples"))
+    )
+    for others, shown, rises in product(range(3), (1, 2), (False, True)):
+        yield {
+            "top": placeholder("category", "top"),
+            "more": more[:others],
+            "examples": examples[:shown],
+            "rising": placeholder("category", "rising") if rises else "",
+            "latest": placeholder("item", "latest") if rises else "",
+        }
+
+
+def holds(claim: Claim, lines: Sequence[str], categories: Sequence[Sequence[str]]) -> bool:
+    """Whether what a claim says of lately is true of a history: a category rises, and an item is a late one of it.
+    Which names may stand elsewhere, a writer sees to.
+
+    Args: as for `facts`.
+    """
+    rising, latest = (claim.names.get(name, ()) for name in ("rising", "latest"))
+    gains = _gains(categories)
+    if any(gains.get(name, 0.0) < RISES for name in rising):
+        return False
+    late = [(line, own) for line, own in zip(lines[-LATELY:], categories[-LATELY:], strict=True)]
+    return all(any(name == line and {*own} >= {*rising} for line, own in late) for name in latest)
+
+
+def _gains(categories: Sequence[Sequence[str]]) -> dict[str, float]:
+    """By how much each category's share of the latest items is larger than of all; nothing where few are earlier."""
+    share, late = shares(categories), shares(categories[-LATELY:]) if len(categories) > 2 * LATELY else {}
+    return {name: late[name] - share[name] for name in late}
 
 
 def nameable(categories: Sequence[Sequence[str]]) -> list[str]:
