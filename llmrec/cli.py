@@ -830,8 +830,9 @@ def adapters_list(as_json: Annotated[bool, typer.Option("--json", help="Print JS
         table.add_column(name, no_wrap=True)
     for row in rows:
         metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, float)}
-        main = next((name for name in ("mean", "ndcg@10") if name in metrics), next(iter(metrics), ""))
-        shown = f"{main} {metrics[main]:.3f}" if main else ""  # what chose the weights; all are in --json
+        # A mean over tasks compares with none over others; all are in --json.
+        main = next((name for name in ("ndcg@10", *metrics) if name in metrics), "")
+        shown = f"{main} {metrics[main]:.3f}" if main else ""
         shown = "damaged: adapters rollback, or remove" if "problem" in row else shown
         cells = (row["domain"], row["digest"], "yes" if row["served"] else "", f"{row['bytes'] / 1e6:.1f}")
         table.add_row(*map(readable, (*cells, row["trained"][:10], shown)))

@@ -484,7 +484,10 @@ class Recipe(Section):
         if self.lora.own and len(self.tasks) < 2:
             raise ValueError("lora.own: one task shares with nobody; name more tasks, or raise lora.rank instead")
         if self.mixture.conflict != "none" and len(self.mixture.groups(self.tasks, self.tasks)) > 1:
-            raise ValueError("mixture.conflict: compares all tasks in each step, so it needs mixture.step=shared")
+            raise ValueError(
+                "mixture.conflict: compares all tasks in each step, and with "
+                f"mixture.step={self.mixture.step} some have steps of their own; set mixture.step=shared"
+            )
         if self.lora.own and self.mixture.conflict != "none":
             raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")
         return self

@@ -260,6 +260,8 @@ def dry_run(asked: Job) -> Estimate:
     load_seconds = time.monotonic() - began
     before = _earlier(asked, made_from(asked, model, measured))
     rows = list(islice(asked.table.rows([*work.needs, *work.takes]), LOOKED_AT))
+    if len(rows) < LOOKED_AT:
+        measured = replace(measured, rows=len(rows))  # it counts lines, of which some are blank
     questions, rejects, _ = sort_out(rows, work, known, before)
     sample = questions[:: max(len(questions) // SAMPLE, 1)][:SAMPLE]
     began = time.monotonic()
@@ -357,7 +359,10 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
 
 def print_counts(counts: Mapping[str, int], folder: Path, console: Console | None = None) -> None:
     """For people."""
-    parts = [f"{counts['rows']:,} rows", f"{counts['answers']:,} answered"]
+    parts = [
+        f"{counts['rows']:,} rows" if counts["rows"] else "0 rows: the input has none",
+        f"{counts['answers']:,} answered",
+    ]
     parts += [f"{counts[key]:,} {key}" for key in ("rejected", "unchanged") if counts[key]]
     where = f"; reasons in {REJECTS}" if counts["rejected"] else ""
     (console or screen()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)

@@ -821,6 +821,15 @@ def test_a_number_that_is_a_title_is_one():
     assert acts("7", words) == [("like", 7)] and parse("seven films", words).n == 7
 
 
+def test_what_a_film_is_to_another_names_none():
+    titles = ["Toy Story", "A Very Brady Sequel", "The Remake"]
+    words = Vocabulary(Catalog(["t", "b", "r"], titles, [1995, 1996, 1997], [("Comedy",)] * 3), ("films",))
+    query = parse("I liked Toy Story but not the sequel", words)
+    assert acts("I liked Toy Story but not the sequel", words) == [("like", "t")] and query.unknown
+    assert acts("I liked A Very Brady Sequel", words) == [("like", "b")]
+    assert acts("I hated The Remake", words) == [("not", "r")]
+
+
 def test_a_part_of_a_title_is_no_title_behind_a_category():
     catalog = Catalog(["b", "h"], ["Before and After", "Halloween"], [1996, 1978], [("Drama",), ("Horror",)])
     words = Vocabulary(catalog, ("films",))

@@ -392,6 +392,8 @@ def test_a_dry_run_measures_and_writes_nothing(world, tmp_path):
     assert "60 rows" in text and "40 need an answer, 20 would be rejected" in text and "users/s" in text
     assert "input.csv, line 4: user_id: no user 'nobody'" in text
     assert [path.name for path in tmp_path.iterdir()] == ["input.csv"]
+    blank = score.dry_run(job(world, csv(tmp_path, "user_id", "u1", "", "u2")))
+    assert (blank.measured.rows, blank.looked_at) == (2, 2)
     nothing = score.dry_run(job(world, csv(tmp_path, "user_id")))
     assert nothing.total_seconds is None and nothing.sample == 0
     score.print_estimate(nothing, asked, console)

@@ -49,6 +49,7 @@ from llmrec.dialogue.words import (
     POINTS,
     PRAISE,
     REFUSED,
+    RELATED,
     RETRACTS,
     SENTENCE_ENDS,
     SIGNED,
@@ -173,6 +174,9 @@ class _Reader(Cursor):
             ends.remove(end)  # "original" of "the original Star Wars" names no film
         for stop in ends:
             alone = self.listing and self.alone(stop)
+            says = {token.text.casefold() for token in self.tokens[self.at : stop]} - CARRY_NOTHING
+            if says and says <= RELATED:  # "not the sequel" names none
+                continue
             if stop - self.at == 1 and (self.describes(stop) or self.match(ORDINAL)):
                 continue
             if (self.explicit or self.like_name or stop - self.at > 1 or alone) and self._mention(

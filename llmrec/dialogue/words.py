@@ -31,6 +31,7 @@ CARRY_NOTHING = frozenset(_words(
     title titles result results item items yet already and or but & than most much many few if feel feeling mood
     tonight bit lot lots make plus version preferably ideally today into similar surprise"""
 ))  # fmt: skip
+RELATED = frozenset(_words("sequel sequels prequel prequels remake remakes trilogy franchise"))  # of a film to another
 SENTENCE_ENDS = frozenset(".!?;")
 ABBREVIATED = frozenset(_words("dr mr mrs ms st vs no nr jr sr"))  # their full stop ends no sentence
 JOINS = frozenset(_words("and & or but because"))

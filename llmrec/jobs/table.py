@@ -105,6 +105,7 @@ class Table:
                     f"{self.files[0]}: columns are separated by {mark}; save it with commas, or as .tsv with tabs"
                 )
             hint = did_you_mean(missing[0], there) or "; it is empty"
+            hint += f"; rename the column to '{missing[0]}'" if "did you mean" in hint else ""
             raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
 
     def rows(self, columns: Sequence[str], *, skip: int = 0) -> Iterator[Row]:
