@@ -74,10 +74,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "dwa": ("mixture.balance=dwa",),
     "pcgrad": ("mixture.conflict=pcgrad",),
     "penalty": ("mixture.conflict=penalty",),
-    "uncertainty and pcgrad": ("mixture.balance=uncertainty", "mixture.conflict=pcgrad"),
-    # As many trained parameters as `static`: 16 + 2 * 8 and 8 + 2 * 12 ranks.
+    # As many trained parameters as `static`: 16 + 2 * 8 ranks.
     "own parts": ("lora.rank=16", "lora.alpha=16", "lora.own=8"),
-    "larger own parts": ("lora.rank=8", "lora.alpha=8", "lora.own=12"),
 }
 METRIC = "log_p"  # nothing is chosen by it: the last weights are measured
 METRICS = ("next_item nats", "review_sentiment nats", "macro_f1")
