@@ -149,7 +149,7 @@ class FollowUp:
             wording: the only one that is asked; None: the first, and where no whole sentence came of it the others that
                 were learned, in order.
         """
-        model = self.recommender
+        model, known = self.recommender, self.readings
 
         def ask(left: list[int], asked: int) -> list[list[str | Name]]:
             prompts = self.prompts([histories[i] for i in left], [slots[i] for i in left] if slots else None, asked)
@@ -158,7 +158,7 @@ class FollowUp:
                 return allowed(left[i], kind, said)
 
             written = writing.write(model.engine, model.encoder, prompts, self.names, may)
-            return [borne_out(reply, self.readings, partial(holds, i)) for i, reply in zip(left, written, strict=True)]
+            return [borne_out(reply, known, partial(holds, i)) for i, reply in zip(left, written, strict=True)]
 
         wordings = self.template.wordings(held_out=False) if wording is None else (wording,)
         return writing.reworded(len(histories), wordings, ask)

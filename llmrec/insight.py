@@ -15,12 +15,11 @@ from llmrec.recommender import Recommender
 from llmrec.tasks import explanation, interest_summary
 from llmrec.tasks.claims import Claim
 from llmrec.tasks.follow_up import shares
-from llmrec.tasks.interest_summary import nameable
+from llmrec.tasks.interest_summary import further, leading, nameable
 from llmrec.tasks.template import Name
 from llmrec.writing import plain
 
 NEAR = 3  # items of the history that an explanation may name
-FIRST = 3  # most frequent categories of which a summary names one first
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Explanation:
     item_id: str
     title: str
     text: str
-    """Names categories of the item and items of `near` only; empty where the model wrote no whole sentence."""
+    """Names categories of the item and items of `near` only; empty where no whole sentence of the model's holds."""
     shared: tuple[str, ...]
     """Categories of the item that the history has, most frequent first."""
     near: tuple[str, ...]
@@ -129,16 +128,16 @@ def nearest(together: Together, history: Sequence[int], item: int) -> list[int]:
 def summary_replies(
     task: FollowUp, histories: Sequence[Sequence[int]], wording: int | None = None
 ) -> list[list[str | Name]]:  # fmt: skip
-    """What is written of each history.  Every name is true of it: the first category is one of its three most frequent,
-    others are what it holds most, over all or lately, and items are of a category that was named.  So is what is said
-    of lately."""
+    """What is written of each history.  Every name is true of it: the first category is its most frequent, others are
+    what it holds most, over all or lately, and items are of a category that was named.  A sentence of the template's
+    replies is left out where what it says of them does not hold."""
     own = [task.categories_of(history) for history in histories]
 
     def allowed(i: int, kind: str, said: Sequence[str | Name]) -> list[int]:
         named = {part.text for part in said if isinstance(part, Name) and part.kind == "category"}
         if kind == "category":
-            names = nameable(own[i])
-            return [task.categories.index(name) for name in (names if named else names[:FIRST])]
+            left = [name for name in further(own[i]) if name not in named] or nameable(own[i])
+            return [task.categories.index(name) for name in (left if named else leading(own[i]))]
         return [item for item, of in zip(histories[i], own[i], strict=True) if not named or named & {*of}]
 
     def holds(i: int, claim: Claim) -> bool:

@@ -45,6 +45,7 @@ TRAINING_ONLY: dict[str, Any] = {
 }
 LISTS = ("users", "histories")  # kinds whose answers have a length
 # What an earlier output may differ in and still say which users' lists are out of date.
+TEXTS = 2  # goes up where the same settings give other sentences
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
 PLACES = ("LLMREC_HOME", "LLMREC_PROJECT", "LLMREC_ASSETS")  # what workers take over from this environment
 
@@ -301,6 +302,7 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
     return {
         "kind": asked.kind,
         **(_label_from(asked, model) if asked.work().task in OF_REVIEWS else _list_from(asked, model)),
+        **({"texts": TEXTS} if asked.kind in ("summaries", "explanations") else {}),
         "format": asked.format,
         "shard_rows": asked.shard_rows,
         "engine": "server" if "://" in asked.engine else asked.engine,  # an address may move, or hold a key

@@ -295,7 +295,8 @@ def joint(
         examples[measure] = size = len(units.pop())
         rng = np.random.default_rng(asked.seed)
         draws = [np.arange(size), *(rng.integers(size, size=size) for _ in range(samples))]  # the whole, then samples
-        found = {name: np.array([statistic(records[name, measure])(draw) for draw in draws]) for name in asked_of}
+        metric = {name: statistic(records[name, measure]) for name in asked_of}
+        found = {name: np.array([metric[name](draw) for draw in draws]) for name in asked_of}
         of = {
             name: np.mean([found[one] for one in some], axis=0)
             for name, some in trainings.items() if some[0] in found
@@ -334,6 +335,7 @@ def trained(card: dict[str, Any], recipe: config.Recipe) -> str:
     """The command that trained an adapter, by what its recipe sets otherwise than `recipe`; a start is named by its
     weights."""
     made, usual = card.get("recipe", {}), recipe.model_dump(mode="json")
+    made = {**made, "mixture": {"step": "shared"} | made.get("mixture", {})}  # as it was before there were others
     words = [f"llmrec train {recipe.domain}"]
     if (start := card.get("init_from") or {}).get("weights"):
         words.append(f"init_from={start['weights']}")
@@ -370,7 +372,7 @@ def markdown(results: dict[str, Any]) -> str:
     asked = ", ".join(f"{count:,} of {task}" for task, count in results["examples"].items())
     blocks = [
         f"# {results['domain']}: each task alone and jointly\n\nSplit {results['split']}; examples: {asked}; with 95% "
-        "bootstrap intervals over them; * not learned by this adapter.",
+        "bootstrap intervals over them, not over seeds; * not learned by this adapter.",
         _grid(head, lines),
     ]
     if results["differences"]:
@@ -407,9 +409,18 @@ def _names(name: str, trainings: int) -> list[str]:
 
 def _check_alike(name: str, cards: Sequence[Mapping[str, Any]]) -> None:
     """Raises: DataError for trainings under one name that differ in more than the seed."""
-    recipes = [card.get("recipe", {}) for card in cards]
-    besides = [{**recipe, "fit": {**recipe.get("fit", {}), "seed": None}} for recipe in recipes]
-    if any(one != besides[0] for one in besides):
+
+    def besides(card: Mapping[str, Any]) -> dict[str, Any]:
+        recipe = card.get("recipe", {})
+        start = (card.get("init_from") or {}).get("weights")
+        return {
+            **recipe,
+            "fit": {**recipe.get("fit", {}), "seed": None},
+            "init_from": start,
+            "steps": card.get("steps"),
+        }
+
+    if any(besides(card) != besides(cards[0]) for card in cards):
         raise DataError(f"{name}: trainings of one name differ in the seed alone; give others names of their own")
     if len({card["weights"] for card in cards}) < len(cards):
         raise DataError(f"{name}: the same weights twice; name each training once")

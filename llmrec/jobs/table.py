@@ -104,8 +104,7 @@ class Table:
                 raise JobError(
                     f"{self.files[0]}: columns are separated by {mark}; save it with commas, or as .tsv with tabs"
                 )
-            hint = did_you_mean(missing[0], there) or "; it is empty"
-            hint += f"; rename the column to '{missing[0]}'" if "did you mean" in hint else ""
+            hint = f"{did_you_mean(missing[0], there)}; rename the one that is meant" if there else "; it is empty"
             raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
 
     def rows(self, columns: Sequence[str], *, skip: int = 0) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """Suites of interest_summary and explanation: what several writers say to the same people, beside what the data says.
 
 What a reply names is taken from its parts, where each name is marked, never guessed from its letters: what plain words
-claim is judged where they are a sentence of the prompt file's replies, and a reply without either counts as `silent`.
+claim is not judged by `faithful`, and a reply without marked names counts as `silent`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llmrec import config
 from llmrec.baselines.sentences import copied, typical
 from llmrec.baselines.together import Together
 from llmrec.data.sample import at_most
-from llmrec.data.sentences import sentences as of_text
+from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.measuring.after_list import Person, World, in_blocks
 from llmrec.measuring.replies import Scored, reported
@@ -27,7 +27,6 @@ from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import measured, words
 from llmrec.parts import Parts
 from llmrec.tasks import explanation, interest_summary
-from llmrec.tasks.claims import Claim, read, readings, sentences
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.next_item import named
 from llmrec.tasks.template import Name, Template
@@ -43,7 +42,10 @@ REFERENCE = (
     "replies, so that every claim in them holds."
 )
 
-LEFT_OUT = "A model's reply loses the sentences that do not hold, so that theirs is no achievement."
+LEFT_OUT = (
+    "What plain words claim is not judged; a model's reply loses the sentences that the prompt file's replies would "
+    "say of other facts only."
+)
 LATEST = 30  # items of a history that a judge is told
 
 Reply = list[str | Name]
@@ -65,9 +67,6 @@ class Kind(Protocol):
     def claims(self, person: Person, reply: Reply) -> dict[str, bool]:
         """Everything that the reply names, and whether it is true."""
 
-    def holds(self, person: Person, claim: Claim) -> bool:
-        """Whether what a sentence takes for granted is true."""
-
     def about(self, person: Person) -> dict[str, Any]:
         """What a record says beside the user."""
 
@@ -78,8 +77,7 @@ class Summaries:
 
     judged = (
         f"A name is true where the first category is one of the history's {TOP} most frequent, every other one occurs "
-        "in the history, and an item is of the history and of a category that the reply names; and a sentence of the "
-        f"prompt file's replies where what it says of lately holds, too. {LEFT_OUT}"
+        f"in the history, and an item is of the history and of a category that the reply names. {LEFT_OUT}"
     )
 
     def __init__(self, world: World, identifiers: Sequence[str]) -> None:
@@ -101,10 +99,6 @@ class Summaries:
         kinds = {self.identifiers[item]: set(self.world.catalog.categories[item]) for item in person.history}
         return true | {f"item {name}": bool(kinds.get(name, set()) & {*categories}) for name in items}
 
-    def holds(self, person: Person, claim: Claim) -> bool:
-        lines = [self.identifiers[item] for item in person.history]
-        return interest_summary.holds(claim, lines, self.world.categories_of(person.history))
-
     def about(self, person: Person) -> dict[str, Any]:
         return {}
 
@@ -116,8 +110,8 @@ class Explanations:
 
     judged = (
         "A name is true where a category is the item's own, and of the history, too, if the two share any, and an item "
-        "is another one of the history that at least three people chose together with this one in training; and a "
-        f"sentence of the prompt file's replies where what it says of often, new and lately holds, too. {LEFT_OUT}"
+        "is another one of the history that at least three people chose together with this one in training. "
+        f"{LEFT_OUT}"
     )
 
     def __init__(self, world: World, identifiers: Sequence[str]) -> None:
@@ -147,11 +141,6 @@ class Explanations:
         true = {f"category {name}": name in (shared or own) for name in categories}
         return true | {f"item {name}": name in near for name in items}
 
-    def holds(self, person: Person, claim: Claim) -> bool:
-        [own] = self.world.categories_of(person.after[:1])
-        lines = [self.identifiers[item] for item in person.history]
-        return explanation.holds(claim, lines, self.world.categories_of(person.history), own)
-
     def about(self, person: Person) -> dict[str, Any]:
         return {"item_id": self.world.catalog.item_id[person.after[0]]}
 
@@ -168,7 +157,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     A user is asked once, with what is known before the first interaction of the split.  The wording is the one that the
     adapter was trained on where it is measured, else today's.
     """
-    from llmrec.follow_up import VARIANTS, FollowUp
+    from llmrec.follow_up import FollowUp
     from llmrec.writing import plain
 
     judge = LLMJudge.of(settings)
@@ -189,7 +178,6 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     rng = np.random.default_rng(settings.seed)
     references = [texts[int(rng.integers(len(texts)))] for texts in right]
 
-    known = readings(template, VARIANTS[settings.task](), named(world.recipe))
     notes = [REFERENCE, kind.judged]
     makers: dict[str, Callable[[], Writing]] = {
         "template": lambda: _template(template, given),
@@ -214,15 +202,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
     texts = {name: [plain(reply) for reply in replies] for name, replies in found.items()}
     scored: dict[str, Scored] = {}
     for name, replies in found.items():
-        claims = [
-            kind.claims(person, reply)
-            | {
-                f"sentence {plain(sentence)}": any(kind.holds(person, way) for way in ways)
-                for sentence in sentences(reply)
-                if (ways := read(sentence, known))
-            }
-            for person, reply in zip(asked, replies, strict=True)
-        ]
+        claims = [kind.claims(person, reply) for person, reply in zip(asked, replies, strict=True)]
         values, corpus = measured(
             texts[name], references=references, named=claims,
             true=[{claim for claim, holds in one.items() if holds} for one in claims],
@@ -252,7 +232,7 @@ def _reviews(world: World) -> pd.DataFrame:
 def _can_copy(world: World, kind: Kind) -> bool:
     if not isinstance(kind, Explanations):
         return False
-    return any(words(sentence) for text in _reviews(world)["review"] for sentence in of_text(text))
+    return any(words(sentence) for text in _reviews(world)["review"] for sentence in sentences(text))
 
 
 def _copy(world: World) -> Writing:

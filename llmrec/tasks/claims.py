@@ -3,7 +3,8 @@
 A model that has learned replies writes their sentences, and every name in them is one that may stand there.  But which
 sentence it takes is a claim, too: "often chooses <Comedy>" of somebody who never did, "Lately more <Drama>" where there
 is less.  So replies are filled in once from placeholders, in all ways that the facts can turn out: a sentence of the
-model with the same words then says which facts it takes for granted, and a task says whether they hold.
+model with the same words then says which facts it takes for granted, and a task says whether they hold.  What a
+sentence leaves unsaid it does not deny.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmrec.errors import PromptError
 from llmrec.tasks.template import Name, Template
 
-ENDS = re.compile(r"[.!?؟।۔።][\"'”’»)\]]*(?=\s|$)|[。！？｡．][」』”’）]*")
+FULL_WIDTH = "。！？｡．"
+ENDS = re.compile(rf"[.!?؟।۔።][\"'”’»)\]]*(?=\s|$)|[{FULL_WIDTH}][」』”’）]*")
+LISTED = 4  # names of one fact in a sentence that is known
 
 Parts = Sequence[str | Name]
 Form = tuple[str, ...]
@@ -28,18 +32,17 @@ class Claim:
 
     names: Mapping[str, Sequence[str]]
     """Of each fact that it names, what it is said to be."""
-    flags: Mapping[str, bool]
-    """The facts that are true or false, of the replies in which this sentence stands."""
+    given: frozenset[str]
+    """The facts without which no reply says it: what is true, or there at all."""
 
 
-Readings = Mapping[Form, Sequence[tuple[Sequence[str], Mapping[str, bool]]]]
-"""Of each sentence that replies can say: the fact behind each of its names, and the flags, in every way that leads to
-it."""
+Readings = Mapping[Form, Mapping[tuple[str, ...], frozenset[str]]]
+"""Of each sentence that replies can say, the facts behind its names, in every way to read them, and what is given."""
 
 
-def placeholder(kind: str, fact: str, number: int = 0) -> Name:
-    """Stands for the name of a fact, or for one of its names."""
-    return Name.of(kind, f"{fact} {number}")
+def placeholders(kind: str, fact: str, count: int = 1) -> list[Name]:
+    """They stand for the names of a fact."""
+    return [Name.of(kind, f"{fact} {number}") for number in range(count)]
 
 
 def sentences(parts: Parts) -> list[list[str | Name]]:
@@ -48,10 +51,11 @@ def sentences(parts: Parts) -> list[list[str | Name]]:
     open_: list[str | Name] = []
     for place, part in enumerate(parts):
         begin = 0
-        for end in () if isinstance(part, Name) else (one.end() for one in ENDS.finditer(part)):
-            if end < len(part) or place == len(parts) - 1:  # "St." before a name ends nothing
-                found.append([*open_, part[begin:end]])
-                open_, begin = [], end
+        for end in () if isinstance(part, Name) else ENDS.finditer(part):
+            last = place == len(parts) - 1 or end.end() < len(part)
+            if last or end.group()[0] in FULL_WIDTH:  # "St." before a name ends nothing
+                found.append([*open_, part[begin : end.end()]])
+                open_, begin = [], end.end()
         if rest := part[begin:] if begin else part:
             open_.append(rest)
     return found
@@ -61,17 +65,22 @@ def readings(template: Template, variants: Iterable[Mapping[str, Any]], domain: 
     """Every sentence of the template's replies.
 
     Args:
-        variants: facts in all ways that they can turn out, their names placeholders.
+        variants: facts in all ways that they can turn out, their names placeholders; where a reply cannot be filled
+            from some, it says nothing of them.
         domain: the fact of that name.
-    Raises: PromptError.
     """
-    found: dict[Form, list[tuple[Sequence[str], Mapping[str, bool]]]] = {}
+    found: dict[Form, dict[tuple[str, ...], frozenset[str]]] = {}
     for facts in variants:
-        flags = {name: value for name, value in facts.items() if isinstance(value, bool)}
+        given = frozenset(name for name, value in facts.items() if value)
         for wording in range(len(template.replies)):
-            for sentence in sentences(template.reply_parts({**facts, "domain": domain}, wording)):
-                places = [name.text.split(" ")[0] for name in sentence if isinstance(name, Name)]
-                found.setdefault(_form(sentence), []).append((places, flags))
+            try:
+                reply = template.reply_parts({**facts, "domain": domain}, wording)
+            except PromptError:
+                continue
+            for sentence in sentences(reply):
+                named = tuple(part.text.split(" ")[0] for part in sentence if isinstance(part, Name))
+                ways = found.setdefault(_form(sentence), {})
+                ways[named] = ways.get(named, given) & given
     return found
 
 
@@ -79,11 +88,11 @@ def read(sentence: Parts, known: Readings) -> list[Claim]:
     """The ways to read a sentence; none where no reply says it, so that nobody knows what it claims."""
     names = [part.text for part in sentence if isinstance(part, Name)]
     found = []
-    for places, flags in known.get(_form(sentence), ()):
+    for named, given in known.get(_form(sentence), {}).items():
         of: dict[str, list[str]] = {}
-        for place, name in zip(places, names, strict=True):
-            of.setdefault(place, []).append(name)
-        found.append(Claim(of, flags))
+        for fact, name in zip(named, names, strict=True):
+            of.setdefault(fact, []).append(name)
+        found.append(Claim(of, given))
     return found
 
 

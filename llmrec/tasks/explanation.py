@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from llmrec.tasks.claims import Claim, placeholder
+from llmrec.tasks.claims import LISTED, Claim, placeholders
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Name
 
@@ -39,15 +39,15 @@ def facts(
 
 def variants() -> Iterator[dict[str, Any]]:
     """Facts in all ways that they can turn out, see `llmrec.tasks.claims`."""
-    categories = [placeholder("category", "shared", number) for number in range(2)]
-    for shared, often in [(0, False), (1, False), (1, True), (2, False), (2, True)]:
-        others = ["", placeholder("category", "other")] if not shared else [""]
-        for other, (near, lately) in product(others, [(False, False), (True, False), (True, True)]):
+    for count, often, near, lately in product(range(LISTED + 1), (False, True), (False, True), (False, True)):
+        for other in [False] if count else [False, True]:
+            if (often and not count) or (lately and not near) or not (count or other or near):
+                continue
             yield {
-                "shared": categories[:shared],
+                "shared": placeholders("category", "shared", count),
                 "often": often,
-                "other": other,
-                "near": placeholder("item", "near") if near else "",
+                "other": placeholders("category", "other")[0] if other else "",
+                "near": placeholders("item", "near")[0] if near else "",
                 "lately": lately,
             }
 
@@ -57,13 +57,15 @@ def holds(claim: Claim, lines: Sequence[str], categories: Sequence[Sequence[str]
 
     Args: as for `facts`.
     """
+    both = [name for name in shares(categories) if name in own]
     shared, other, near = (claim.names.get(name, ()) for name in ("shared", "other", "near"))
-    held = {name for of in categories for name in of}
-    if shared and not ({*shared} <= held & {*own} and claim.flags["often"] == _often(shared, categories)):
+    if not {*shared} <= {*both} or not {*other} <= {*own} or not {*near} <= {*lines}:
         return False
-    if other and ({*other} - {*own} or held & {*own}):
+    if ("other" in claim.given and both) or ("shared" in claim.given and not both):
         return False
-    return not near or ({*near} <= {*lines} and claim.flags["lately"] == bool({*near} & {*lines[-LATELY:]}))
+    if "often" in claim.given and not _often(shared or both[:2], categories):
+        return False
+    return "lately" not in claim.given or bool({*near} & {*lines[-LATELY:]})
 
 
 def _often(shared: Sequence[str], categories: Sequence[Sequence[str]]) -> bool:

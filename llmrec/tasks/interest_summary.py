@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from llmrec.tasks.claims import Claim, placeholder
+from llmrec.tasks.claims import LISTED, Claim, placeholders
 from llmrec.tasks.follow_up import shares
 from llmrec.tasks.template import Name
 
 LATELY = 10  # items at the end of a history that show where it turns
 MORE = 0.5  # a category is named beside the first from this part of its share
+LEVEL = 1e-9  # shares that differ by less are the same
 RISES = 0.15  # and is rising when its share among the latest is larger by this
 
 
@@ -48,37 +49,55 @@ def facts(lines: Sequence[str], categories: Sequence[Sequence[str]]) -> dict[str
 
 def variants() -> Iterator[dict[str, Any]]:
     """Facts in all ways that they can turn out, see `llmrec.tasks.claims`."""
-    more, examples = (
-        [placeholder(kind, fact, number) for number in range(2)]
-        for kind, fact in (("category", "more"), ("item", "examples"))
-    )
-    for others, shown, rises in product(range(3), (1, 2), (False, True)):
+    for more, examples, rises in product(range(LISTED + 1), range(1, LISTED + 1), (False, True)):
         yield {
-            "top": placeholder("category", "top"),
-            "more": more[:others],
-            "examples": examples[:shown],
-            "rising": placeholder("category", "rising") if rises else "",
-            "latest": placeholder("item", "latest") if rises else "",
+            "top": placeholders("category", "top")[0],
+            "more": placeholders("category", "more", more),
+            "examples": placeholders("item", "examples", examples),
+            "rising": placeholders("category", "rising")[0] if rises else "",
+            "latest": placeholders("item", "latest")[0] if rises else "",
         }
 
 
 def holds(claim: Claim, lines: Sequence[str], categories: Sequence[Sequence[str]]) -> bool:
-    """Whether what a claim says of lately is true of a history: a category rises, and an item is a late one of it.
-    Which names may stand elsewhere, a writer sees to.
+    """Whether what a claim says of categories is true of a history, and of a late item that it is one of what rises.
+    Which items may stand for a category, a writer sees to.
 
     Args: as for `facts`.
     """
-    rising, latest = (claim.names.get(name, ()) for name in ("rising", "latest"))
-    gains = _gains(categories)
-    if any(gains.get(name, 0.0) < RISES for name in rising):
+    share, gains = shares(categories), _gains(categories)
+    top, more, rising, latest = (claim.names.get(name, ()) for name in ("top", "more", "rising", "latest"))
+    if not {*top} <= {*leading(categories)} or any(share.get(name, 0.0) < _enough(share) for name in more):
         return False
-    late = [(line, own) for line, own in zip(lines[-LATELY:], categories[-LATELY:], strict=True)]
+    rises = {name for name, gain in gains.items() if gain >= RISES}
+    if not {*rising} <= rises or ("rising" in claim.given and not rises):
+        return False
+    late = list(zip(lines[-LATELY:], categories[-LATELY:], strict=True))
     return all(any(name == line and {*own} >= {*rising} for line, own in late) for name in latest)
+
+
+def leading(categories: Sequence[Sequence[str]]) -> list[str]:
+    """The most frequent category; several where they are level."""
+    share = shares(categories)
+    return [name for name in share if share[name] >= max(share.values()) - LEVEL]
+
+
+def further(categories: Sequence[Sequence[str]]) -> list[str]:
+    """What may be said to be liked beside the first, or to rise."""
+    share, gains = shares(categories), _gains(categories)
+    return [name for name in share if share[name] >= _enough(share) or gains.get(name, 0.0) >= RISES]
+
+
+def _enough(share: Mapping[str, float]) -> float:
+    """The share from which a category is named beside the first."""
+    return MORE * max(share.values(), default=0.0) - LEVEL
 
 
 def _gains(categories: Sequence[Sequence[str]]) -> dict[str, float]:
     """By how much each category's share of the latest items is larger than of all; nothing where few are earlier."""
-    share, late = shares(categories), shares(categories[-LATELY:]) if len(categories) > 2 * LATELY else {}
+    if len(categories) <= 2 * LATELY:
+        return {}
+    share, late = shares(categories), shares(categories[-LATELY:])
     return {name: late[name] - share[name] for name in late}
 
 
