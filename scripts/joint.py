@@ -413,12 +413,7 @@ def _check_alike(name: str, cards: Sequence[Mapping[str, Any]]) -> None:
     def besides(card: Mapping[str, Any]) -> dict[str, Any]:
         recipe = card.get("recipe", {})
         start = (card.get("init_from") or {}).get("weights")
-        return {
-            **recipe,
-            "fit": {**recipe.get("fit", {}), "seed": None},
-            "init_from": start,
-            "steps": card.get("steps"),
-        }
+        return {**recipe, "fit": {**recipe.get("fit", {}), "seed": None}, "init_from": start}
 
     if any(besides(card) != besides(cards[0]) for card in cards):
         raise DataError(f"{name}: trainings of one name differ in the seed alone; give others names of their own")
