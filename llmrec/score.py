@@ -262,7 +262,7 @@ def dry_run(asked: Job) -> Estimate:
     before = _earlier(asked, made_from(asked, model, measured))
     rows = list(islice(asked.table.rows([*work.needs, *work.takes]), LOOKED_AT))
     if len(rows) < LOOKED_AT:
-        measured = replace(measured, rows=len(rows))  # it counts lines, of which some are blank
+        measured = measured._replace(rows=len(rows))  # it counts lines, of which some are blank
     questions, rejects, _ = sort_out(rows, work, known, before)
     sample = questions[:: max(len(questions) // SAMPLE, 1)][:SAMPLE]
     began = time.monotonic()
