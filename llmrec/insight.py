@@ -15,7 +15,7 @@ from llmrec.recommender import Recommender
 from llmrec.tasks import explanation, interest_summary
 from llmrec.tasks.claims import Claim
 from llmrec.tasks.follow_up import shares
-from llmrec.tasks.interest_summary import further, leading, nameable
+from llmrec.tasks.interest_summary import leading, nameable
 from llmrec.tasks.template import Name
 from llmrec.writing import plain
 
@@ -136,8 +136,7 @@ def summary_replies(
     def allowed(i: int, kind: str, said: Sequence[str | Name]) -> list[int]:
         named = {part.text for part in said if isinstance(part, Name) and part.kind == "category"}
         if kind == "category":
-            left = [name for name in further(own[i]) if name not in named] or nameable(own[i])
-            return [task.categories.index(name) for name in (left if named else leading(own[i]))]
+            return [task.categories.index(name) for name in (nameable(own[i]) if named else leading(own[i]))]
         return [item for item, of in zip(histories[i], own[i], strict=True) if not named or named & {*of}]
 
     def holds(i: int, claim: Claim) -> bool:

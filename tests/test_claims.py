@@ -118,7 +118,7 @@ def test_a_summary_loses_what_is_not_so_of_late(summaries: Readings, rising: str
         (["The favourite category is ", category("Drama"), "; ", item("Fargo"), " stand for it."], 0),
         (["The favourite category is ", category("Crime"), "; ", item("Heat"), " stand for it. ", category("Drama"),
           " follows after it."], 2),
-        (["The favourite category is ", category("Crime"), "; ", item("Heat"), " stand for it. ", category("Action"),
+        (["The favourite category is ", category("Crime"), "; ", item("Heat"), " stand for it. ", category("War"),
           " follows after it."], 1),
     ],
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -67,7 +67,7 @@ def holds(claim: Claim, lines: Sequence[str], categories: Sequence[Sequence[str]
     """
     share, gains = shares(categories), _gains(categories)
     top, more, rising, latest = (claim.names.get(name, ()) for name in ("top", "more", "rising", "latest"))
-    if not {*top} <= {*leading(categories)} or any(share.get(name, 0.0) < _enough(share) for name in more):
+    if not {*top} <= {*leading(categories)} or not {*more} <= {*share}:
         return False
     rises = {name for name, gain in gains.items() if gain >= RISES}
     if not {*rising} <= rises or ("rising" in claim.given and not rises):
@@ -80,17 +80,6 @@ def leading(categories: Sequence[Sequence[str]]) -> list[str]:
     """The most frequent category; several where they are level."""
     share = shares(categories)
     return [name for name in share if share[name] >= max(share.values()) - LEVEL]
-
-
-def further(categories: Sequence[Sequence[str]]) -> list[str]:
-    """What may be said to be liked beside the first, or to rise."""
-    share, gains = shares(categories), _gains(categories)
-    return [name for name in share if share[name] >= _enough(share) or gains.get(name, 0.0) >= RISES]
-
-
-def _enough(share: Mapping[str, float]) -> float:
-    """The share from which a category is named beside the first."""
-    return MORE * max(share.values(), default=0.0) - LEVEL
 
 
 def _gains(categories: Sequence[Sequence[str]]) -> dict[str, float]:
