@@ -19,7 +19,6 @@ from llmrec.recommender import Recommender
 from llmrec.tasks import explanation, interest_summary, next_item
 from llmrec.tasks.claims import Claim, Readings, borne_out, readings
 from llmrec.tasks.follow_up import message
-from llmrec.tasks.next_item import named
 from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
 from llmrec.writing import Allowed, Names
@@ -82,7 +81,7 @@ class FollowUp:
     def readings(self) -> Readings:
         """What the sentences of the template's replies claim."""
         variants = VARIANTS[self.template.task]()
-        return readings(self.template, variants, named(self.recommender.recipe))
+        return readings(self.template, variants, next_item.named(self.recommender.recipe))
 
     @property
     def categories(self) -> Sequence[str]:

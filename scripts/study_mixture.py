@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import set_seed
 from scipy.special import log_softmax
 from scipy.stats import t as student
@@ -46,7 +45,7 @@ from llmrec.model import adapter, own  # noqa: E402
 from llmrec.model.activations import check_split  # noqa: E402
 from llmrec.model.encode import Encoder  # noqa: E402
 from llmrec.model.fit import fit  # noqa: E402
-from llmrec.model.load import base_model, load_model, load_tokenizer  # noqa: E402
+from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer  # noqa: E402
 from llmrec.model.rows import Row  # noqa: E402
 from llmrec.recommender import Recommender  # noqa: E402
 from llmrec.train import accelerator_for  # noqa: E402
@@ -132,7 +131,7 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     base = base_model(asked.base_model)
     set_seed(asked.fit.seed)
     accelerator = accelerator_for(asked)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = compute_dtype(asked.fit.precision, accelerator.device)
     encoder = Encoder(load_tokenizer(base.folder))
     model = load_model(base, dtype=dtype, device=accelerator.device)
     model = adapter.attach(model, asked.lora, base_name=asked.base_model)
