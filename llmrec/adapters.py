@@ -143,23 +143,28 @@ def add(domain: str, source: Path) -> str:
     """
     config.adapter_folder(domain)
     with pack.unpacked(source) as copy:
-        _demand(inspect(copy, domain), source)
-        if lacks := _missing(config.load_recipe(domain).tasks, read_card(copy)):
-            LOG.warning("%s: not trained on %s, which the recipe of %s lists", source, ", ".join(lacks), domain)
-        with store.lock(domain):
-            return store.keep(domain, copy, anew=True)
+        return _take(domain, copy, source)
+
+
+def _take(domain: str, copy: Path, source: Path) -> str:
+    _demand(inspect(copy, domain), source)
+    if lacks := _missing(config.load_recipe(domain).tasks, read_card(copy)):
+        LOG.warning("%s: not trained on %s, which the recipe of %s lists", source, ", ".join(lacks), domain)
+    with store.lock(domain):
+        return store.keep(domain, copy, anew=True)
 
 
 def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
     """`add` to the domain that the card names.  Returns: domain and digest."""
     with pack.unpacked(source) as copy:
+        _demand(Verdict(copy, verify.files(copy)), source)
         name = domain or str(read_card(copy).get("domain"))
         if not (config.project() / "adapters" / config.checked_name(name, "domain")).is_dir():
             raise AdapterError(
                 f"no domain '{name}' here: read the recipe.yaml in {source}, copy it to adapters/{name}/recipe.yaml "
                 "with the paths of your data, then import again"
             )
-    return name, add(name, source)
+        return name, _take(name, copy, source)
 
 
 def promote(domain: str, version: str, results: Sequence[Path], *, force: bool = False) -> tuple[str, str | None]:
@@ -171,11 +176,16 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
         that would be lost.
     """
     folder = store.folder_of(domain, version)
-    now = store.served(domain)
+    try:
+        now, learned = store.served(domain), _learned(read_card(config.adapter_folder(domain)))
+    except AdapterError:  # what is served is damaged: a way out of it
+        if not force:
+            raise
+        now, learned = None, []
     if now == folder.name:
         raise AdapterError(f"{domain}: {now} is served already")
     _demand(inspect(folder, domain), folder)
-    lost = ", ".join(_missing(_learned(read_card(config.adapter_folder(domain))), read_card(folder)))
+    lost = ", ".join(_missing(learned, read_card(folder)))
     if lost and not force:
         raise AdapterError(
             f"{domain}: {folder.name} was not trained on {lost}, which the one served is; train it on that, too, or "
@@ -338,6 +348,10 @@ def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str]
     found: dict[tuple[str, str, str], Asked] = {}
     for folder in results:
         values = adapter.read_json(folder / RESULTS)
+        if (task := values.get("task", "next_item")) != "next_item":
+            raise AdapterError(
+                f"{folder}: it measures {task}, and versions are compared by lists; --force serves one without"
+            )
         try:
             if max(values["settings"]["cutoffs"]) < CUTOFF:
                 raise AdapterError(f"{folder}: lists are shorter than {CUTOFF}; evaluate with cutoffs up to {CUTOFF}")

@@ -127,6 +127,8 @@ def chat(
         engine: `hf`, `vllm`, or the address of a vLLM server.
     Raises: RecipeError, DataError (unknown user, a file that is no session, a user for a session that goes on).
     """
+    if session and not session.absolute().parent.is_dir():  # else a reply would be lost when it is written
+        raise DataError(f"{session}: no folder {session.parent}; make it, or name another --session file")
     recipe = config.load_recipe(domain, overrides)
     name = config.adapter_asked(recipe, adapter, base)
     dataset = prepare.load(recipe)

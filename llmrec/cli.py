@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmrec import __version__, config
-from llmrec.errors import EngineError, LlmrecError, RecipeError
+from llmrec.errors import AdapterError, EngineError, LlmrecError, RecipeError
 
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
@@ -116,6 +116,26 @@ def _placed(text: str) -> str:
     """The same of an adapter wherever it lies."""
     config.adapter_place(text)
     return text
+
+
+def _there(path: Path) -> Path:
+    """The same of a folder or archive."""
+    if not path.exists():
+        raise AdapterError(f"{path}: no such folder or archive")
+    return path
+
+
+def _parts(shares: list[str]) -> list[str]:
+    """The same of the adapters in NAME=SHARE."""
+    for text in shares:
+        if name := text.rpartition("=")[0]:
+            _placed(name)
+    return shares
+
+
+def _adapter_or_none(name: str | None) -> str | None:
+    """The same of an adapter wherever it lies, which may be left out."""
+    return name and _placed(name)
 
 
 def _other_domain(name: str | None) -> str | None:
@@ -228,6 +248,8 @@ def show(
     Example: llmrec show movies --task interest_summary -n 3
     """
     recipe = _recipe(domain, overrides)  # a mistake in it shows before the seconds that torch takes to load
+    if task is not None:
+        recipe.task(task)
     from llmrec.show import show as run
 
     run(recipe, task=task, user=user, wording=wording, n=n, ids=ids)
@@ -266,7 +288,11 @@ def conflicts(
     overrides: Overrides = None,
     adapter: Annotated[
         str | None,
-        typer.Option(help="Domain, domain@version or folder to measure; default: a fresh adapter.", show_default=False),
+        typer.Option(
+            help="Domain, domain@version or folder to measure; default: a fresh adapter.",
+            show_default=False,
+            callback=_adapter_or_none,
+        ),
     ] = None,
     batches: Annotated[int, typer.Option(min=1, max=256, help="Batches of every task that are looked at.")] = 8,
     out: Annotated[
@@ -760,6 +786,8 @@ def serve(
         raise RecipeError("name a domain to serve, e.g. llmrec serve movies")
     for name in names:  # a mistake in one shows before the seconds that torch takes to load
         config.load_recipe(name if os.sep in name else config.domain_of(name), overrides)
+        if "@" in name:
+            config.adapter_folder(name)
     from llmrec import serve as verb
 
     words, environment = verb.command(names, overrides, host=host, port=port)
@@ -877,7 +905,10 @@ def adapters_verify(
 
 @adapters.command("add")
 def adapters_add(
-    domain: Named, source: Annotated[Path, typer.Argument(help="A trained adapter's folder.", show_default=False)]
+    domain: Named,
+    source: Annotated[
+        Path, typer.Argument(help="A trained adapter's folder or archive.", show_default=False, callback=_there)
+    ],
 ) -> None:
     """Check an adapter and keep it as a version; nothing else is served yet.
 
@@ -902,6 +933,7 @@ def adapters_promote(
 
     Example: llmrec adapters promote movies 3f2a --results /tmp/candidate /tmp/current
     """
+    config.adapter_folder(f"{domain}@{version}")
     from llmrec import adapters as verb
 
     digest, evidence = verb.promote(domain, version, results or (), force=force)
@@ -925,6 +957,7 @@ def adapters_remove(domain: Named, version: Digest) -> None:
 
     Example: llmrec adapters remove movies 3f2a
     """
+    config.adapter_folder(f"{domain}@{version}")
     from llmrec.model import store
 
     typer.echo(f"{domain}@{store.remove(domain, version)}: removed")
@@ -946,7 +979,7 @@ def adapters_export(
 
 @adapters.command("import")
 def adapters_import(
-    source: Annotated[Path, typer.Argument(help="An exported folder or .tar.gz.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="An exported folder or .tar.gz.", show_default=False, callback=_there)],
     domain: Annotated[str | None, typer.Option(help="Another domain than the card's.", show_default=False)] = None,
 ) -> None:
     """Check what somebody exported and keep it as a version.
@@ -960,7 +993,9 @@ def adapters_import(
 
 @adapters.command("merge")
 def adapters_merge(
-    shares: Annotated[list[str], typer.Argument(help="Adapters and what each counts.", metavar="ADAPTER=SHARE")],
+    shares: Annotated[
+        list[str], typer.Argument(help="Adapters and what each counts.", metavar="ADAPTER=SHARE", callback=_parts)
+    ],
     out: Annotated[Path, typer.Option(help="A folder to be made.", show_default=False)],
     rank: Annotated[
         int | None,

@@ -110,6 +110,16 @@ OF_TEXTS = {
 }
 """Tasks that learn from texts, and the verb that asks them."""
 
+ANSWERS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("domain", "noun", "unit", "split", "base_model", "new_share", "window_step", "window_block"), True
+    ),
+    "identifier": {"max_tokens"},
+    "fit": {"window_tokens", "precision"},
+    "serve": {"merge", "quantization", "head_float32"},
+}
+"""What a recipe says that a model's answers depend on, beside its tasks and what its card holds."""
+
 
 class Task(Section):
     """How one task takes part in training."""
@@ -491,6 +501,12 @@ class Recipe(Section):
         if self.lora.own and self.mixture.conflict != "none":
             raise ValueError("lora.own: mixture.conflict acts on one LoRA of all tasks; use one of the two")
         return self
+
+    def task(self, name: str) -> Task:
+        """Settings of a task.  Raises: RecipeError naming the nearest that the recipe has."""
+        if name not in self.tasks:
+            raise RecipeError(f"{self.domain}: no task '{name}'{did_you_mean(name, self.tasks)}")
+        return self.tasks[name]
 
     @property
     def interactions(self) -> DataSource:

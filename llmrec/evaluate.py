@@ -99,6 +99,7 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
             f"{did_you_mean(one, measured)}"
         )
     out = out or results_folder(name, settings)
+    (out / PARTS).mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing has been computed yet
     found, records = how.run(settings, Parts(out / PARTS, force))
     results = {
         "format": FORMAT,

@@ -69,12 +69,12 @@ class FollowUp:
         known = recommender.card.get(task)
         if task not in saved or not isinstance(known, dict):
             raise AdapterError(
-                f"{folder.name}: not trained on {task} (only {', '.join(saved)}); name it among the recipe's tasks and "
-                f"run `llmrec train {recommender.recipe.domain}`"
+                f"{recommender.adapter}: not trained on {task} (only {', '.join(saved)}); name it among the "
+                f"recipe's tasks and run `llmrec train {recommender.recipe.domain}`"
             )
         found = cls.build(recommender, saved[task])
         if list(found.categories) != known.get("categories"):
-            raise AdapterError(f"{folder.name}: trained on {task} with other categories; train it again")
+            raise AdapterError(f"{recommender.adapter}: trained on {task} with other categories; train it again")
         return found
 
     @cached_property

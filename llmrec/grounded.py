@@ -19,7 +19,6 @@ from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, RecipeError
 from llmrec.metrics.text import NameFinder, words
 from llmrec.model.encode import Encoder
-from llmrec.opened import Opened
 from llmrec.tasks import grounded as task
 from llmrec.tasks.template import Template
 from llmrec.writing import plain, reworded, whole_sentences
@@ -81,6 +80,8 @@ class Writer:
         """
         if name not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {name} among its tasks")
+        from llmrec.opened import Opened  # it imports torch; a mistake in a name shows before
+
         opened = Opened.of(recipe, adapter, engine)
         asking = GroundedTask(recipe, opened.wording(name), opened.encoder)
         return cls(asking, opened.start(), adapter, opened.card, facts(source(recipe, name)))

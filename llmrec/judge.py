@@ -19,7 +19,6 @@ from llmrec.engine import Engine, Prompt
 from llmrec.errors import AdapterError, PromptError, RecipeError
 from llmrec.metrics.classification import tempered
 from llmrec.model.encode import Encoder
-from llmrec.opened import Opened
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.reviews import messages
 from llmrec.tasks.template import Message, Template
@@ -125,6 +124,8 @@ class Judge:
         """
         if task not in recipe.tasks:
             raise RecipeError(f"{recipe.domain}: its recipe does not list {task} among its tasks")
+        from llmrec.opened import Opened  # it imports torch; a mistake in a name shows before
+
         opened = Opened.of(recipe, adapter, engine)
         folder, card = opened.folder, opened.card
         template = opened.wording(task)

@@ -57,7 +57,7 @@ class Opened:
         if not self.folder:
             return {}
         found = saved_prompts(self.folder, self.card)
-        warn(self.folder.name, found)
+        warn(config.adapter_name(self.folder), found)
         return found
 
     def wording(self, task: str) -> Template:

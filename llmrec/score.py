@@ -38,14 +38,9 @@ LOG = logging.getLogger("llmrec")
 LOOKED_AT = 10_000  # rows that a dry run reads
 SAMPLE = 16  # rows that a dry run answers
 SAY_EVERY = 30.0  # seconds between lines where there is no terminal
-# Settings that no answer depends on.
-TRAINING_ONLY: dict[str, Any] = {
-    **dict.fromkeys(("data", "init_from", "licence", "tasks", "mixture", "lora", "teacher", "sasrec"), True),
-    "identifier": {"codes"},
-}
 LISTS = ("users", "histories")  # kinds whose answers have a length
-# What an earlier output may differ in and still say which users' lists are out of date.
 TEXTS = 2  # goes up where the same settings give other sentences
+# What an earlier output may differ in and still say which users' lists are out of date.
 MAY_CHANGE = ("input", "since", "format", "shard_rows", "histories", "catalog")
 PLACES = ("LLMREC_HOME", "LLMREC_PROJECT", "LLMREC_ASSETS")  # what workers take over from this environment
 
@@ -172,6 +167,9 @@ def job(
         raise JobError("--since: only for --kind users, whose histories the domain's data has")
     recipe = config.load_recipe(domain, overrides)
     name = config.adapter_asked(recipe, adapter, base)
+    for folder in since:
+        if not (read_manifest(folder) or {}).get("finished"):
+            raise JobError(f"--since {folder}: no finished output of `llmrec score`; finish it, or name another")
     table = Table.find(source)
     table.require(KINDS[kind]().needs)
     return Job(recipe, table, kind, n, name, prior, engine, format, shard_rows, tuple(since))
@@ -312,7 +310,7 @@ def made_from(asked: Job, model: Any, measured: Measured) -> dict[str, Any]:
         "teacher": model.card.get("teacher"),
         "base": base_model(asked.recipe.base_model).digest,
         "prompts": worded | {model.template.task: model.template.digest},
-        "settings": asked.recipe.model_dump(mode="json", exclude=TRAINING_ONLY),
+        "settings": asked.recipe.model_dump(mode="json", include=config.ANSWERS),
         "input": {"digest": measured.digest, "bytes": measured.size},
         "since": [(read_manifest(folder) or {}).get("job") for folder in asked.since],
     }
@@ -397,10 +395,7 @@ def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:
     """User → digest of the history that was answered last.  Raises: JobError where answers would differ anyway."""
     found: dict[str, str] = {}
     for folder in asked.since:
-        manifest = read_manifest(folder)
-        if manifest is None or not manifest.get("finished"):
-            raise JobError(f"--since {folder}: no finished output of `llmrec score`; finish it, or name another")
-        then = manifest["made_from"]
+        then = (read_manifest(folder) or {"made_from": {}})["made_from"]
         if differs := list(differences(_lasting(then), _lasting(now))):
             raise JobError(
                 f"--since {folder}: made with other settings, so every list may change ({'; '.join(differs[:4])}); "

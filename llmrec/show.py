@@ -14,7 +14,7 @@ from llmrec import config
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.data.names import meant_id, plain_ids, readable
 from llmrec.data.split import histories
-from llmrec.errors import DataError, RecipeError, did_you_mean
+from llmrec.errors import DataError, RecipeError
 from llmrec.learning import LEARNERS
 from llmrec.learning.next_item import recommender
 from llmrec.model.encode import Encoder
@@ -47,8 +47,7 @@ def show(
     """
     console = console or screen(highlight=False)
     task = task or next(iter(recipe.tasks))
-    if task not in recipe.tasks:
-        raise RecipeError(f"{recipe.domain}: no task '{task}'{did_you_mean(task, recipe.tasks)}")
+    recipe.task(task)
     encoder = Encoder(load_tokenizer(base_model(recipe.base_model).folder))
     if task == "next_item":
         of, rows, trie = _lists(recipe, encoder, user, wording)

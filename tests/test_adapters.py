@@ -403,6 +403,9 @@ def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> No
         adapters.promote("films", digest, few)
     with pytest.raises(AdapterError, match="no results of version"):
         adapters.promote("films", digest, [current])
+    edit(elsewhere, "results.json", task="review_sentiment")
+    with pytest.raises(AdapterError, match="it measures review_sentiment, and versions are compared by lists; --force"):
+        adapters.promote("films", digest, [current, elsewhere])
     assert store.served("films") == old
     done = run("promote", "films", digest, "--results", str(better), str(current))
     assert done.exit_code == 0 and "is served: llm, 40 users" in done.stdout and store.served("films") == digest
@@ -442,6 +445,10 @@ def test_export_is_the_same_each_time_and_comes_back(project: Path, tmp_path: Pa
             adapters.export("films", tmp_path / name)
         assert not (tmp_path / name).exists()
     assert adapters.export("films", tmp_path / "v1.2").is_dir()
+    shutil.copytree(folder, tmp_path / "torn")
+    (tmp_path / "torn" / adapter.CARD).unlink()
+    with pytest.raises(AdapterError, match="torn: .*card.json"):
+        adapters.import_(tmp_path / "torn")
     (project / "adapters" / "films").rename(project / "adapters" / "renamed")
     with pytest.raises(AdapterError, match="copy it to adapters/films/recipe.yaml"):
         adapters.import_(folder)
@@ -630,6 +637,16 @@ def test_a_damaged_adapter_is_rolled_back_from(project: Path) -> None:
     assert "card.json" in row["problem"]
     assert store.back("films") == old == store.served("films")
     adapter.check(folder)
+
+
+def test_what_is_served_and_damaged_is_replaced_by_force(project: Path) -> None:
+    folder, good = project / "adapters" / "films", adapters.add("films", other(project))
+    (folder / adapter.CARD).write_text("{")  # torn, and nothing was served before
+    with pytest.raises(AdapterError, match="promote films VERSION --force"):
+        store.back("films")
+    with pytest.raises(AdapterError, match="card.json"):
+        adapters.promote("films", good, ())
+    assert adapters.promote("films", good, (), force=True) == (good, None) and store.served("films") == good
 
 
 def test_a_damaged_version_stands_in_nobodys_way(project: Path) -> None:

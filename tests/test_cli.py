@@ -241,6 +241,17 @@ def test_mistakes_show_before_the_seconds_that_torch_takes():
         "adapters verify none.tar.gz": "none.tar.gz: no such folder or archive",
         "adapters verify movies --domain moveis": "did you mean 'movies'?",
         "adapters export movies@3f2a x.tar.gz": "movies: no version '3f2a'",
+        "adapters import none.tar.gz": "none.tar.gz: no such folder or archive",
+        "adapters add movies none": "none: no such folder or archive",
+        "adapters merge moveis=1 fashion=1 --out x": "did you mean 'movies'?",
+        "adapters promote movies 3f2a": "movies: no version '3f2a'",
+        "adapters remove movies 3f2a": "movies: no version '3f2a'",
+        "serve movies@3f2a": "movies: no version '3f2a'",
+        "show movies --task intrest": "did you mean 'interest'?",
+        "conflicts movies --adapter moveis": "did you mean 'movies'?",
+        "explain places X": "--user",
+        "review moveis text": "did you mean 'movies'?",
+        "chat movies --say hi --session none/me.json": "none/me.json: no folder none",
     }
     code = (
         "import json, sys; from typer.testing import CliRunner; from llmrec import cli\n"

@@ -128,6 +128,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         Pairs.read(undated(tmp_path, columns=COLUMNS | {"rating": "stars"}), Path)
     with pytest.raises(DataError, match="no column 'tekst'"):
         Pairs.read(undated(tmp_path, columns=COLUMNS | {"review": "tekst"}), Path)
+    (tmp_path / "items.csv").write_text("what,label\ni0,Strap\n")
+    for items in (None, str(tmp_path / "items.csv")):
+        for name in ("title", "about", "person"):
+            with pytest.raises(DataError, match="no column 'nayme'"):
+                Pairs.read(undated(tmp_path, columns=COLUMNS | {name: "nayme"}, items=items), Path)
     with pytest.raises(DataError, match="too few to split"):
         Pairs.read(undated(tmp_path, people=2), Path)
     with pytest.raises(DataError, match="no text is left for the split"):

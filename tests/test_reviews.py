@@ -78,6 +78,7 @@ def test_a_category_may_stand_in_several_columns_and_needs_no_rating(tmp_path: P
     assert len(found.table) == 40 and found.table["rating"].isna().all()  # nothing is known of the others
     narrow = read(tmp_path / "r.parquet", columns={"category": "sort"})
     assert narrow.categories == ("Dresses", "Knits", "b c")
+    assert read(tmp_path / "r.parquet", columns={"category": ["sort"]}).categories == narrow.categories
 
 
 def test_categories_are_cut_to_their_broad_levels() -> None:

@@ -342,6 +342,8 @@ def test_other_settings_are_named(world, tmp_path):
     ]:
         with pytest.raises(JobError, match=key):
             done(job(world, source, **options), tmp_path / "out")
+    for harmless in ("serve.kv_gib=0.5", "serve.requests=8", "fit.epochs=9"):  # no answer depends on them
+        done(job(world, source, overrides=(harmless,)), tmp_path / "out")
 
 
 def test_only_users_whose_history_changed(world, tmp_path):

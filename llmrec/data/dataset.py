@@ -117,7 +117,7 @@ class Dataset:
         manifest = read_manifest(folder)
         if manifest is None:
             raise DataError(f"{folder}: no prepared data (no {MANIFEST}); run `llmrec prepare` again")
-        again = "run `llmrec prepare --force` again"
+        again = "delete the folder; it is prepared again when it is needed"
         if manifest.get("format") != FORMAT:
             raise DataError(f"{folder}: format {manifest.get('format')}, this version reads {FORMAT}; {again}")
         try:

@@ -111,7 +111,7 @@ def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) ->
     for name in REVIEW_COLUMNS[2:]:
         raw = _optional(table, name, columns)
         reviews[name] = pd.Series(None, reviews.index, dtype="str") if raw is None else _text(raw, one_line)
-    if len(levels) > 1:
+    if levels and "category" not in columns:
         parts = [_text(_pick(table, "category", {"category": level}), one_line) for level in levels]
         reviews["category"] = _joined(parts)
     labelled = reviews["rating"].notna() | reviews["category"].notna()
@@ -145,21 +145,24 @@ def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> t
         columns[name] = wanted
     path = _only_table(_existing(resolve(source.path)))
     table = Table(path, _rows(path))
+    described = _only_table(_existing(resolve(source.items))) if source.items else None
+    items_table = Table(described, _rows(described)) if described else None
+    for name in ("title", "about"):  # either file may have them
+        if name in columns and (items_table is None or columns[name] not in items_table.rows):
+            _pick(table, name, columns)  # a mapped column that is missing is a mistake, not a missing option
     timed = "timestamp" in columns or "timestamp" in table.rows
     pairs = pd.DataFrame({name: _ids(table, name, columns) for name in ("user_id", "item_id")})
     pairs["timestamp"] = _times(table, columns) if timed else 0
     pairs["review"] = _text(_pick(table, "review", columns), paragraphs)
     texts = {"title": one_line, "about": paragraphs, "person": paragraphs}
     for name, clean in texts.items():
-        elsewhere = source.items and columns.get(name, name) not in table.rows
+        elsewhere = items_table and name != "person" and columns.get(name, name) not in table.rows
         raw = None if elsewhere else _optional(table, name, columns)
         pairs[name] = pd.Series(None, pairs.index, dtype="str") if raw is None else _text(raw, clean)
-    if source.items:
-        path = _only_table(_existing(resolve(source.items)))
-        table = Table(path, _rows(path))
-        items = pd.DataFrame({"item_id": _ids(table, "item_id", columns, own_name_too=True)})
+    if items_table:
+        items = pd.DataFrame({"item_id": _ids(items_table, "item_id", columns, own_name_too=True)})
         for name in ("title", "about"):
-            raw = _optional(table, name, columns)
+            raw = items_table.rows.get(columns.get(name, name))
             items[name] = pd.Series(None, items.index, dtype="str") if raw is None else _text(raw, texts[name])
         items = items.drop_duplicates("item_id").set_index("item_id")
         for name in ("title", "about"):
@@ -452,9 +455,8 @@ def _items(table: Table, columns: dict[str, str], between: str, extras: bool) ->
 
 
 def _users(table: Table, columns: dict[str, str]) -> pd.DataFrame:
+    """Who there is, and nothing else of them: what nothing reads (ages, addresses) is not copied."""
     users = pd.DataFrame({"user_id": _ids(table, "user_id", columns, own_name_too=True)})
-    used = {columns.get("user_id", "user_id"), "user_id"}
-    users = users.assign(**{name: _plain(table.rows[name]) for name in table.rows if name not in used})
     return users.drop_duplicates("user_id").reset_index(drop=True)
 
 

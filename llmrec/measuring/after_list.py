@@ -15,7 +15,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.measuring.suites import ANSWERS, adapter_of, depends_on, model_of, under
+from llmrec.measuring.suites import adapter_of, depends_on, model_of, under
 from llmrec.parts import digest
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -57,8 +57,8 @@ class World:
         folder = adapter_of(recipe, settings) if adapter else None
         if folder and task not in read_card(folder).get("prompts", {}):
             raise AdapterError(
-                f"{folder.name}: not trained on {task}; name it among the recipe's tasks and run `llmrec train "
-                f"{recipe.domain}`, name an adapter that is (adapter=NAME), or leave out llm"
+                f"{config.adapter_name(folder)}: not trained on {task}; name it among the recipe's tasks and "
+                f"run `llmrec train {recipe.domain}`, name an adapter that is (adapter=NAME), or leave out llm"
             )
         recipe = under(recipe, settings)
         dataset = prepare.load(recipe)
@@ -88,7 +88,7 @@ class World:
             "format": FORMAT, "task": task, "name": name, "seed": settings.seed,
             "asked": digest([[person.user_id, person.history, person.after] for person in asked]),
             "catalog": self.catalog.digest, "interactions": prepare.digests(recipe),
-            "recipe": recipe.model_dump(mode="json", include=ANSWERS),
+            "recipe": recipe.model_dump(mode="json", include=config.ANSWERS),
         }  # fmt: skip
         if name in ("llm", "base"):
             card = read_card(self.adapter) if name == "llm" else {}
@@ -105,6 +105,8 @@ class World:
             "counts": self.dataset.counts(),
         }
         weights = (
-            {"name": self.adapter.name, "weights": read_card(self.adapter).get("weights")} if self.adapter else None
+            {"name": config.adapter_name(self.adapter), "weights": read_card(self.adapter).get("weights")}
+            if self.adapter
+            else None
         )
         return {"data": known | data, "adapter": weights}

@@ -14,7 +14,7 @@ from llmrec import config
 from llmrec.baselines.sentences import copied, explanation, nearest, summary, typical
 from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.measuring.after_list import in_blocks
-from llmrec.measuring.replies import Scored, reported
+from llmrec.measuring.replies import Scored, check, reported
 from llmrec.measuring.suites import check_unseen, depends_on
 from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import faithfulness, measured
@@ -49,6 +49,7 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
     texts = examples(pairs, settings.task)
     train = of_split(texts, "train", 0, settings.seed)
     asked = of_split(texts, settings.split, settings.examples, settings.seed)
+    check(settings, judge, len(asked))
     adapter = settings.adapter or recipe.domain
     card = _card(recipe, adapter, settings, pairs) if {"llm", "llm+consensus"} & {*settings.writers} else {}
 

@@ -226,7 +226,9 @@ def _measure(
             "questions": questions_digest,
             **dataset.counts(),
         },
-        "adapter": {"name": adapter.name, "weights": read_card(adapter).get("weights")} if adapter else None,
+        "adapter": {"name": config.adapter_name(adapter), "weights": read_card(adapter).get("weights")}
+        if adapter
+        else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
         "rankers": {name: {"metrics": metrics[name], **measured[name]} for name in measured},

@@ -11,10 +11,20 @@ import pandas as pd
 from llmrec import config
 from llmrec.metrics.llm_judge import OPINIONS, LLMJudge
 from llmrec.metrics.significance import compared
+from llmrec.metrics.text import rouge, sentence_bleu
 from llmrec.parts import Seconds
 
 Scored = tuple[dict[str, np.ndarray], dict[str, float | None]]
 """Metrics of each reply, and of all together: see `llmrec.metrics.text.measured`."""
+
+
+def check(settings: config.Written | config.Grounded, judge: LLMJudge | None, asked: int) -> None:
+    """What would otherwise show after everything has been written.  Raises: LlmrecError without the extra `text`, or
+    where the judge would be asked too often about `asked` replies."""
+    rouge([], [])
+    sentence_bleu([], [])
+    if judge:
+        judge.check(asked, compared=bool(settings.compare))
 
 
 def reported(

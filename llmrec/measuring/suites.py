@@ -20,10 +20,6 @@ if TYPE_CHECKING:  # it imports torch
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
-ANSWERS = {"domain": True, "noun": True, "unit": True, "split": True, "base_model": True, "identifier": {"max_tokens"},
-           "new_share": True, "window_step": True, "window_block": True,
-           "fit": {"window_tokens", "precision"}}  # fmt: skip
-"""What a recipe says that a model's answers depend on, beside its tasks: see `depends_on`."""
 BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
 """Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
@@ -69,7 +65,7 @@ def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
 def depends_on(recipe: config.Recipe) -> dict[str, Any]:
     """What a model's answers depend on beside its tasks: some of the recipe, and its base's weights, which only a named
     asset holds for certain."""
-    found = recipe.model_dump(mode="json", include=ANSWERS)
+    found = recipe.model_dump(mode="json", include=config.ANSWERS)
     if recipe.base_model in ASSETS:
         return found
     from llmrec.model.load import base_model  # it imports torch
@@ -82,10 +78,11 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
 
     Raises: AdapterError.
     """
-    folder = config.adapter_folder(asked.adapter or recipe.domain)
+    name = asked.adapter or recipe.domain
+    folder = config.adapter_folder(name)
     card = read_card(folder)
     if not card:
-        raise AdapterError(f"{folder}: no trained adapter (no {CARD}); run `llmrec train {folder.name}`")
+        raise AdapterError(f"{folder}: no trained adapter (no {CARD}); run `llmrec train {config.domain_of(name)}`")
     cut = ("method",) if asked.method == "leave_one_out" else ("method", "valid", "test")
     wanted = under(recipe, asked).split.model_dump(mode="json")
     trained = card.get("recipe", {}).get("split", {})

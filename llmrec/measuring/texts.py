@@ -22,7 +22,7 @@ from llmrec.data.sample import at_most
 from llmrec.data.sentences import sentences
 from llmrec.errors import DataError, RecipeError
 from llmrec.measuring.after_list import Person, World, in_blocks
-from llmrec.measuring.replies import Scored, reported
+from llmrec.measuring.replies import Scored, check, reported
 from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import measured, words
 from llmrec.parts import Parts
@@ -173,6 +173,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         raise DataError(f"{world.recipe.domain}: there is nothing to say of anybody; do its items have categories?")
     chosen = at_most(able, settings.users, settings.seed)
     asked = [person for person, _ in chosen]
+    check(settings, judge, len(asked))
     given = [facts | {"domain": named(world.recipe)} for _, facts in chosen]
     right = [[plain(template.reply_parts(facts, i)) for i in range(len(template.replies))] for facts in given]
     rng = np.random.default_rng(settings.seed)

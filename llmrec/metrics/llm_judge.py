@@ -87,6 +87,11 @@ class LLMJudge:
         """None without an address."""
         return cls(settings.judge_url, settings.judge_model, settings.judge_requests) if settings.judge_url else None
 
+    def check(self, replies: int, *, compared: bool) -> None:
+        """Raises: LlmrecError where it would be asked too often about so many replies of each writer."""
+        if (most := replies * (2 if compared else 1)) > self.most:
+            raise self._too_many(most)
+
     def opinions(
         self,
         given: Sequence[str],
@@ -98,8 +103,7 @@ class LLMJudge:
     ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
         """What it makes of every writer's texts, by name: the marks, and for each pair the share of a's that it prefers
         to b's, less one half, as a difference like those of `significance.compared`."""
-        if (most := len(given) * (2 if pairs else 1)) > self.most:
-            raise self._too_many(most)
+        self.check(len(given), compared=bool(pairs))
         marks = {name: self.rate(given, mine, references) for name, mine in texts.items()}
         differences = []
         for a, b in pairs:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available, logging
 
@@ -19,6 +20,7 @@ from llmrec.errors import AssetError, RecipeError
 from llmrec.files import digest, whole
 from llmrec.locks import locked
 
+T = TypeVar("T")
 LOOKS_BACK = 4096  # tokens; no prompt here is as long
 
 
@@ -49,8 +51,8 @@ def base_model(name: str) -> BaseModel:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer beside the weights."""
-    return AutoTokenizer.from_pretrained(folder)
+    """The tokenizer beside the weights.  Raises: AssetError."""
+    return _read(folder, AutoTokenizer.from_pretrained, folder)
 
 
 def load_model(
@@ -58,12 +60,13 @@ def load_model(
 ) -> PreTrainedModel:
     """The frozen decoder, in evaluation mode.
 
-    Raises: RecipeError where 4-bit weights cannot be had, or the model does with its scores what is not known here.
+    Raises: RecipeError where 4-bit weights cannot be had, or the model does with its scores what is not known here;
+        AssetError where its files cannot be read.
     """
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True}
     if quantize == "4bit":
         options |= {"quantization_config": _four_bit(dtype), "device_map": {"": str(device)}}
-    model = _quiet(AutoModelForCausalLM.from_pretrained, base.folder, **options)
+    model = _read(base.name, _quiet, AutoModelForCausalLM.from_pretrained, base.folder, **options)
     if quantize == "none":
         model = model.to(device)
     else:  # on such processors these layers repack themselves when first evaluated, and no gradient passes from then on
@@ -116,7 +119,7 @@ def tensor_digest(folder: Path) -> str:
     total = hashlib.sha256()
     names: dict[str, Path] = {}
     for file in files:
-        with safe_open(file, framework="pt") as tensors:
+        with _read(file, safe_open, file, framework="pt") as tensors:
             names |= dict.fromkeys(tensors.keys(), file)
     for name in sorted(names):
         with safe_open(names[name], framework="pt") as tensors:
@@ -136,6 +139,17 @@ def tensor_digest(folder: Path) -> str:
 def tokenizer_digest(tokenizer: Any) -> str:
     """12 hex digits over tokens and their ids."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:12]
+
+
+def _read(what: str | Path, load: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What `load` returns.  Raises: AssetError where the files are none that transformers can read."""
+    try:
+        return load(*args, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk, not what is on it
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise AssetError(f"base_model {what}: cannot be loaded: {said}; name another, or get its files again") from None
 
 
 def _only_gguf(folder: Path) -> Path:
@@ -158,9 +172,9 @@ def _from_gguf(file: Path) -> Path:
         if folder.is_dir():
             return folder
         where = {"gguf_file": file.name}
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-        model = _quiet(
-            AutoModelForCausalLM.from_pretrained, file.parent, **where, dtype=torch.float32,
+        tokenizer = _read(file, AutoTokenizer.from_pretrained, file.parent, **where)
+        model = _read(
+            file, _quiet, AutoModelForCausalLM.from_pretrained, file.parent, **where, dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),  # else the result cannot be saved
         )  # fmt: skip
         _restore_digit_split(tokenizer, model.config)

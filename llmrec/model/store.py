@@ -110,7 +110,9 @@ def back(domain: str) -> str:
         past.pop()
     past = [name for name in past if (kept(domain) / name).is_dir()]
     if not past:
-        raise AdapterError(f"{domain}: nothing was served before; `llmrec adapters promote` serves another version")
+        raise AdapterError(
+            f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
+        )
     serve(domain, past[-1])
     with lock(domain):
         adapter.write_json(kept(domain) / "history.json", {"served": past})

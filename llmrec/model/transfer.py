@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from llmrec.config import Recipe, adapter_folder
-from llmrec.errors import AdapterError
+from llmrec.config import Recipe, adapter_place, section
+from llmrec.errors import AdapterError, RecipeError
 from llmrec.model import adapter, verify
 from llmrec.model.load import BaseModel
 
@@ -34,10 +33,12 @@ class Start:
 
 
 def find(name: str) -> Path:
-    """Folder of the adapter that `init_from` names: a domain, domain@version, or a folder.  Raises: RecipeError."""
-    if os.sep in name or name.startswith("."):
-        return Path(name)
-    return adapter_folder(name)
+    """Folder of the adapter that `init_from` names: a domain, domain@version, or a folder.  Raises: RecipeError,
+    AdapterError."""
+    place, _ = adapter_place(name)
+    if not place.is_dir():
+        raise AdapterError(f"{name}: a file; `llmrec adapters import {name}` keeps it as a version and says its name")
+    return place
 
 
 def start(recipe: Recipe, base: BaseModel) -> Start | None:
@@ -132,10 +133,12 @@ def sources(card: dict[str, Any]) -> Sources:
 
 def recipe_of(card: dict[str, Any]) -> Recipe:
     """What a card says that was trained.  Raises: AdapterError."""
+    values = card.get("recipe")
     try:
-        return Recipe.model_validate(card.get("recipe"))
-    except ValueError as error:
-        raise AdapterError(f"{adapter.CARD}: its recipe cannot be read: {str(error).splitlines()[0]}") from None
+        return section(Recipe, dict(values) if isinstance(values, dict) else {})
+    except RecipeError as error:
+        whose = f"{adapter.CARD} of {card.get('domain')} ({card.get('weights')})"
+        raise AdapterError(f"{whose}: its recipe cannot be read{error}") from None
 
 
 def licence(ours: str, start: Start | None) -> str:

@@ -78,7 +78,8 @@ def saved_prompts(folder: Path, card: Mapping[str, Any]) -> dict[str, Template]:
     Raises: AdapterError where there is no card or a file is not the one it names; PromptError where one is missing.
     """
     if not card:
-        raise AdapterError(f"{folder}: no trained adapter here (no {CARD}); run `llmrec train {folder.name}`")
+        domain = config.domain_of(config.adapter_name(folder))
+        raise AdapterError(f"{folder}: no trained adapter here (no {CARD}); run `llmrec train {domain}`")
     digests = card.get("prompts")
     if not isinstance(digests, dict) or not digests:
         raise AdapterError(f"{folder}: the card names no prompts; restore it or train again")
