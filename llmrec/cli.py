@@ -674,7 +674,7 @@ def prompts_try(
     text: Annotated[
         str | None, typer.Option(help="Review to read (review_sentiment, item_class).", show_default=False)
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists (next_item).")] = 10,
     prior: Prior = True,
 ) -> None:
     """Render and answer with two wordings side by side.
@@ -685,7 +685,12 @@ def prompts_try(
     """
     from llmrec import prompts as verb
 
-    if task != verb.TASK:
+    lists = task == verb.TASK
+    if idle := [name for name, given in (("--item", item), ("--text", text)) if given is not None and lists]:
+        raise RecipeError(f"{idle[0]}: lists do not read it; name the task that does: --task")
+    if not lists and (n != verb.CUTOFF or not prior):
+        raise RecipeError(f"-n and --no-prior are of lists, not of {task}")
+    if not lists:
         said = verb.attempt_task(
             domain, task, overrides=tuple(overrides or ()), wordings=wording or (), file=file, user=user,
             history=history or (), item=item, text=text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +19,7 @@ from rich.text import Text
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import match_titles, readable
-from llmrec.errors import DataError, PromptError, RecipeError, did_you_mean
+from llmrec.errors import AssetError, DataError, PromptError, RecipeError, did_you_mean
 from llmrec.files import whole
 from llmrec.metrics.significance import Interval, Statistic, resampled
 from llmrec.recommend import Question, question
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.model.encode import Encoder
     from llmrec.recommender import Recommender
 
+LOG = logging.getLogger("llmrec")
 TASK = "next_item"  # what `try` asks unless another task is named
 TRAINED = "trained"  # the wording that an adapter serves with
 CUTOFF = 10
@@ -53,14 +55,16 @@ def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Check
     """Every prompt file (or those of `tasks`), looked at with the tokenizer of each domain that trains on it.
 
     Args:
-        domain: measure lengths for this domain only, whether or not it trains on the task.
-    Raises: PromptError for a task without a file; RecipeError, AssetError.
+        domain: measure lengths for this domain only, whether or not it trains on the task.  Of all domains, one whose
+            recipe or base model cannot be read is said and left out.
+    Raises: PromptError for a task without a file; of `domain` RecipeError, AssetError.
     """
     folder = config.project() / "prompts"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if unknown := [task for task in tasks if task not in known]:
         raise PromptError(f"no prompt file '{unknown[0]}' in {folder}{did_you_mean(unknown[0], known)}")
     recipes = _recipes() if domain is None else [config.load_recipe(domain)]
+    unread: set[str] = set()  # base models
     found = []
     for task in tasks or sorted({*known, *(name for recipe in recipes for name in recipe.tasks)}):
         try:
@@ -73,8 +77,15 @@ def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Check
             findings.append(Finding("task", f"nothing reads it: tasks are {', '.join(TASKS)}"))
         measured: dict[str, list[Length]] = {}
         for recipe in recipes:
-            if domain is not None or task in recipe.tasks:
-                measured[recipe.domain], more = _lengths(template, recipe)
+            if recipe.base_model not in unread and (domain is not None or task in recipe.tasks):
+                try:
+                    measured[recipe.domain], more = _lengths(template, recipe)
+                except AssetError as error:
+                    if domain is not None:
+                        raise
+                    LOG.warning("%s: its lengths are not measured: %s", recipe.domain, error)
+                    unread.add(recipe.base_model)
+                    continue
                 findings += [one for one in dict.fromkeys(more) if one not in findings]
         found.append(Checked(task, template, findings, measured))
     return found
@@ -522,8 +533,14 @@ def _on_one_line(text: str) -> str:
 
 
 def _recipes() -> list[config.Recipe]:
-    """Of every domain there is, in order."""
-    return [config.load_recipe(str(path)) for path in sorted((config.project() / "adapters").glob("*/recipe.yaml"))]
+    """Of every domain there is, in order; says which cannot be read."""
+    found = []
+    for path in sorted((config.project() / "adapters").glob("*/recipe.yaml")):
+        try:
+            found.append(config.load_recipe(str(path)))
+        except RecipeError as error:
+            LOG.warning("left out: %s", error)
+    return found
 
 
 def _lengths(template: Template, recipe: config.Recipe) -> tuple[list[Length], list[Finding]]:

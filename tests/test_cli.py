@@ -230,6 +230,8 @@ def test_mistakes_show_before_the_seconds_that_torch_takes():
         "prompts measure movies fit.epoch=3": "did you mean 'epochs'?",
         "prompts measure movies --task intrest": "did you mean 'interest'?",
         "prompts try movies --task intrest": "did you mean 'interest'?",
+        "prompts try movies --item Heat": "--item: lists do not read it; name the task that does: --task",
+        "prompts try movies --task interest -n 3": "-n and --no-prior are of lists, not of interest",
         "recommend places": "what it has are texts: `llmrec explain places`, `llmrec summarize places`",
         "recommend fashion": "no catalog to rank; what it has are texts: `llmrec review fashion`",
         "serve moveis": "did you mean 'movies'?",

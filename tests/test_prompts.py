@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from llmrec import cli, config, prepare, prompts
 from llmrec.data.catalog import Catalog
 from llmrec.engine.fake import FakeEngine
-from llmrec.errors import AdapterError, PromptError, RecipeError
+from llmrec.errors import AdapterError, AssetError, PromptError, RecipeError
 from llmrec.metrics.significance import Interval
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
@@ -170,6 +171,23 @@ def test_check_counts_with_the_tokenizer_of_the_domain(project: Path):
     assert checked.lengths["films"][0].tokens == len(encoder.header(turns))
     text = printed(prompts.print_check, [checked])
     assert "for films" in text and "held out" in text and "error" not in text
+
+
+def test_one_domain_that_cannot_be_read_does_not_end_the_check(project: Path, caplog: pytest.LogCaptureFixture):
+    good = (project / "adapters" / "films" / "recipe.yaml").read_text()
+    for name, text in {
+        "away": re.sub(
+            "base_model: .*", "base_model: /no/such/base.gguf", good.replace("domain: films", "domain: away")
+        ),
+        "torn": "domain: [",
+    }.items():
+        (project / "adapters" / name).mkdir()
+        (project / "adapters" / name / "recipe.yaml").write_text(text)
+    [checked] = prompts.check()
+    assert list(checked.lengths) == ["films"]
+    assert "away: its lengths are not measured: /no/such/base.gguf" in caplog.text and "left out: " in caplog.text
+    with pytest.raises(AssetError):
+        prompts.check(domain="away")
 
 
 def test_tables_fit_a_terminal_of_80_columns(project: Path):
