@@ -61,6 +61,8 @@ class DataSource(Section):
     """Our column name → the file's column name, where they differ (e.g. `user_id: reviewerID`)."""
     min_rating: float | None = None
     """Interactions rated below this are left out."""
+    leave_out: str | None = None
+    """A table with a column user_id (`columns` apply): people of whom nothing is prepared, learned or asked."""
     k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer training interactions than this are left out; 0 keeps all."""
 
@@ -87,6 +89,8 @@ class ReviewSource(Section):
     """Grounded tasks only: the file with one row per item (item_id, title, about), where the texts' own lacks them."""
     history: ChoiceSource | None = None
     """Grounded tasks only: a table of more that people chose, without texts."""
+    leave_out: str | None = None
+    """Grounded tasks only: a table with a column user_id of people of whom nothing is read."""
     sentence: bool = False
     """Grounded tasks only: learn the one sentence of each text that explains best, not the whole text."""
     valid: float = Field(0.1, gt=0, lt=0.5)
@@ -457,7 +461,7 @@ class Recipe(Section):
                 raise ValueError(f"tasks.{name}.{idle}: only tasks of texts have it; remove it")
             if (of_histories or of_pairs) and (idle := _set(task, "labels", "balance")):
                 raise ValueError(f"tasks.{name}.{idle}: only tasks of reviews have it; remove it")
-            if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "sentence")):
+            if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "leave_out", "sentence")):
                 raise ValueError(f"tasks.{name}.data.{idle}: only grounded tasks read it; remove it")
         return self
 

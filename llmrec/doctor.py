@@ -192,9 +192,10 @@ def _recipes() -> list[Finding]:
 
 def _files(recipe: config.Recipe) -> list[str]:
     """Every file, folder, asset or table of a hub that a recipe reads, in its own words."""
-    found = [recipe.data.path, recipe.data.items, recipe.data.users] if recipe.data else []
+    data = recipe.data
+    found = [data.path, data.items, data.users, data.leave_out] if data else []
     for texts in (task.data for task in recipe.tasks.values() if task.data):
-        found += [texts.path, texts.items, texts.history.path if texts.history else None]
+        found += [texts.path, texts.items, texts.leave_out, texts.history.path if texts.history else None]
     return [*dict.fromkeys(file for file in found if file)]
 
 

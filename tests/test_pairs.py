@@ -105,6 +105,13 @@ def test_people_are_known_by_what_they_chose(tmp_path: Path) -> None:
     assert all(one.item not in one.earlier for one in explained)
 
 
+def test_who_asks_for_it_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "gone.csv").write_text("who\nu0\nu3\n")
+    everybody = Pairs.read(dated(tmp_path), Path).table["user_id"]
+    left = Pairs.read(dated(tmp_path, leave_out=str(tmp_path / "gone.csv")), Path).table["user_id"]
+    assert {*everybody} - {*left} == {"u0", "u3"}
+
+
 def test_titles_from_a_file_of_items(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("what,label,said\ni0,Strap,It holds\ni0,Other,\ni1,,\n")
     rows = [{"who": f"u{u}", "what": f"i{u % 3}", "text": f"text {u}"} for u in range(30)]

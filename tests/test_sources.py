@@ -348,6 +348,21 @@ def test_amazon_reviews_with_titles_of_their_own(tmp_path):
     assert dataset.items["categories"].tolist() == [["Instruments", "Straps"], []]
 
 
+def test_who_asks_for_it_is_left_out(tmp_path):
+    path = write(tmp_path / "events.csv", "who,item_id,timestamp\n1,a,5\n2,b,6\n3,a,7\n")
+    users = write(tmp_path / "users.csv", "who\n1\n2\n3\n4\n")
+    for name, header in (("gone.csv", "user_id"), ("same.csv", "who")):
+        gone = write(tmp_path / name, f"{header}\n2\n4\nnobody here\n")
+        dataset = table(path, users=users, leave_out=gone, columns={"user_id": "who"})
+        assert rows(dataset) == [["1", "a", 5], ["3", "a", 7]] and dataset.users["user_id"].tolist() == ["1", "3"]
+    with pytest.raises(DataError, match="nobody is left"):
+        table(path, leave_out=users, columns={"user_id": "who"})
+    with pytest.raises(DataError, match="no column"):
+        table(path, leave_out=write(tmp_path / "odd.csv", "email\nx\n"), columns={"user_id": "who"})
+    with pytest.raises(DataError, match="none.parquet"):
+        table(path, leave_out=str(tmp_path / "none.parquet"), columns={"user_id": "who"})
+
+
 def test_explained_pairs_where_one_file_is_all(tmp_path):
     """XRec's: pairs in no order, with a written explanation and summaries of both sides."""
     pair = {

@@ -16,7 +16,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +86,14 @@ def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
     for name in ("items", "users"):
         if source.format != "table" and getattr(source, name):
             raise DataError(f"data.{name}: only for format `table`; `{source.format}` finds its own files")
-    return READERS[source.format](source, resolve)
+    dataset = READERS[source.format](source, resolve)
+    if source.leave_out is None:
+        return dataset
+    gone = _left_out(source.leave_out, source.columns, resolve)
+    kept = dataset.only(~dataset.interactions["user_id"].isin(gone).to_numpy())
+    if not len(kept.interactions):
+        raise DataError(f"data.leave_out={source.leave_out}: nobody is left")
+    return replace(kept, users=kept.users[~kept.users["user_id"].isin(gone)].reset_index(drop=True))
 
 
 def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
@@ -167,7 +174,15 @@ def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> t
         items = items.drop_duplicates("item_id").set_index("item_id")
         for name in ("title", "about"):
             pairs[name] = pairs["item_id"].map(items[name]).fillna(pairs[name])
+    if source.leave_out is not None:
+        pairs = pairs[~pairs["user_id"].isin(_left_out(source.leave_out, columns, resolve))]
     return pairs.reset_index(drop=True), timed
+
+
+def _left_out(path: str, columns: dict[str, str], resolve: Callable[[str], Path]) -> set[str]:
+    """Ids of the people in a table, whom the data need not know.  Raises: DataError."""
+    file = _only_table(_existing(resolve(path)))
+    return {*_ids(Table(file, _rows(file)), "user_id", columns, own_name_too=True)}
 
 
 def read_chosen(source: config.ChoiceSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
@@ -181,11 +196,11 @@ def stamp(source: config.DataSource, asset_prefix: str) -> dict[str, list[int]]:
     """Size in bytes and time of change of the source's files, to notice edits; nothing for assets (pinned already)
     and for files out of reach."""
     stamps = {}
-    for path in (source.path, source.items, source.users):
+    for path in (source.path, source.items, source.users, source.leave_out):
         if path is None or path.startswith(asset_prefix):
             continue
         place = Path(path).expanduser()
-        if source.format != "table" and place.is_file():
+        if source.format != "table" and path == source.path and place.is_file():
             place = place.parent  # these formats find items and users beside the file
         with contextlib.suppress(OSError):  # the reader complains, if it comes to that
             for file in sorted(place.iterdir()) if place.is_dir() else [place]:
