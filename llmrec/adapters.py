@@ -176,12 +176,17 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
         that would be lost.
     """
     folder = store.folder_of(domain, version)
+    current = config.adapter_folder(domain)
     try:
-        now, learned = store.served(domain), _learned(read_card(config.adapter_folder(domain)))
-    except AdapterError:  # what is served is damaged: a way out of it
+        now, learned = store.served(domain), _learned(read_card(current))
+        if force and now:
+            adapter.check(current)
+    except (
+        AdapterError
+    ):  # what is served is damaged: a way out of it, and the same version may be the one that is whole
         if not force:
             raise
-        now, learned = None, []
+        now, learned = None, [*config.load_recipe(domain).tasks]
     if now == folder.name:
         raise AdapterError(f"{domain}: {now} is served already")
     _demand(inspect(folder, domain), folder)
@@ -350,7 +355,8 @@ def _records(results: Sequence[Path], weights: str) -> dict[tuple[str, str, str]
         values = adapter.read_json(folder / RESULTS)
         if (task := values.get("task", "next_item")) != "next_item":
             raise AdapterError(
-                f"{folder}: it measures {task}, and versions are compared by lists; --force serves one without"
+                f"{folder}: it measures {task}, and versions are compared by lists; leave out --results and give "
+                "--force"
             )
         try:
             if max(values["settings"]["cutoffs"]) < CUTOFF:

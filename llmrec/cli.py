@@ -685,12 +685,10 @@ def prompts_try(
     """
     from llmrec import prompts as verb
 
-    lists = task == verb.TASK
-    if idle := [name for name, given in (("--item", item), ("--text", text)) if given is not None and lists]:
-        raise RecipeError(f"{idle[0]}: lists do not read it; name the task that does: --task")
-    if not lists and (n != verb.CUTOFF or not prior):
-        raise RecipeError(f"-n and --no-prior are of lists, not of {task}")
-    if not lists:
+    given = {"user": user, "history": history, "item": item, "text": text}
+    given |= {"-n": n if n != verb.CUTOFF else None, "no-prior": None if prior else True}
+    verb.check_options(task, [name for name, value in given.items() if value is not None])
+    if task != verb.TASK:
         said = verb.attempt_task(
             domain, task, overrides=tuple(overrides or ()), wordings=wording or (), file=file, user=user,
             history=history or (), item=item, text=text,

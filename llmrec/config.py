@@ -62,7 +62,8 @@ class DataSource(Section):
     min_rating: float | None = None
     """Interactions rated below this are left out."""
     leave_out: str | None = None
-    """A table with a column user_id (`columns` apply): people of whom nothing is prepared, learned or asked."""
+    """A table with a column user_id (`columns` apply): people of whom nothing is prepared, learned or asked.  Texts
+    have a `leave_out` of their own."""
     k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer training interactions than this are left out; 0 keeps all."""
 
@@ -83,14 +84,14 @@ class ReviewSource(Section):
     """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """Our column name → the file's, where they differ: review, rating, headline, item_id, category (which may stand in
-    several, broad to narrow: `category: [Department, Class]`); of grounded tasks user_id, item_id, timestamp, review,
-    title, about (a text on the item) and person (a text on the person)."""
+    several, broad to narrow: `category: [Department, Class]`), user_id (for `leave_out`); of grounded tasks user_id,
+    item_id, timestamp, review, title, about (a text on the item) and person (a text on the person)."""
     items: str | None = None
     """Grounded tasks only: the file with one row per item (item_id, title, about), where the texts' own lacks them."""
     history: ChoiceSource | None = None
     """Grounded tasks only: a table of more that people chose, without texts."""
     leave_out: str | None = None
-    """Grounded tasks only: a table with a column user_id of people of whom nothing is read."""
+    """A table with a column user_id (`columns` apply): people whose texts are not learned or asked."""
     sentence: bool = False
     """Grounded tasks only: learn the one sentence of each text that explains best, not the whole text."""
     valid: float = Field(0.1, gt=0, lt=0.5)
@@ -455,14 +456,20 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _each_setting_has_an_effect(self) -> Recipe:
+        gone_from = self.data.path if self.data and self.data.leave_out else None
         for name, task in self.tasks.items():
             of_histories, of_pairs = name in OF_HISTORIES, name in OF_PAIRS
             if of_histories and (idle := _set(task, "data", "max_tokens")):
                 raise ValueError(f"tasks.{name}.{idle}: only tasks of texts have it; remove it")
             if (of_histories or of_pairs) and (idle := _set(task, "labels", "balance")):
                 raise ValueError(f"tasks.{name}.{idle}: only tasks of reviews have it; remove it")
-            if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "leave_out", "sentence")):
+            if task.data and not of_pairs and (idle := _set(task.data, "items", "history", "sentence")):
                 raise ValueError(f"tasks.{name}.data.{idle}: only grounded tasks read it; remove it")
+            if task.data and task.data.path == gone_from and not task.data.leave_out:
+                raise ValueError(
+                    f"tasks.{name}.data.leave_out: data.leave_out names people whose texts this task would learn from "
+                    "the same file; set it here, too"
+                )
         return self
 
     @model_validator(mode="after")

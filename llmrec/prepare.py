@@ -41,6 +41,7 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
             dataset = sources.read(source, assets.resolve)
             dataset = rated(dataset, source.min_rating)
             dataset = k_core(split(dataset, recipe.split), source.k_core)
+            dataset = dataset.only_of(sources.without(dataset.users["user_id"], source, assets.resolve))
             dataset.save(folder, made_from)
     return folder
 

@@ -64,7 +64,7 @@ def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Check
     if unknown := [task for task in tasks if task not in known]:
         raise PromptError(f"no prompt file '{unknown[0]}' in {folder}{did_you_mean(unknown[0], known)}")
     recipes = _recipes() if domain is None else [config.load_recipe(domain)]
-    unread: set[str] = set()  # base models
+    unread: set[str] = set()
     found = []
     for task in tasks or sorted({*known, *(name for recipe in recipes for name in recipe.tasks)}):
         try:
@@ -77,14 +77,14 @@ def check(tasks: Sequence[str] = (), *, domain: str | None = None) -> list[Check
             findings.append(Finding("task", f"nothing reads it: tasks are {', '.join(TASKS)}"))
         measured: dict[str, list[Length]] = {}
         for recipe in recipes:
-            if recipe.base_model not in unread and (domain is not None or task in recipe.tasks):
+            if recipe.domain not in unread and (domain is not None or task in recipe.tasks):
                 try:
                     measured[recipe.domain], more = _lengths(template, recipe)
                 except AssetError as error:
                     if domain is not None:
                         raise
                     LOG.warning("%s: its lengths are not measured: %s", recipe.domain, error)
-                    unread.add(recipe.base_model)
+                    unread.add(recipe.domain)
                     continue
                 findings += [one for one in dict.fromkeys(more) if one not in findings]
         found.append(Checked(task, template, findings, measured))
@@ -171,6 +171,21 @@ class Said:
     answer: str
 
 
+def check_options(task: str, given: Sequence[str]) -> None:
+    """Raises: PromptError for a task that there is not, or an option of `given` (names) that does nothing for it."""
+    if task not in TASKS:
+        raise PromptError(f"--task {task}: nothing to try{did_you_mean(task, TASKS)}")
+    if task == TASK:
+        reads = {"user", "history", "-n", "no-prior"}
+    elif task in OF_REVIEWS:
+        reads = {"text"}
+    else:
+        reads = {"user", "history", "item"} if task.endswith("explanation") else {"user", "history"}
+    if idle := [name for name in given if name not in reads]:
+        option = idle[0] if idle[0].startswith("-") else f"--{idle[0]}"
+        raise PromptError(f"{option}: {task} does not read it; leave it out, or name the task that does: --task")
+
+
 def attempt_task(
     domain: str,
     task: str,
@@ -192,9 +207,6 @@ def attempt_task(
     Raises: PromptError, DataError (what a task needs is missing or unknown), AdapterError (task not learned).
     """
     names = _two(wordings)
-    known = [name for name in TASKS if name != TASK]
-    if task not in known:
-        raise PromptError(f"--task {task}: nothing to try{did_you_mean(task, known)}")
     recipe = config.load_recipe(domain, overrides)
     edited = _edited(file, names, task)
     if task in OF_REVIEWS:

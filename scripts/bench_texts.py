@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from llmrec import config
 from llmrec.baselines.sentences import copied, typical
@@ -26,9 +27,9 @@ def main() -> None:
     parser.add_argument("pairs", help="JSON lines with uid, iid, title, item_summary, explanation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    columns = {"user_id": "uid", "item_id": "iid", "review": "explanation"}
-    dataset = sources.read(config.DataSource(path=args.pairs, items=args.pairs, columns=columns), Path)
-    pairs = dataset.interactions.merge(dataset.items[["item_id", "item_summary"]], on="item_id")
+    columns = {"user_id": "uid", "item_id": "iid", "review": "explanation", "about": "item_summary"}
+    pairs, _ = sources.read_pairs(config.ReviewSource(path=args.pairs, columns=columns), Path)
+    pairs = pairs.iloc[np.argsort(pd.factorize(pairs["user_id"])[0], kind="stable")]
     place = np.random.default_rng(args.seed).permutation(len(pairs))
     asked, train = pairs.iloc[place[: len(pairs) // 5]], pairs.iloc[place[len(pairs) // 5 :]]
     started = time.monotonic()
@@ -38,7 +39,7 @@ def main() -> None:
     writers = {
         "most typical of all": [" ".join(everyones)] * len(asked),
         "item's most typical": copied(by_item, asked["item_id"].tolist(), " ".join(everyones)),
-        "item_summary": asked["item_summary"].tolist(),
+        "item_summary": asked["about"].tolist(),
     }
     found = {name: text.measured(replies, references=asked["review"].tolist()) for name, replies in writers.items()}
     metrics, differences = significance.compared(

@@ -404,7 +404,9 @@ def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> No
     with pytest.raises(AdapterError, match="no results of version"):
         adapters.promote("films", digest, [current])
     edit(elsewhere, "results.json", task="review_sentiment")
-    with pytest.raises(AdapterError, match="it measures review_sentiment, and versions are compared by lists; --force"):
+    with pytest.raises(
+        AdapterError, match="it measures review_sentiment, and versions are compared by lists; leave out --results"
+    ):
         adapters.promote("films", digest, [current, elsewhere])
     assert store.served("films") == old
     done = run("promote", "films", digest, "--results", str(better), str(current))
@@ -647,6 +649,12 @@ def test_what_is_served_and_damaged_is_replaced_by_force(project: Path) -> None:
     with pytest.raises(AdapterError, match="card.json"):
         adapters.promote("films", good, ())
     assert adapters.promote("films", good, (), force=True) == (good, None) and store.served("films") == good
+    weights = (folder / adapter.WEIGHTS).read_bytes()
+    (folder / adapter.WEIGHTS).write_bytes(weights[:-8] + b"damaged!")
+    with pytest.raises(AdapterError, match="is served already"):
+        adapters.promote("films", good, ())
+    assert adapters.promote("films", good, (), force=True) == (good, None)  # the copy of it that was kept
+    assert (folder / adapter.WEIGHTS).read_bytes() == weights
 
 
 def test_a_damaged_version_stands_in_nobodys_way(project: Path) -> None:

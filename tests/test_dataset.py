@@ -40,7 +40,7 @@ def test_every_item_and_user_has_a_row(dataset):
     assert dataset.items["title"].tolist() == ["Bé", "a", "c"]  # titled by the id where there is no title
     assert dataset.items["year"].tolist() == [1999, pd.NA, pd.NA]
     assert dataset.items["categories"].tolist() == [["Drama"], [], []]
-    assert dataset.items["price"].tolist()[:2] == [1.5, 2.0]
+    assert list(dataset.items) == ["item_id", "title", "year", "categories"]  # nothing reads a price
     assert dataset.users["user_id"].tolist() == ["v", "silent", "u"]
 
 
@@ -109,7 +109,7 @@ def test_a_changed_or_missing_file_is_noticed(dataset, tmp_path, name):
     dataset.save(tmp_path, {})
     with (tmp_path / name).open("ab") as file:
         file.write(b"x")
-    with pytest.raises(DataError, match=rf"{name}: changed since it was prepared; .*--force"):
+    with pytest.raises(DataError, match=rf"{name}: changed since it was prepared; delete the folder"):
         Dataset.load(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(DataError, match="cannot be read"):

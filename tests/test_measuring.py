@@ -64,6 +64,32 @@ def test_answers_of_another_base_are_others(films: Path, tmp_path: Path) -> None
     assert "base_digest" not in depends_on(recipe.model_copy(update={"base_model": "smollm2-135m"}))  # pinned
 
 
+# What no answer depends on: it teaches, fits what stands in the card, or says how fast and on what answers are made.
+HARMLESS = {
+    config.Recipe: {"init_from", "licence", "tasks", "mixture", "data", "lora", "prior", "teacher", "sasrec"},
+    config.Identifier: {"codes"},
+    config.Fit: {*config.Fit.model_fields} - {"window_tokens", "precision"},
+    config.Serve: {"max_loras", "max_cpu_loras", "max_rank", "context", "block_size", "step_tokens", "requests", "kv_gib",
+                   "gpu_share", "tensor_parallel", "data_parallel"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_each_setting_is_known_to_change_answers_or_not_to(kind: type[config.Section]) -> None:
+    """One that is added later must be put on one side: what is kept would else pass for what it would answer."""
+    section = {config.Identifier: "identifier", config.Fit: "fit", config.Serve: "serve"}.get(kind)
+    counts = {*(config.ANSWERS[section] if section else config.ANSWERS)}
+    assert counts.isdisjoint(HARMLESS[kind]) and counts | HARMLESS[kind] == {*kind.model_fields}
+
+
+def test_answers_depend_on_these_settings(films: Path) -> None:
+    before = depends_on(config.load_recipe("films"))
+    for setting in ("serve.quantization=fp8", "serve.merge=true", "serve.head_float32=false", "new_share=0.5",
+                    "window_block=16", "window_step=64", "fit.precision=bf16", "fit.window_tokens=99",
+                    "identifier.max_tokens=20", "split.baskets=false", "noun=movies", "unit=movie"):  # fmt: skip
+        assert depends_on(config.load_recipe("films", (setting,))) != before, setting
+
+
 def test_interest_beside_its_baselines(tmp_path: Path) -> None:
     names = ["popular", "history", "base", "llm"]
     asked = suite(tmp_path, task="interest", predictors=names, compare=[["llm", "popular"]], users=24)

@@ -106,10 +106,13 @@ def test_people_are_known_by_what_they_chose(tmp_path: Path) -> None:
 
 
 def test_who_asks_for_it_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "gone.csv").write_text("who\nu0\nu3\n")
-    everybody = Pairs.read(dated(tmp_path), Path).table["user_id"]
-    left = Pairs.read(dated(tmp_path, leave_out=str(tmp_path / "gone.csv")), Path).table["user_id"]
-    assert {*everybody} - {*left} == {"u0", "u3"}
+    (tmp_path / "gone.csv").write_text("who\nu0\nu3\n0\n3\n")
+    for make in (dated, undated):
+        everybody = Pairs.read(make(tmp_path), Path).table
+        left = Pairs.read(make(tmp_path, leave_out=str(tmp_path / "gone.csv")), Path).table
+        assert {*everybody["user_id"]} - {*left["user_id"]} <= {"u0", "u3", "0", "3"}
+        both = everybody.merge(left, on=["user_id", "item_id", "review"])
+        assert len(both) == len(left) < len(everybody) and (both["split_x"] == both["split_y"]).all()
 
 
 def test_titles_from_a_file_of_items(tmp_path: Path) -> None:

@@ -63,6 +63,53 @@ def test_prepares_a_whole_split_folder(recipe):
     assert load(recipe).counts() == manifest["counts"]
 
 
+def test_who_asks_for_it_is_left_out_and_nobody_else_moves(recipe, tmp_path, caplog):
+    def told() -> dict[tuple[str, str], str]:
+        found = load(asked).interactions
+        return dict(zip(zip(found["user_id"], found["item_id"], strict=True), found["split"], strict=True))
+
+    asked, gone = recipe, tmp_path / "gone.csv"
+    before = told()
+    gone.write_text("user_id\n")  # nobody yet
+    asked = changed(recipe, data={"leave_out": str(gone)})
+    assert told() == before
+    gone.write_text("user_id\nv\nnobody\n")  # the next command notices
+    assert told() == {pair: side for pair, side in before.items() if pair[0] != "v"}
+    assert load(asked).users["user_id"].tolist() == ["u", "w"]
+    assert "of 1 of 2 people there is nothing, as of nobody" in caplog.text
+    for text, problem in {"user_id\nu\nv\nw\n": "nobody is left", "email\nx\n": "no column 'user_id'"}.items():
+        gone.write_text(text)
+        with pytest.raises(DataError, match=problem):
+            load(asked)
+    gone.unlink()
+    with pytest.raises(DataError, match="gone.csv"):
+        prepare(asked, force=True)
+
+
+def test_leaving_out_beside_other_formats(tmp_path):
+    folder, gone = tmp_path / "films", tmp_path / "gone.csv"
+    folder.mkdir()
+    rows = [f"{user}\t{item}\t{10 * time}" for user in "uvw" for time, item in enumerate("abcdef")]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    (folder / "films.inter").write_text("\n".join([header, *rows]) + "\n")
+    gone.write_text("user_id\nu\n")
+    source = config.DataSource(format="recbole", path=str(folder / "films.inter"), leave_out=str(gone))
+    recipe = config.Recipe(domain="films", data=source)
+    assert load(recipe).users["user_id"].tolist() == ["v", "w"]
+    gone.write_text("user_id\nu\nv\n")
+    assert load(recipe).users["user_id"].tolist() == ["w"]
+
+
+def test_whose_choices_are_left_out_has_no_texts_either(recipe):
+    values = recipe.model_dump()
+    values["data"]["leave_out"] = "/data/gone.csv"
+    values["tasks"] = {"next_item": {}, "review_sentiment": {"data": {"path": values["data"]["path"]}}}
+    with pytest.raises(ValueError, match="tasks.review_sentiment.data.leave_out: .*set it here, too"):
+        config.Recipe.model_validate(values)
+    values["tasks"]["review_sentiment"]["data"]["leave_out"] = "/data/gone.csv"
+    config.Recipe.model_validate(values)
+
+
 def test_made_once(recipe, reads):
     prepare(recipe)
     prepare(recipe)

@@ -55,7 +55,7 @@ def test_texts_from_outside_are_cleaned(tmp_path: Path) -> None:
     [
         ({"text": ["a"], "rating": [1]}, {}, "no column 'review'"),
         ({"review": ["a"], "rating": ["good"]}, {}, "line 2: rating 'good' is not a number"),
-        ({"review": ["a"], "rating": [1]}, {"columns": {"user_id": "u"}}, "unknown name 'user_id'"),
+        ({"review": ["a"], "rating": [1]}, {"columns": {"user": "u"}}, "unknown name 'user'"),
         ({"review": [""], "rating": [1]}, {}, "no row has a review and"),
         ({"review": ["a"]}, {}, "no row has a review and with it a rating or a category"),
         ({"review": ["a"], "rating": [1]}, {"columns": {"rating": ["a", "b"]}}, "rating: one column; only a category"),
@@ -79,6 +79,17 @@ def test_a_category_may_stand_in_several_columns_and_needs_no_rating(tmp_path: P
     narrow = read(tmp_path / "r.parquet", columns={"category": "sort"})
     assert narrow.categories == ("Dresses", "Knits", "b c")
     assert read(tmp_path / "r.parquet", columns={"category": ["sort"]}).categories == narrow.categories
+
+
+def test_who_asks_for_it_is_left_out_and_nobody_else_moves(tmp_path: Path) -> None:
+    rows = [{"review": f"text {i}", "rating": 1 + i % 5, "who": f"u{i % 7}"} for i in range(50)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "r.parquet")
+    (tmp_path / "gone.csv").write_text("who\nu3\n")
+    columns = {"user_id": "who"}
+    all_of_them = read(tmp_path / "r.parquet", columns=columns)
+    found = read(tmp_path / "r.parquet", columns=columns, leave_out=str(tmp_path / "gone.csv"))
+    theirs = all_of_them.table["review"].isin([row["review"] for row in rows if row["who"] == "u3"])
+    assert theirs.any() and found.table.equals(all_of_them.table[~theirs].reset_index(drop=True))
 
 
 def test_categories_are_cut_to_their_broad_levels() -> None:

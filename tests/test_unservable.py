@@ -31,10 +31,11 @@ def test_a_base_model_that_cannot_be_read_is_named(world: Path, tmp_path: Path) 
     (folder / "config.json").write_text(json.dumps(settings | {"model_type": "martian", "architectures": None}))
     with pytest.raises(AssetError, match="cannot be loaded: .*martian"):
         load_model(BaseModel(str(folder), folder, "0" * 12), dtype=torch.float32)
-    for file in folder.glob("token*"):
-        file.unlink()
-    with pytest.raises(AssetError, match=f"base_model {folder}: cannot be loaded"):
-        load_tokenizer(folder)
+    for damage in (lambda file: file.write_bytes(file.read_bytes()[:100]), Path.unlink):  # torn, then gone
+        for file in folder.glob("token*"):
+            damage(file)
+        with pytest.raises(AssetError, match=f"base_model {folder}: cannot be loaded"):
+            load_tokenizer(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(AssetError, match=r"model.safetensors: cannot be loaded"):

@@ -29,10 +29,9 @@ class Dataset:
     missing) and, once split, split (`train`, `valid`, `test`).  Users in order of first appearance; within a user
     oldest first, equal times in the source's order."""
     items: pd.DataFrame
-    """item_id, title (str), year (Int64), categories (list of str), then the source's other columns.  Row = position
-    in the catalog."""
+    """item_id, title (str), year (Int64), categories (list of str).  Row = position in the catalog."""
     users: pd.DataFrame
-    """user_id, then the source's other columns."""
+    """user_id."""
     timed: bool = True
     """False where the source knows only the order of a user's events: timestamps are then positions."""
 
@@ -69,13 +68,18 @@ class Dataset:
             categories=pd.Series([list(c) if isinstance(c, (list, tuple, np.ndarray)) else [] for c in categories],
                                  items.index, dtype=object),
         )  # fmt: skip
-        first = ["item_id", "title", "year", "categories"]
-        items = items[[*first, *(c for c in items if c not in first)]]
+        items = items[["item_id", "title", "year", "categories"]]
         return cls(events, items, _with_all(users, "user_id", events), timed)
 
     def only(self, keep: np.ndarray) -> Dataset:
         """The same items and users with the interactions where `keep` (interactions,) is true."""
         return replace(self, interactions=self.interactions[keep].reset_index(drop=True))
+
+    def only_of(self, keep: np.ndarray) -> Dataset:
+        """The same items with the users where `keep` (users,) is true, and what they chose."""
+        users = self.users[keep].reset_index(drop=True)
+        found = self.only(self.interactions["user_id"].isin(users["user_id"]).to_numpy())
+        return replace(found, users=users)
 
     def counts(self) -> dict[str, int]:
         """Users, items, interactions, and interactions per split once split."""

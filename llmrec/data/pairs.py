@@ -89,6 +89,7 @@ class Pairs:
         if not timed or table["person"].notna().any():
             sides = dict(zip(table["user_id"], _by_person(table["user_id"], source), strict=True))
         table["split"] = _by_time(table) if timed else table["user_id"].map(sides)
+        table = table[sources.without(table["user_id"], source, resolve)].reset_index(drop=True)
         seen = table["split"] == "train"
         features = Features.of(table.loc[seen, "review"], table.loc[seen, "item_id"])
         if source.sentence:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "rating", "review")
 ITEM_COLUMNS = ("item_id", "title", "year", "categories")
 COLUMNS = (*INTERACTION_COLUMNS, *ITEM_COLUMNS[1:])  # what a recipe's `columns` may map
-REVIEW_COLUMNS = ("review", "rating", "headline", "item_id", "category")  # of a source of reviews
+REVIEW_COLUMNS = ("review", "rating", "headline", "item_id", "category", "user_id")  # of a source of reviews
 LEVELS = " > "  # between the levels of a category, broad to narrow
 PAIR_COLUMNS = ("user_id", "item_id", "timestamp", "review", "title", "about", "person")  # of texts on pairs
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from llmrec import config
 from llmrec.data.records import LEVELS
-from llmrec.data.sources import read_reviews
+from llmrec.data.sources import read_reviews, without
 from llmrec.data.split import SPLITS
 from llmrec.errors import DataError
 
@@ -28,7 +28,11 @@ class Reviews:
     def read(cls, source: config.ReviewSource, resolve: Callable[[str], Path]) -> Reviews:
         """The source's reviews, split.  Raises: DataError."""
         table = read_reviews(source, resolve)
-        return cls(table.assign(split=split(table["review"], source)))
+        table = table.assign(split=split(table["review"], source))
+        if source.leave_out is not None:
+            user_id = table.pop("user_id")
+            table = table[without(user_id, source, resolve)].reset_index(drop=True)
+        return cls(table)
 
     def part(self, name: str) -> pd.DataFrame:
         """The reviews of one split, in order."""

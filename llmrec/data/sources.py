@@ -16,7 +16,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,8 @@ class Table:
     rows: pd.DataFrame
 
     def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise DataError(f"{self.path}: no rows")
         _check_names(self.path, self.rows.columns)
 
 
@@ -86,19 +88,13 @@ def read(source: config.DataSource, resolve: Callable[[str], Path]) -> Dataset:
     for name in ("items", "users"):
         if source.format != "table" and getattr(source, name):
             raise DataError(f"data.{name}: only for format `table`; `{source.format}` finds its own files")
-    dataset = READERS[source.format](source, resolve)
-    if source.leave_out is None:
-        return dataset
-    gone = _left_out(source.leave_out, source.columns, resolve)
-    kept = dataset.only(~dataset.interactions["user_id"].isin(gone).to_numpy())
-    if not len(kept.interactions):
-        raise DataError(f"data.leave_out={source.leave_out}: nobody is left")
-    return replace(kept, users=kept.users[~kept.users["user_id"].isin(gone)].reset_index(drop=True))
+    return READERS[source.format](source, resolve)
 
 
 def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
     """Reviews with a rating or a category, in the file's order: review, headline, item_id, category (text, None where
     there is none) and rating (float64, NaN where there is none); a category in several columns is one, broad to narrow.
+    With `leave_out` user_id, too.
 
     Raises: DataError naming file, row, column and value, and the way out.
     """
@@ -113,9 +109,11 @@ def read_reviews(source: config.ReviewSource, resolve: Callable[[str], Path]) ->
     path = _only_table(_existing(resolve(source.path)))
     table = Table(path, _rows(path))
     reviews = pd.DataFrame({"review": _text(_pick(table, "review", columns), paragraphs)})
+    if source.leave_out is not None:
+        reviews["user_id"] = _ids(table, "user_id", columns)
     rated = _optional(table, "rating", columns) is not None
     reviews["rating"] = _numbers(table, "rating", columns) if rated else np.nan
-    for name in REVIEW_COLUMNS[2:]:
+    for name in ("headline", "item_id", "category"):
         raw = _optional(table, name, columns)
         reviews[name] = pd.Series(None, reviews.index, dtype="str") if raw is None else _text(raw, one_line)
     if levels and "category" not in columns:
@@ -174,15 +172,29 @@ def read_pairs(source: config.ReviewSource, resolve: Callable[[str], Path]) -> t
         items = items.drop_duplicates("item_id").set_index("item_id")
         for name in ("title", "about"):
             pairs[name] = pairs["item_id"].map(items[name]).fillna(pairs[name])
-    if source.leave_out is not None:
-        pairs = pairs[~pairs["user_id"].isin(_left_out(source.leave_out, columns, resolve))]
     return pairs.reset_index(drop=True), timed
 
 
-def _left_out(path: str, columns: dict[str, str], resolve: Callable[[str], Path]) -> set[str]:
-    """Ids of the people in a table, whom the data need not know.  Raises: DataError."""
-    file = _only_table(_existing(resolve(path)))
-    return {*_ids(Table(file, _rows(file)), "user_id", columns, own_name_too=True)}
+def without(
+    user_id: pd.Series, source: config.DataSource | config.ReviewSource, resolve: Callable[[str], Path]
+) -> np.ndarray:
+    """(rows,) bool: those of somebody whom the source's `leave_out` does not name.  To call behind the split: whoever
+    is left out moves nobody else to another side.
+
+    Says how many named ones there is nothing of.  Raises: DataError.
+    """
+    if source.leave_out is None:
+        return np.ones(len(user_id), bool)
+    file = _only_table(_existing(resolve(source.leave_out)))
+    rows = _rows(file)
+    columns = {name: wanted for name, wanted in source.columns.items() if isinstance(wanted, str)}
+    gone = {*_ids(Table(file, rows), "user_id", columns, own_name_too=True)} if len(rows) else set()
+    if unknown := gone - {*user_id}:
+        LOG.warning("%s: of %s of %s people there is nothing, as of %s", file, len(unknown), len(gone), min(unknown))
+    stays = ~user_id.isin(gone).to_numpy()
+    if not stays.any():
+        raise DataError(f"leave_out={source.leave_out}: nobody is left")
+    return stays
 
 
 def read_chosen(source: config.ChoiceSource, resolve: Callable[[str], Path]) -> pd.DataFrame:
@@ -405,14 +417,14 @@ def _dataset(
 
     catalog = None
     if items is not None:
-        catalog = _items(items, columns, between_categories, extras=True)
+        catalog = _items(items, columns, between_categories, described=True)
         if not interactions["item_id"].isin(catalog["item_id"]).any():
             raise DataError(
                 f"{events.path}: no item_id is in {items.path} ({shown(interactions['item_id'].iloc[0])} against "
                 f"{shown(catalog['item_id'].iloc[0])}); map data.columns.item_id to the column that both share"
             )
     elif any(_optional(events, name, columns) is not None for name in ITEM_COLUMNS[1:]):
-        catalog = _items(events, columns, between_categories, extras=False)
+        catalog = _items(events, columns, between_categories, described=False)
     _check_titles(source, events, titled, catalog, interactions["item_id"])
     return Dataset.of(interactions, catalog, None if users is None else _users(users, columns), timed)
 
@@ -439,8 +451,9 @@ def _check_titles(
         )  # fmt: skip
 
 
-def _items(table: Table, columns: dict[str, str], between: str, extras: bool) -> pd.DataFrame:
-    """One row per item; of several rows the first with a title counts, unless titles contradict in an items file."""
+def _items(table: Table, columns: dict[str, str], between: str, described: bool) -> pd.DataFrame:
+    """One row per item, with what is read of it and nothing else; of several rows the first with a title counts, unless
+    titles contradict in a file that is there to describe items."""
     item_id = _ids(table, "item_id", columns, own_name_too=True)
     items = pd.DataFrame({"item_id": item_id})
     title = _optional(table, "title", columns)
@@ -449,9 +462,7 @@ def _items(table: Table, columns: dict[str, str], between: str, extras: bool) ->
         items["year"] = year.map(_year).astype("Int64")
     if (categories := _optional(table, "categories", columns)) is not None:
         items["categories"] = [_names(value, between) for value in categories]
-    if extras:
-        used = {columns.get(name, name) for name in ITEM_COLUMNS} | set(items)
-        items = items.assign(**{name: _plain(table.rows[name]) for name in table.rows if name not in used})
+    if described:
         named = items[items["title"].notna()]
         distinct = named.drop_duplicates(["item_id", "title"])
         again = distinct["item_id"].duplicated()
@@ -499,8 +510,6 @@ def _pick(table: Table, name: str, columns: dict[str, str] | None = None, own_na
 def _ids(table: Table, name: str, columns: dict[str, str], own_name_too: bool = False) -> pd.Series:
     """Ids as text, otherwise untouched; whole numbers lose their '.0'."""
     raw = _pick(table, name, columns, own_name_too)
-    if not len(raw):
-        raise DataError(f"{table.path}: no rows")
     if not isinstance(raw.dtype, pd.StringDtype):
         _complain(table, raw, ~raw.map(_is_id), name, "is no id: text or a whole number is expected")
         try:
@@ -578,16 +587,6 @@ def _text(raw: pd.Series, clean: Callable[[str], str]) -> pd.Series:
     """Cleaned text; missing where nothing is left."""
     cleaned = [None if _missing(value) else clean(str(value)) or None for value in raw]
     return pd.Series(cleaned, raw.index, dtype="str")
-
-
-def _plain(raw: pd.Series) -> pd.Series:
-    """A further column in a form that Parquet holds: numbers stay, the rest becomes text (lists as JSON)."""
-    if pd.api.types.is_numeric_dtype(raw) or pd.api.types.is_datetime64_any_dtype(raw):
-        return raw
-    if raw.dtype == object:
-        raw = raw.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-        raw = raw.map(lambda value: json.dumps(value, default=str) if isinstance(value, (list, dict)) else value)
-    return _text(raw, paragraphs)
 
 
 def _names(value: Any, between: str) -> list[str]:
@@ -770,8 +769,6 @@ def _check_names(path: Path, columns: Iterable[object]) -> None:
 def _named(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     if rows.shape[1] > MAX_COLUMNS:
         raise DataError(f"{path}: {rows.shape[1]:,} columns; the limit is {MAX_COLUMNS:,}")
-    if not len(rows):
-        raise DataError(f"{path}: no rows")
     if len(rows) > MAX_INTERACTIONS:
         raise DataError(f"{path}: {len(rows):,} rows; the limit is {MAX_INTERACTIONS:,}: sample it first")
     rows.columns = [str(name).strip() for name in rows]

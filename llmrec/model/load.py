@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available, logging
 
@@ -145,11 +145,15 @@ def _read(what: str | Path, load: Callable[..., T], *args: Any, **options: Any) 
     """What `load` returns.  Raises: AssetError where the files are none that transformers can read."""
     try:
         return load(*args, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a torn file the libraries raise a dozen kinds, plain Exception among them
         if isinstance(error, OSError) and error.errno:  # the disk, not what is on it
             raise
-        said = " ".join(str(error).split())[:300]
-        raise AssetError(f"base_model {what}: cannot be loaded: {said}; name another, or get its files again") from None
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise AssetError(
+            f"base_model {what}: cannot be loaded: {said}; name another, or get its files again"
+        ) from error
 
 
 def _only_gguf(folder: Path) -> Path:
