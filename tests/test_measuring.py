@@ -69,8 +69,8 @@ HARMLESS = {
     config.Recipe: {"init_from", "licence", "tasks", "mixture", "data", "lora", "prior", "teacher", "sasrec"},
     config.Identifier: {"codes"},
     config.Fit: {*config.Fit.model_fields} - {"window_tokens", "precision"},
-    config.Serve: {"max_loras", "max_cpu_loras", "max_rank", "context", "block_size", "step_tokens", "requests", "kv_gib",
-                   "gpu_share", "tensor_parallel", "data_parallel"},
+    config.Serve: {"max_loras", "max_cpu_loras", "max_rank", "context", "block_size", "step_tokens", "requests",
+                   "kv_gib", "gpu_share", "tensor_parallel", "data_parallel"},
 }  # fmt: skip
 
 
