@@ -439,7 +439,8 @@ class Recipe(Section):
     oldest first, so that the prompt ends with a block, or just behind one, since whatever is asked about it computes
     anew what lies behind the last whole one; 0: nothing is left out.  Not together with `window_step`."""
     new_share: float = Field(0.05, gt=0, lt=1)
-    """Probability that items added after training share, until the adapter is trained again."""
+    """Probability that items added after training share, until the adapter is trained again; which of them is how
+    probable, the base model says (with `serve.merge` in vLLM the merged weights)."""
 
     @field_validator("tasks", mode="before")
     @classmethod

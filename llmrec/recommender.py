@@ -15,7 +15,7 @@ from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Choices, Ranking, rank
+from llmrec.choices.search import Choices, Ranking, rank, together
 from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.codes import Coding, of_adapter
@@ -46,7 +46,8 @@ class Listing:
         """The items as texts name them: without codes."""
         if not self.codes:
             return self.choices
-        return _choices(self.names, len(self.choices.trie), self.choices.new_share)
+        known = len(self.choices.trie)
+        return _choices(self.names[:known], self.names[known:], self.choices.new_share)
 
     @classmethod
     def build(
@@ -58,9 +59,12 @@ class Listing:
         trained: Sequence[str] | None = None,
         new_share: float = 0.0,
         coding: Coding | None = None,
+        *,
+        of_base: bool = False,
     ) -> Listing:
         """Every item as one line, worded by the template's `line`.  With `trained` (digests from a card) the other
-        items are newcomers with a trie of their own, and together `new_share` of the probability.
+        items are newcomers with a trie of their own, and together `new_share` of the probability; `of_base`: the base
+        model is asked about them, which has learned no codes.
 
         Raises: AdapterError where trained items have left the catalog or changed their titles; ChoiceError where two
         lines cannot be told apart.
@@ -75,7 +79,7 @@ class Listing:
             coded = [f"{code} {text}" for code, text in zip(codes, texts, strict=True)]
             lines = [np.asarray(ids, np.int32) for ids in encoder.lines(coded)]
         if trained is None:
-            return cls(texts, names, lines, codes, _choices(lines, len(lines), 0.0))
+            return cls(texts, names, lines, codes, _choices(lines, [], 0.0))
         known = set(trained)
         old = [text_digest in known for text_digest in map(adapters.item_digest, texts)]
         if sum(old) < len(known):
@@ -86,13 +90,14 @@ class Listing:
         first_new = old.index(False) if False in old else len(old)
         if any(old[first_new:]):
             raise AdapterError("new items must stand behind the trained ones in the catalog; append them at its end")
-        return cls(texts, names, lines, codes, _choices(lines, first_new, new_share))
+        newcomers = (names if of_base else lines)[first_new:]
+        return cls(texts, names, lines, codes, _choices(lines[:first_new], newcomers, new_share))
 
 
-def _choices(lines: Sequence[np.ndarray], known: int, new_share: float) -> Choices:
-    """The first `known` items in one trie; the others, if any, in one of their own with `new_share` of all."""
-    newcomers = ChoiceTrie.build(lines[known:]) if known < len(lines) else None
-    return Choices(ChoiceTrie.build(lines[:known]), newcomers, new_share if newcomers is not None else 0.0)
+def _choices(known: Sequence[np.ndarray], newcomers: Sequence[np.ndarray], new_share: float) -> Choices:
+    """What is known in one trie; newcomers, if any, in one of their own with `new_share` of all."""
+    new = ChoiceTrie.build(newcomers) if newcomers else None
+    return Choices(ChoiceTrie.build(known), new, new_share if new is not None else 0.0)
 
 
 @dataclass
@@ -109,6 +114,9 @@ class Recommender:
     adapter: str | None
     prior_weight: float = 0.0
     card: dict[str, Any] = field(default_factory=dict)
+    of_base: bool = False
+    """Whether the base model places newcomers: what training does to titles that it never sees is an accident, and what
+    the base has read of them is worth more (docs/results.md)."""
 
     @classmethod
     def load(
@@ -127,13 +135,15 @@ class Recommender:
         card, encoder = opened.card, opened.encoder
         if prior := card.get("recipe", {}).get("prior"):  # as it was when its weight was fitted
             recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
+        of_base = adapter is not None and not (engine == "vllm" and recipe.serve.merge)  # merged weights have no base
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,
-            of_adapter(card, catalog),
+            of_adapter(card, catalog), of_base=of_base,
         )  # fmt: skip
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,
             engine=opened.start(device), adapter=adapter, prior_weight=float(card.get("prior_weight", 0.0)), card=card,
+            of_base=of_base,
         )  # fmt: skip
 
     @cached_property
@@ -152,17 +162,22 @@ class Recommender:
 
     def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
         """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""
-        longest = max(len(line) for line in self.listing.lines)
+        return self._prompts(histories, wording, self.listing.lines, self.adapter)
+
+    def _prompts(
+        self, histories: Sequence[Sequence[int]], wording: int, lines: Sequence[np.ndarray], adapter: str | None
+    ) -> list[Prompt]:
+        longest = max(map(len, lines))
         messages = next_item.messages(self.template, self.recipe, wording)
         return [
             self.encoder.list_prompt(
                 messages,
-                [self.listing.lines[item] for item in history],
+                [lines[item] for item in history],
                 max_tokens=self.recipe.fit.window_tokens - longest,
                 step=self.recipe.window_step,
                 block=self.recipe.window_block,
                 behind=self._behind,
-                adapter=self.adapter,
+                adapter=adapter,
             )
             for history in histories
         ]
@@ -216,7 +231,14 @@ class Recommender:
                 parts.append(self._expected(histories[i]))
             return terms.combine(*parts)
 
-        return rank(self.engine, self.prompts(histories, wording), self.listing.choices, bonus, n, progress=progress)
+        asked = self.prompts(histories, wording), self.listing.choices, bonus, n
+        if not self._base_is_asked:
+            return rank(self.engine, *asked, progress=progress)
+        known = rank(self.engine, *asked, part=0, progress=progress)
+        least = [float(one.score[-1]) if len(one.score) == n else -np.inf for one in known]
+        base = self._prompts(histories, wording, self.listing.names, None)
+        new = rank(self.engine, base, *asked[1:], part=1, least=least)
+        return [together(*pair, n) for pair in zip(known, new, strict=True)]
 
     def score(
         self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]], *, prior: bool = True
@@ -227,10 +249,28 @@ class Recommender:
         """
         self._check_ranks()
         found = []
-        prompts = self.prompts(histories)
-        for i, log_p in enumerate(log_p_of(self.engine, prompts, self.listing.choices, items)):
+        for i, log_p in enumerate(self._log_p(histories, items)):
             bonus = self._expected(histories[i])[list(items[i])] if prior and self.prior_weight else 0
             found.append((log_p, (log_p + bonus).astype(np.float32)))
+        return found
+
+    @property
+    def _base_is_asked(self) -> bool:
+        return self.of_base and self.listing.choices.new is not None
+
+    def _log_p(self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        choices = self.listing.choices
+        if not self._base_is_asked:
+            return log_p_of(self.engine, self.prompts(histories), choices, items)
+        new = [np.asarray(some, np.int64) >= len(choices.trie) for some in items]
+        found = [np.empty(len(some), np.float32) for some in items]
+        for prompts, mine in (
+            (self.prompts(histories), [~one for one in new]),
+            (self._prompts(histories, 0, self.listing.names, None), new),
+        ):
+            wanted = [np.asarray(some, np.int64)[those].tolist() for some, those in zip(items, mine, strict=True)]
+            for i, log_p in enumerate(log_p_of(self.engine, prompts, choices, wanted)):
+                found[i][mine[i]] = log_p
         return found
 
     def _check_ranks(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.choices.bonus import Except, without
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Choices, log_p_all, rank, score
+from llmrec.choices.search import Choices, log_p_all, rank, score, together
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
@@ -88,6 +88,25 @@ def test_newcomers_never_reorder_the_trained(names: list[str], n: int, share: fl
     after = rank(engine, prompts, both, None, len(both))[0]
     assert [item for item in after.items.tolist() if item < len(old)] == before
     np.testing.assert_allclose(np.exp(after.log_p.astype(np.float64)).sum(), 1, atol=1e-5)
+
+
+@given(titles, st.data(), st.integers(1, 12), st.floats(0.01, 0.99))
+def test_two_searches_of_the_parts_are_one_of_the_whole(
+    names: list[str], data: st.DataObject, n: int, share: float
+) -> None:
+    old, new = choices_of(names).trie, choices_of(["Newcomer", "News", "Fargo"]).trie
+    choices, engine, prompts = Choices(old, new, share), FakeEngine(), [Prompt((1,)), Prompt((2, 3))]
+    bonus = np.array(data.draw(st.lists(bonuses, min_size=len(choices), max_size=len(choices))), np.float32)
+    whole = rank(engine, prompts, choices, bonus, n)
+    known = rank(engine, prompts, choices, bonus, n, part=0)
+    assert all((one.items < len(old)).all() for one in known)
+    least = [float(one.score[-1]) if len(one.score) == n else -np.inf for one in known]
+    newcomers = rank(engine, prompts, choices, bonus, n, part=1, least=least)
+    for one, *parts in zip(whole, known, newcomers, strict=True):
+        both = together(*parts, n)
+        assert both.items.tolist() == one.items.tolist() and both.exact == one.exact
+        np.testing.assert_array_equal(both.log_p, one.log_p)
+        np.testing.assert_array_equal(both.score, one.score)
 
 
 class Scripted(FakeEngine):

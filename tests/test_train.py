@@ -28,6 +28,7 @@ from llmrec import config
 from llmrec import train as training
 from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.teacher import read as read_teacher
+from llmrec.choices.search import score as log_p_of
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import queries
 from llmrec.engine.hf import HFEngine
@@ -355,6 +356,26 @@ def test_new_items_get_their_share_and_reorder_nobody(trained: Path, world: Path
     assert [item for item in after.items.tolist() if item < 15] == before.items.tolist()
     new = [float(np.exp(p)) for item, p in zip(after.items, after.log_p, strict=True) if item >= 15]
     assert sum(new) == pytest.approx(0.2, abs=1e-4)
+
+
+def test_the_base_model_places_new_items(trained: Path, world: Path, tmp_path: Path) -> None:
+    """An adapter never learned what becomes of their titles."""
+    items = (world / "items.csv").read_text() + "i15,Green Sun,2024\ni16,Green Moon,2024\n"
+    (tmp_path / "items.csv").write_text(items)
+    recipe = config.load_recipe("films", (f"data.items={tmp_path / 'items.csv'}", "new_share=0.2"))
+    model = Recommender.load(recipe, "films")
+    [(log_p, _)] = model.score([[0, 2]], [[16, 1, 15]], prior=False)
+    choices, [prompt] = model.listing.choices, model.prompts([[0, 2]])
+    [of_adapter] = log_p_of(model.engine, [prompt], choices, [[16, 1, 15]])
+    [of_base] = log_p_of(model.engine, [replace(prompt, adapter=None)], choices, [[16, 1, 15]])
+    assert log_p.tolist() == pytest.approx([of_base[0], of_adapter[1], of_base[2]], abs=1e-5)
+    assert abs(of_base[0] - of_adapter[0]) > 1e-3
+    [found] = model.rank([[0, 2]], 17, prior=False)
+    assert dict(zip(found.items.tolist(), found.log_p.tolist(), strict=True))[16] == pytest.approx(log_p[0], abs=1e-5)
+    [few] = model.rank([[0, 2]], 3, prior=False)
+    assert few.items.tolist() == found.items.tolist()[:3]
+    [only] = model.rank([[0, 2]], 17, candidates=[[15, 1, 16]], prior=False)
+    assert {*only.items.tolist()} == {15, 1, 16}
 
 
 def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def rank(
     bonus: Bonus,
     n: int,
     *,
+    part: int | None = None,
+    least: Sequence[float] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Ranking]:
     """The true top `n` by log p + bonus, for each prompt.
@@ -78,6 +80,8 @@ def rank(
         bonus: (choices,) nats for all prompts, or a function from a prompt's index to such an array; -inf removes a
             choice and prunes what leads to nothing else, while every softmax stays over the node's full children.
             An `Except` costs by what it lists, where an array of its own per prompt costs by the catalog.
+        part: 0 looks among the trained choices alone, 1 among the newcomers; log p stays that under the whole set.
+        least: a score for each prompt that choices need to be of interest; of those below it any may be missing.
         progress: told how many prompts were finished since the last call.
 
     Raises: ChoiceError for a bonus that is NaN, +inf or of another length.
@@ -105,7 +109,7 @@ def rank(
         groups, wave = [one for one in groups if one], [one for one in wave if one]
         while len(groups) < engine.groups and (group := next(waiting, None)) is not None:
             bounds = {i: shared or _bounds(choices, bonus(i), bases) for i in group}  # type: ignore[misc, operator]
-            searches = {i: _Search(choices, bounds[i], n) for i in group}
+            searches = {i: _Search(choices, bounds[i], n, part, least[i] if least else -np.inf) for i in group}
             if wanted := asked(searches):
                 groups.append(searches)
                 wave.append(wanted)
@@ -121,6 +125,16 @@ def rank(
                     owners.append((search, part, node))
         for (search, part, node), log_p in zip(owners, branched(engine, nodes), strict=True):
             search.open(part, node, log_p)
+
+
+def together(a: Ranking, b: Ranking, n: int) -> Ranking:
+    """The top `n` of two rankings that have no choice in common, each the top `n` of its own."""
+    items, log_p, score = (
+        np.concatenate(pair) for pair in ((a.items, b.items), (a.log_p, b.log_p), (a.score, b.score))
+    )
+    top = np.lexsort((items, -score))[:n]
+    exact, expansions, waves = a.exact and b.exact, a.expansions + b.expansions, a.waves + b.waves
+    return Ranking(items[top], log_p[top], score[top], exact, expansions, waves)
 
 
 def branched(engine: Engine, nodes: Sequence[Node]) -> list[np.ndarray]:
@@ -296,6 +310,8 @@ class _Search:
     choices: Choices
     bounds: _Bounds | _Exceptions
     n: int
+    part: int | None = None
+    least: float = -np.inf
     parts: list[tuple[ChoiceTrie, int, float]] = field(init=False)
     expansions: int = 0
     waves: int = 0
@@ -311,6 +327,8 @@ class _Search:
         self.found_log_p = np.empty(0)
         self.found_score = np.empty(0)
         for part, (trie, first, share) in enumerate(self.parts):
+            if self.part not in (None, part):
+                continue
             best = self.bounds.whole(part, trie)
             if best == -np.inf:
                 continue
@@ -366,10 +384,11 @@ class _Search:
         )  # fmt: skip
 
     def _nth_score(self) -> float:
-        """Score of the n-th best leaf so far."""
+        """Score of the n-th best leaf so far, or what is of no interest below."""
         if len(self.found_score) < self.n:
-            return -np.inf
-        return float(np.partition(self.found_score, len(self.found_score) - self.n)[len(self.found_score) - self.n])
+            return self.least
+        place = len(self.found_score) - self.n
+        return max(self.least, float(np.partition(self.found_score, place)[place]))
 
     def _found(self, items: np.ndarray, log_p: np.ndarray, score: np.ndarray) -> None:
         self.found_item = np.concatenate([self.found_item, items])
