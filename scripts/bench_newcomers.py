@@ -11,9 +11,9 @@ newcomers alone, whose common share of the probability (`new_share`) is a settin
 - nats of the one that was chosen, which want well-spread probabilities;
 - how often it stands above another newcomer, of `--others` drawn at random (.5 is chance), which wants the order alone.
 
-Beside the adapter stands its base model, which is what lists ask about newcomers; both also less what they say without a
-history; a uniform guess; the categories of the person's history; and, as what could be known once they have been chosen,
-how often others chose them.  95% bootstrap intervals over people, differences paired.
+Beside the adapter stands its base model, which is what lists ask about newcomers; both also less what they say without
+a history; a uniform guess; the categories of the person's history; and, as what could be known once they have been
+chosen, how often others chose them.  95% bootstrap intervals over people, differences paired.
 """
 
 from __future__ import annotations
