@@ -285,7 +285,10 @@ class Recommender:
 
     def _expected(self, history: Sequence[int]) -> np.ndarray:
         """(items,) float32: the bonus of the card's weight of its prior."""
-        return terms.mix(self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor)
+        return terms.mix(
+            self.prior.p(history), self.prior.popularity, self.prior_weight, self.recipe.prior.floor,
+            known=len(self.listing.choices.trie),
+        )  # fmt: skip
 
 
 def _wording(opened: Opened) -> Template:

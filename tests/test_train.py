@@ -376,6 +376,10 @@ def test_the_base_model_places_new_items(trained: Path, world: Path, tmp_path: P
     assert few.items.tolist() == found.items.tolist()[:3]
     [only] = model.rank([[0, 2]], 17, candidates=[[15, 1, 16]], prior=False)
     assert {*only.items.tolist()} == {15, 1, 16}
+    model.prior_weight = 3.0  # and the prior, which knows nothing of them, does not hide them
+    [(log_p, score)] = model.score([[0, 2]], [range(17)])
+    p = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
+    assert 0.02 < p[15:].sum() < 0.6 and len({*(score - log_p)[15:].round(4)}) == 1
 
 
 def test_what_does_not_belong_together_is_refused(trained: Path, world: Path, tmp_path: Path) -> None:

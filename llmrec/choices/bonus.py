@@ -51,12 +51,23 @@ def only(items: int, allowed: Sequence[int] | np.ndarray) -> np.ndarray:
     return bonus
 
 
-def mix(p: np.ndarray, popularity: np.ndarray, weight: float, floor: float) -> np.ndarray:
+def mix(p: np.ndarray, popularity: np.ndarray, weight: float, floor: float, *, known: int | None = None) -> np.ndarray:
     """(items,) float32: weight · log((1 - floor) · p + floor · popularity), a collaborative prior that is never -inf
-    where popularity is positive; items without either get the smallest value that anything else has."""
+    where popularity is positive; items without either get the smallest value that anything else has.
+
+    Args:
+        known: how many items, the first, the prior was fitted for.  Newcomers behind them have no past for it to judge:
+            each gets at least what a known item gets on average, chosen as the prior expects, so that they keep about
+            the share of the probability that they have without it.
+    """
     mixed = (1 - floor) * p + floor * popularity
     least = mixed[mixed > 0].min(initial=1.0)
-    return (weight * np.log(np.maximum(mixed, least))).astype(np.float32)
+    bonus = weight * np.log(np.maximum(mixed, least))
+    if known is not None and known < len(bonus):
+        expected = mixed[:known] / max(mixed[:known].sum(), least)
+        usual = np.log(np.maximum(expected @ np.exp(bonus[:known]), np.finfo(np.float64).tiny))
+        bonus[known:] = np.maximum(bonus[known:], usual)
+    return bonus.astype(np.float32)
 
 
 def combine(*terms: np.ndarray) -> np.ndarray:
