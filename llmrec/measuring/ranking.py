@@ -38,7 +38,7 @@ from llmrec.tasks.template import Template
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
 
-FORMAT = 1  # of the parts; goes up where the same settings give other lists
+FORMAT = 2  # of the parts; goes up where the same settings give other lists
 TASK = "next_item"
 BLOCK = 32  # queries ranked between two looks at the clock
 
