@@ -117,7 +117,7 @@ OF_TEXTS = {
 
 ANSWERS: dict[str, Any] = {
     **dict.fromkeys(
-        ("domain", "noun", "unit", "split", "base_model", "new_share", "window_step", "window_block"), True
+        ("domain", "noun", "unit", "split", "base_model", "new_share", "new_trust", "window_step", "window_block"), True
     ),
     "identifier": {"max_tokens"},
     "fit": {"window_tokens", "precision"},
@@ -439,8 +439,10 @@ class Recipe(Section):
     oldest first, so that the prompt ends with a block, or just behind one, since whatever is asked about it computes
     anew what lies behind the last whole one; 0: nothing is left out.  Not together with `window_step`."""
     new_share: float = Field(0.05, gt=0, lt=1)
-    """Probability that items added after training share, until the adapter is trained again; which of them is how
-    probable, the base model says (with `serve.merge` in vLLM the merged weights)."""
+    """Probability that items added after training share, until the adapter is trained again."""
+    new_trust: float = Field(0.35, ge=0, le=1)
+    """How much of what the base model says of them decides which of them is how probable (in vLLM with `serve.merge`:
+    the merged weights): 1 takes its word, 0 makes all alike.  It is too sure of famous titles (docs/results.md)."""
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -47,7 +47,7 @@ class Listing:
         if not self.codes:
             return self.choices
         known = len(self.choices.trie)
-        return _choices(self.names[:known], self.names[known:], self.choices.new_share)
+        return _choices(self.names[:known], self.names[known:], self.choices.new_share, self.choices.trust)
 
     @classmethod
     def build(
@@ -60,11 +60,12 @@ class Listing:
         new_share: float = 0.0,
         coding: Coding | None = None,
         *,
+        trust: float = 1.0,
         of_base: bool = False,
     ) -> Listing:
         """Every item as one line, worded by the template's `line`.  With `trained` (digests from a card) the other
-        items are newcomers with a trie of their own, and together `new_share` of the probability; `of_base`: the base
-        model is asked about them, which has learned no codes.
+        items are newcomers with a trie of their own, and together `new_share` of the probability, with `trust` in what
+        the model says of them; `of_base`: the base model is asked, which has learned no codes.
 
         Raises: AdapterError where trained items have left the catalog or changed their titles; ChoiceError where two
         lines cannot be told apart.
@@ -79,7 +80,7 @@ class Listing:
             coded = [f"{code} {text}" for code, text in zip(codes, texts, strict=True)]
             lines = [np.asarray(ids, np.int32) for ids in encoder.lines(coded)]
         if trained is None:
-            return cls(texts, names, lines, codes, _choices(lines, [], 0.0))
+            return cls(texts, names, lines, codes, _choices(lines, [], 0.0, 1.0))
         known = set(trained)
         old = [text_digest in known for text_digest in map(adapters.item_digest, texts)]
         if sum(old) < len(known):
@@ -91,13 +92,14 @@ class Listing:
         if any(old[first_new:]):
             raise AdapterError("new items must stand behind the trained ones in the catalog; append them at its end")
         newcomers = (names if of_base else lines)[first_new:]
-        return cls(texts, names, lines, codes, _choices(lines[:first_new], newcomers, new_share))
+        return cls(texts, names, lines, codes, _choices(lines[:first_new], newcomers, new_share, trust))
 
 
-def _choices(known: Sequence[np.ndarray], newcomers: Sequence[np.ndarray], new_share: float) -> Choices:
+def _choices(known: Sequence[np.ndarray], newcomers: Sequence[np.ndarray], new_share: float, trust: float) -> Choices:
     """What is known in one trie; newcomers, if any, in one of their own with `new_share` of all."""
-    new = ChoiceTrie.build(newcomers) if newcomers else None
-    return Choices(ChoiceTrie.build(known), new, new_share if new is not None else 0.0)
+    if not newcomers:
+        return Choices(ChoiceTrie.build(known))
+    return Choices(ChoiceTrie.build(known), ChoiceTrie.build(newcomers), new_share, trust)
 
 
 @dataclass
@@ -138,7 +140,7 @@ class Recommender:
         of_base = adapter is not None and not (engine == "vllm" and recipe.serve.merge)  # merged weights have no base
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,
-            of_adapter(card, catalog), of_base=of_base,
+            of_adapter(card, catalog), trust=recipe.new_trust, of_base=of_base,
         )  # fmt: skip
         return cls(
             recipe=recipe, dataset=dataset, catalog=catalog, listing=listing, encoder=encoder, template=template,

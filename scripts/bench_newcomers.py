@@ -130,7 +130,7 @@ def joined(model: Recommender, dataset: Dataset, catalog: Catalog, *, of_base: b
     """The same model over a catalog in which the items of its card stand first; its base places the others, or not."""
     listing = Listing.build(
         catalog, model.template, model.encoder, model.recipe.identifier.max_tokens, model.card["items"],
-        model.recipe.new_share, of_adapter(model.card, catalog), of_base=of_base,
+        model.recipe.new_share, of_adapter(model.card, catalog), trust=model.recipe.new_trust, of_base=of_base,
     )  # fmt: skip
     return replace(model, dataset=dataset, catalog=catalog, listing=listing, of_base=of_base)
 

@@ -85,7 +85,7 @@ def test_each_setting_is_known_to_change_answers_or_not_to(kind: type[config.Sec
 def test_answers_depend_on_these_settings(films: Path) -> None:
     before = depends_on(config.load_recipe("films"))
     for setting in ("serve.quantization=fp8", "serve.merge=true", "serve.head_float32=false", "new_share=0.5",
-                    "window_block=16", "window_step=64", "fit.precision=bf16", "fit.window_tokens=99",
+                    "new_trust=0.5", "window_block=16", "window_step=64", "fit.precision=bf16", "fit.window_tokens=99",
                     "identifier.max_tokens=20", "split.baskets=false", "noun=movies", "unit=movie"):  # fmt: skip
         assert depends_on(config.load_recipe("films", (setting,))) != before, setting
 

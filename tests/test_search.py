@@ -109,6 +109,22 @@ def test_two_searches_of_the_parts_are_one_of_the_whole(
         np.testing.assert_array_equal(both.score, one.score)
 
 
+@given(titles, st.floats(0, 1))
+def test_newcomers_are_trusted_as_far_as_asked(names: list[str], trust: float) -> None:
+    old, new = choices_of(["Old", "Older"]).trie, choices_of([*names, "Fargo"]).trie
+    engine, prompts = FakeEngine(), [Prompt((4,))]
+    choices = Choices(old, new, 0.3, trust)
+    [log_p] = log_p_all(engine, prompts, choices)
+    assert np.exp(log_p[2:].astype(np.float64)).sum() == pytest.approx(0.3, abs=1e-5)
+    np.testing.assert_allclose(log_p[:2], log_p_all(engine, prompts, Choices(old, new, 0.3))[0][:2])
+    if trust == 0:
+        np.testing.assert_allclose(log_p[2:], np.log(0.3 / len(new)), atol=1e-5)
+    ranking = rank(engine, prompts, choices, None, len(choices))[0]
+    assert [log_p[i] for i in ranking.items] == pytest.approx(ranking.log_p.tolist(), abs=1e-5)
+    [some] = score(engine, prompts, choices, [[0, 2]])
+    assert some.tolist() == pytest.approx([log_p[0], log_p[2]], abs=1e-5)
+
+
 class Scripted(FakeEngine):
     """p of every token, whatever the prompt."""
 

@@ -29,14 +29,18 @@ class Choices:
     """A closed set: the trained choices 0 … n-1 and, in a trie of their own, newcomers n … n+m-1.
 
     p = (1 - new_share) · p of the trained trie, new_share · p of the newcomers': adding newcomers never reorders the
-    others among themselves.
+    others among themselves.  At each of the newcomers' decisions p is that of the model to the power of `trust`, times
+    the share of the newcomers that lie behind a child to the power of 1 - trust: with 0 all are as probable.
     """
 
     trie: ChoiceTrie
     new: ChoiceTrie | None = None
     new_share: float = 0.0
+    trust: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.trust <= 1:
+            raise ChoiceError(f"trust={self.trust}: between 0 and 1")
         if self.new is not None and not 0 < self.new_share < 1:
             raise ChoiceError(f"new_share={self.new_share}: newcomers need a share between 0 and 1, both excluded")
 
@@ -49,6 +53,15 @@ class Choices:
             return [(self.trie, 0, 0.0)]
         shares = np.log([1 - self.new_share, self.new_share])
         return [(self.trie, 0, float(shares[0])), (self.new, len(self.trie), float(shares[1]))]
+
+    def trusted(self, part: int, node: int, log_p: np.ndarray) -> np.ndarray:
+        """(children,) log p of a node's children in this set, from what the model says."""
+        if part == 0 or self.new is None or self.trust == 1:
+            return log_p
+        here = slice(self.new.child_offsets[node], self.new.child_offsets[node + 1])
+        behind = np.log(self.new.child_hi[here] - self.new.child_lo[here])
+        mixed = self.trust * log_p.astype(np.float64) + (1 - self.trust) * behind
+        return mixed - np.logaddexp.reduce(mixed)
 
 
 @dataclass(frozen=True)
@@ -168,13 +181,11 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
     prompts = engine.pinned(prompts)
     result = np.empty((len(prompts), len(choices)), np.float32)
     for group in _together(engine, prompts):
-        for trie, first, share in choices.parts():
-            nodes = [
-                Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node))
-                for i in group
-                for node in range(len(trie.node_lo))
-            ]
-            below = branched(engine, nodes)
+        for part, (trie, first, share) in enumerate(choices.parts()):
+            places = [(i, node) for i in group for node in range(len(trie.node_lo))]
+            nodes = [Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)) for i, node in places]
+            said = branched(engine, nodes)
+            below = [choices.trusted(part, node, log_p) for (_, node), log_p in zip(places, said, strict=True)]
             width = len(trie.child_token)
             for k, i in enumerate(group):
                 answers = below[k * len(trie.node_lo) : (k + 1) * len(trie.node_lo)]
@@ -203,7 +214,8 @@ def score(
                     if (i, part, node) not in place:
                         place[i, part, node] = len(nodes)
                         nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
-        answers = branched(engine, nodes)
+        said = branched(engine, nodes)
+        answers = [choices.trusted(part, node, said[k]) for (_, part, node), k in place.items()]
         for i in group:
             found = []
             for choice in candidates[i]:
@@ -366,7 +378,7 @@ class _Search:
         """Take the answer for a wanted node: (children,) log p."""
         trie, first, _ = self.parts[part]
         here = slice(trie.child_offsets[node], trie.child_offsets[node + 1])
-        total = self._closing[part, node] + log_p.astype(np.float64)
+        total = self._closing[part, node] + self.choices.trusted(part, node, log_p).astype(np.float64)
         bound = total + self.bounds.below(part, trie, node)
         alive = bound > -np.inf
         leaf = trie.child_node[here] < 0

@@ -21,7 +21,7 @@ from llmrec.tasks.template import Template
 MAX_PARTS = 8
 # What a card holds for next_item, and its recipe.
 LISTED = ("catalog", "items", "codes", "prior_weight", "prior_weights_tried", "teacher")
-OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share")
+OF_LISTS = ("data", "split", "identifier", "prior", "teacher", "sasrec", "new_share", "new_trust")
 
 
 @dataclass(frozen=True)
