@@ -99,8 +99,9 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
             f"{did_you_mean(one, measured)}"
         )
     out = out or results_folder(name, settings)
-    (out / PARTS).mkdir(parents=True, exist_ok=True)  # where it cannot be, nothing has been computed yet
-    found, records = how.run(settings, Parts(out / PARTS, force))
+    parts = Parts(out / PARTS, force)
+    parts.begin()
+    found, records = how.run(settings, parts)
     results = {
         "format": FORMAT,
         "suite": name,

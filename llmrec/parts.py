@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ class Parts:
     folder: Path
     force: bool = False
     """Make everything again, whatever is there."""
+
+    def begin(self) -> None:
+        """Makes the folder, before anything is done for it.  Raises: DataError where it cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
 
     def get(
         self,
@@ -133,5 +142,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with whole(path) as partial:
             write(partial)
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: cannot be written: {reason}; choose another folder with --out") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be written: {error.strerror or error}; choose another folder with --out")

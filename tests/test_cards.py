@@ -164,7 +164,7 @@ def test_a_version_is_not_promoted_over_a_card_that_says_nothing_of_its_tasks(
     digest = answered("add", "shop", str(better)).stdout.strip().partition("@")[2]
     adapter.write_json(folder / adapter.CARD, card | {"recipe": None})
     try:
-        said = answered("promote", "shop", digest, "--force")
+        said = answered("promote", "shop", digest)
     finally:
         adapter.write_json(folder / adapter.CARD, card)
     assert said.exit_code == 2 and "'recipe' cannot be read" in said.stderr and "rollback" in said.stderr

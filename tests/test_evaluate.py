@@ -305,6 +305,7 @@ def test_mistakes_are_one_line(project, rankers, suite, overrides, message):
 
 def test_a_folder_that_cannot_be_written(project, rankers, tmp_path):
     (tmp_path / "file").write_text("")
+    rankers["popular"] = lambda *_: pytest.fail("asked before the folder was")
     with pytest.raises(DataError, match="cannot be written.*--out"):
         evaluate("small", out=tmp_path / "file" / "out")
 
