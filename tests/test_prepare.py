@@ -76,7 +76,7 @@ def test_who_asks_for_it_is_left_out_and_nobody_else_moves(recipe, tmp_path, cap
     gone.write_text("user_id\nv\nnobody\n")  # the next command notices
     assert told() == {pair: side for pair, side in before.items() if pair[0] != "v"}
     assert load(asked).users["user_id"].tolist() == ["u", "w"]
-    assert "of 1 of 2 people there is nothing, as of nobody" in caplog.text
+    assert "1 of 2 people are not in the data, such as nobody" in caplog.text
     for text, problem in {"user_id\nu\nv\nw\n": "nobody is left", "email\nx\n": "no column 'user_id'"}.items():
         gone.write_text(text)
         with pytest.raises(DataError, match=problem):

@@ -181,7 +181,7 @@ def without(
     """(rows,) bool: those of somebody whom the source's `leave_out` does not name.  To call behind the split: whoever
     is left out moves nobody else to another side.
 
-    Says how many named ones there is nothing of.  Raises: DataError.
+    Says how many of those are not in the data, where an id may be mistyped.  Raises: DataError.
     """
     if source.leave_out is None:
         return np.ones(len(user_id), bool)
@@ -190,7 +190,7 @@ def without(
     columns = {name: wanted for name, wanted in source.columns.items() if isinstance(wanted, str)}
     gone = {*_ids(Table(file, rows), "user_id", columns, own_name_too=True)} if len(rows) else set()
     if unknown := gone - {*user_id}:
-        LOG.warning("%s: of %s of %s people there is nothing, as of %s", file, len(unknown), len(gone), min(unknown))
+        LOG.warning("%s: %s of %s people are not in the data, such as %s", file, len(unknown), len(gone), min(unknown))
     stays = ~user_id.isin(gone).to_numpy()
     if not stays.any():
         raise DataError(f"leave_out={source.leave_out}: nobody is left")
