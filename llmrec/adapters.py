@@ -181,11 +181,10 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
         now, learned = store.served(domain), _learned(read_card(current))
         if force and now:
             adapter.check(current)
-    except (
-        AdapterError
-    ):  # what is served is damaged: a way out of it, and the same version may be the one that is whole
+    except AdapterError:
         if not force:
             raise
+        # What is served is damaged, and this is the way out: the copy of it that was kept may be whole.
         now, learned = None, [*config.load_recipe(domain).tasks]
     if now == folder.name:
         raise AdapterError(f"{domain}: {now} is served already")

@@ -168,8 +168,7 @@ def job(
     recipe = config.load_recipe(domain, overrides)
     name = config.adapter_asked(recipe, adapter, base)
     for folder in since:
-        if not (read_manifest(folder) or {}).get("finished"):
-            raise JobError(f"--since {folder}: no finished output of `llmrec score`; finish it, or name another")
+        _finished(folder)
     table = Table.find(source)
     table.require(KINDS[kind]().needs)
     return Job(recipe, table, kind, n, name, prior, engine, format, shard_rows, tuple(since))
@@ -395,7 +394,7 @@ def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:
     """User → digest of the history that was answered last.  Raises: JobError where answers would differ anyway."""
     found: dict[str, str] = {}
     for folder in asked.since:
-        then = (read_manifest(folder) or {"made_from": {}})["made_from"]
+        then = _finished(folder)["made_from"]
         if differs := list(differences(_lasting(then), _lasting(now))):
             raise JobError(
                 f"--since {folder}: made with other settings, so every list may change ({'; '.join(differs[:4])}); "
@@ -405,6 +404,14 @@ def _earlier(asked: Job, now: Mapping[str, Any]) -> dict[str, str]:
             LOG.warning("the catalog has changed since %s: unchanged users keep lists of the old one", folder)
         found |= {row["user_id"]: row["history"] for row in answers(folder, ("user_id", "history"))}
     return found
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """The manifest of an earlier output.  Raises: JobError where there is none that is finished."""
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest.get("finished"):
+        raise JobError(f"--since {folder}: no finished output of `llmrec score`; finish it, or name another")
+    return manifest
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:

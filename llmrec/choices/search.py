@@ -7,7 +7,7 @@ no open bound exceeds are the true top n of the whole set.  No beam width, no in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -128,16 +128,10 @@ def rank(
                 wave.append(wanted)
         if not groups:
             return result  # type: ignore[return-value]
-        nodes: list[Node] = []
-        owners: list[tuple[_Search, int, int]] = []
-        for searches, wanted in zip(groups, wave, strict=True):
-            for i, search in searches.items():
-                for part, node in wanted[i]:
-                    trie = search.parts[part][0]
-                    nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
-                    owners.append((search, part, node))
-        for (search, part, node), log_p in zip(owners, branched(engine, nodes), strict=True):
-            search.open(part, node, log_p)
+        open_now = {i: search for searches in groups for i, search in searches.items()}
+        places = [(i, part, node) for wanted in wave for i, nodes in wanted.items() for part, node in nodes]
+        for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
+            open_now[i].open(part, node, log_p)
 
 
 def together(a: Ranking, b: Ranking, n: int) -> Ranking:
@@ -161,6 +155,18 @@ def branched(engine: Engine, nodes: Sequence[Node]) -> list[np.ndarray]:
     return answers
 
 
+def _asked(
+    engine: Engine, prompts: Sequence[Prompt], choices: Choices, places: Iterable[tuple[int, int, int]]
+) -> list[np.ndarray]:
+    """(children,) log p in `choices` at each of some places: prompt, part, and node of the part's trie."""
+    places, tries = list(places), [trie for trie, _, _ in choices.parts()]
+    nodes = [
+        Node(prompts[i], tuple(tries[part].path(node).tolist()), tries[part].children(node)) for i, part, node in places
+    ]
+    found = zip(places, branched(engine, nodes), strict=True)
+    return [choices.trusted(part, node, log_p) for (_, part, node), log_p in found]
+
+
 def _together(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
     """Indexes of prompts that are asked about once, in one call: as many groups as the engine takes."""
     waiting = iter(engine.batches(prompts))
@@ -182,10 +188,8 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
     result = np.empty((len(prompts), len(choices)), np.float32)
     for group in _together(engine, prompts):
         for part, (trie, first, share) in enumerate(choices.parts()):
-            places = [(i, node) for i in group for node in range(len(trie.node_lo))]
-            nodes = [Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)) for i, node in places]
-            said = branched(engine, nodes)
-            below = [choices.trusted(part, node, log_p) for (_, node), log_p in zip(places, said, strict=True)]
+            places = ((i, part, node) for i in group for node in range(len(trie.node_lo)))
+            below = _asked(engine, prompts, choices, places)
             width = len(trie.child_token)
             for k, i in enumerate(group):
                 answers = below[k * len(trie.node_lo) : (k + 1) * len(trie.node_lo)]
@@ -204,18 +208,14 @@ def score(
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
     for group in _together(engine, prompts):
-        nodes: list[Node] = []
         place: dict[tuple[int, int, int], int] = {}
         for i in group:
             for choice in candidates[i]:
                 part, trie, own = _owner(parts, choice)
                 for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
                     node = int(trie.child_parent[child])
-                    if (i, part, node) not in place:
-                        place[i, part, node] = len(nodes)
-                        nodes.append(Node(prompts[i], tuple(trie.path(node).tolist()), trie.children(node)))
-        said = branched(engine, nodes)
-        answers = [choices.trusted(part, node, said[k]) for (_, part, node), k in place.items()]
+                    place.setdefault((i, part, node), len(place))
+        answers = _asked(engine, prompts, choices, place)
         for i in group:
             found = []
             for choice in candidates[i]:
@@ -378,7 +378,7 @@ class _Search:
         """Take the answer for a wanted node: (children,) log p."""
         trie, first, _ = self.parts[part]
         here = slice(trie.child_offsets[node], trie.child_offsets[node + 1])
-        total = self._closing[part, node] + self.choices.trusted(part, node, log_p).astype(np.float64)
+        total = self._closing[part, node] + log_p.astype(np.float64)
         bound = total + self.bounds.below(part, trie, node)
         alive = bound > -np.inf
         leaf = trie.child_node[here] < 0

@@ -134,11 +134,11 @@ def sources(card: dict[str, Any]) -> Sources:
 def recipe_of(card: dict[str, Any]) -> Recipe:
     """What a card says that was trained.  Raises: AdapterError."""
     values = card.get("recipe")
+    where = f"{adapter.CARD} of {card.get('domain')} ({card.get('weights')}): its recipe cannot be read"
     try:
-        return section(Recipe, dict(values) if isinstance(values, dict) else {})
+        return section(Recipe, dict(values) if isinstance(values, dict) else {}, source=where)
     except RecipeError as error:
-        whose = f"{adapter.CARD} of {card.get('domain')} ({card.get('weights')})"
-        raise AdapterError(f"{whose}: its recipe cannot be read{error}") from None
+        raise AdapterError(str(error)) from None
 
 
 def licence(ours: str, start: Start | None) -> str:
