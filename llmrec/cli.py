@@ -335,6 +335,14 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Measure everything again, also what is kept of an earlier run.")
     ] = False,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write what is asked, and what may be learned from, to this folder, for a ranker of your own; "
+            "lists.NAME=FOLDER then sets its lists beside the others.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure what a suite sets side by side, all on the same users or reviews.
 
@@ -347,6 +355,12 @@ def evaluate(
     """
     from llmrec import evaluate as verb
 
+    if questions is not None:
+        if out or force:
+            raise RecipeError("--questions measures nothing: leave out --out and --force")
+        for folder in verb.write_questions(suite, tuple(overrides or ()), questions):
+            typer.echo(folder)
+        return
     folder = verb.evaluate(suite, tuple(overrides or ()), out=out, force=force)
     verb.print_page(folder)
     typer.echo(folder)

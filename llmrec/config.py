@@ -569,6 +569,10 @@ class Suite(Section):
     """Pairs (a, b) of rankers whose difference a - b is reported with its interval."""
     users: int = Field(0, ge=0)
     """Users asked, a random sample; 0 asks all."""
+    lists: dict[Annotated[str, Field(pattern=f"^(?:{NAME.pattern})$")], str] = Field(default_factory=dict)
+    """Rankers of other programs, by name, that stand beside `rankers`: the folder that `llmrec evaluate SUITE
+    --questions FOLDER` wrote and that now holds their lists, PROTOCOL/NAME.parquet.  As for all others, what somebody
+    has chosen already is left out."""
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10, 20), min_length=1)
     """Where lists are cut: the @k of every metric."""
     samples: int = Field(2000, ge=1)
@@ -578,6 +582,17 @@ class Suite(Section):
     seed: int = 0
     """Seed of everything random."""
     sasrec: SASRec = SASRec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_measured(cls, values: Any) -> Any:
+        """Whoever names a folder of lists need not name the ranker once more."""
+        if not (isinstance(values, dict) and isinstance(values.get("lists"), dict)):
+            return values
+        rankers = values.get("rankers", cls.model_fields["rankers"].default)
+        if not isinstance(rankers, list | tuple):
+            return values  # said by its own check
+        return values | {"rankers": [*rankers, *(name for name in values["lists"] if name not in rankers)]}
 
 
 class Judged(Section):

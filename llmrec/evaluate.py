@@ -118,3 +118,15 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
         atomically(out / "chart.png", partial(how.chart, results))
     write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n", out / RESULTS)
     return out
+
+
+def write_questions(suite: str, overrides: tuple[str, ...], folder: Path) -> list[Path]:
+    """A suite's questions, and what may be learned from, for rankers of other programs; the folder of each protocol.
+
+    Raises: RecipeError where the suite asks for no lists; DataError.
+    """
+    if task_of(suite) != ranking.TASK:
+        raise RecipeError(f"suite {suite}: asks for no lists of items, and only those can come from elsewhere")
+    _, settings = load_suite_as(config.Suite, suite, overrides)
+    ranking.write_questions(settings, folder)
+    return [folder / asked.label for asked in settings.splits]

@@ -146,4 +146,4 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be written: {error.strerror or error}; choose another folder with --out")
+    return DataError(f"{path}: cannot be written: {error.strerror or error}; choose another folder")

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec.baselines import ScoreRanker
 from llmrec.baselines.popular import Popular
-from llmrec.data.split import Query, of_users
+from llmrec.cli import app
+from llmrec.data.catalog import Catalog
+from llmrec.data.split import Query, of_users, queries
 from llmrec.errors import AdapterError, DataError, RecipeError
 from llmrec.evaluate import MEASURES, evaluate, task_of
 from llmrec.measuring import ranking
@@ -303,10 +306,127 @@ def test_mistakes_are_one_line(project, rankers, suite, overrides, message):
         evaluate(suite, overrides)
 
 
+@pytest.fixture
+def theirs(project, tmp_path) -> Path:
+    """The folder of a suite's questions, answered by a ranker `mine`: the target, which it knows, in second place."""
+    folder = tmp_path / "theirs"
+    runner = CliRunner().invoke(app, ["evaluate", "small", "--questions", str(folder)])
+    assert runner.exit_code == 0, runner.output
+    assert runner.stdout.split() == [str(folder / "test-leave_one_out")]
+    answer(folder, [["seen", query.target, query.history[0]] for query in world_queries()])
+    return folder
+
+
+def world_queries() -> list[SimpleNamespace]:
+    """What the suite asks, as item ids."""
+    recipe = config.load_recipe("films")
+    dataset = prepare.load(recipe)
+    catalog = Catalog.of(dataset)
+    ids = catalog.item_id
+    return [
+        SimpleNamespace(user_id=query.user_id, target=ids[query.target], history=[ids[i] for i in query.history])
+        for query in queries(dataset, catalog, "test", baskets=True, max_targets=20)
+    ]
+
+
+def answer(folder: Path, lists: list, query: list | None = None) -> None:
+    """`seen` in a list stands for an item of the person's own history."""
+    asked = world_queries()
+    lists = [[asked[i].history[-1] if item == "seen" else item for item in row] for i, row in enumerate(lists)]
+    number = list(range(len(lists))) if query is None else query
+    pd.DataFrame({"query": number, "items": lists}).to_parquet(folder / "test-leave_one_out" / "mine.parquet")
+
+
+def test_questions_go_out_without_their_answers(project, theirs):
+    folder = theirs / "test-leave_one_out"
+    asked, valid, train = (pd.read_parquet(folder / f"{name}.parquet") for name in ("questions", "valid", "train"))
+    assert list(asked) == ["query", "user_id", "history"] and list(valid) == [*asked, "target"]
+    assert list(train) == ["user_id", "item_id", "timestamp"] and len(train) == 3 * USERS
+    wanted = world_queries()
+    assert asked["query"].tolist() == list(range(USERS))
+    assert asked["user_id"].tolist() == [query.user_id for query in wanted]
+    assert [list(history) for history in asked["history"]] == [query.history for query in wanted]
+    learned = train.groupby("user_id")["item_id"].agg(set)
+    for row in valid.to_dict("records"):
+        assert set(row["history"]) == learned[row["user_id"]] and row["target"] not in row["history"]
+    for query in wanted:
+        assert query.target not in learned[query.user_id]
+
+
+def test_lists_of_another_program_stand_beside_the_others(project, rankers, theirs, tmp_path):
+    compared = "compare=[[first, mine]]"
+    folder = evaluate("small", (f"lists.mine={theirs}", compared), out=tmp_path / "out")
+    found = results(folder)["splits"]["test-leave_one_out"]
+    assert list(found["rankers"]) == ["popular", "first", "third", "mine"]
+    mine = found["rankers"]["mine"]
+    assert mine["metrics"]["hr@1"]["mean"] == 1  # what they have chosen already stood before it, and is left out
+    assert mine["seconds"] == {} and "| elsewhere |" in (folder / "table.md").read_text()
+    records = pd.read_parquet(folder / "records.parquet")
+    assert {len(items) for items in records[records["ranker"] == "mine"]["items"]} == {1}  # the rest was seen, too
+
+    fewer = evaluate("small", (f"lists.mine={theirs}", "users=3", compared), out=tmp_path / "fewer")
+    found = results(fewer)["splits"]["test-leave_one_out"]
+    assert found["queries"] == 3 and found["rankers"]["mine"]["metrics"]["hr@1"]["mean"] == 1
+
+    answer(theirs, [[]] * USERS)  # other lists are no part that was measured before
+    again = evaluate("small", (f"lists.mine={theirs}", compared), out=tmp_path / "out")
+    assert results(again)["splits"]["test-leave_one_out"]["rankers"]["mine"]["metrics"]["hr@5"]["mean"] == 0
+
+
+def test_other_lists_leave_the_folder_of_results_as_it_is():
+    alone, beside = (
+        config.Suite.model_validate({"domain": "films", **more}) for more in ({}, {"lists": {"mine": "x"}})
+    )
+    assert results_folder("small", alone) == results_folder("small", beside)
+    assert beside.rankers == (*alone.rankers, "mine")
+
+
+@pytest.mark.parametrize(
+    ("lists", "query", "message"),
+    [
+        ([["i1"]] * (USERS - 2), None, f"2 of {USERS} queries have no row, the first {USERS - 2}"),
+        ([["i1", "i1"]] * USERS, None, "query 0: item 'i1' is listed twice"),
+        ([["i1", "i99"]] * USERS, None, "query 0: no item 'i99' in the catalog"),
+        ([["i1"]] * USERS, [0] * USERS, "row 1: query 0 is empty or answered twice"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(project, rankers, theirs, tmp_path, lists, query, message):
+    rankers["popular"] = lambda *_: pytest.fail("ranked before the lists were read")
+    answer(theirs, lists, query)
+    with pytest.raises(DataError, match=message):
+        evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [None, b"no parquet", "columns", "types"])
+def test_a_file_that_holds_no_lists(project, rankers, theirs, tmp_path, content):
+    file = theirs / "test-leave_one_out" / "mine.parquet"
+    file.unlink()
+    if content == "columns":
+        pd.DataFrame({"query": [0]}).to_parquet(file)
+    elif content == "types":
+        pd.DataFrame({"query": [0], "items": ["i1"]}).to_parquet(file)
+    elif content:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=r"mine\.parquet: (is not there|cannot be read).*--questions FOLDER"):
+        evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
+
+
+def test_questions_that_nobody_can_answer(project, rankers, tmp_path):
+    (project / "eval" / "told.yaml").write_text("task: interest\ndomain: films\n")
+    for words, message in (
+        (["told", "--questions", str(tmp_path / "q")], "asks for no lists of items"),
+        (["small", "--questions", str(tmp_path / "q"), "--force"], "measures nothing"),
+        (["small", "lists.popular=x"], "'popular' is a ranker of every suite"),
+        (["small", "lists.a/b=x"], "lists"),
+    ):
+        found = CliRunner().invoke(app, ["evaluate", *words])
+        assert found.exit_code == 2 and message in found.stderr, found.output
+
+
 def test_a_folder_that_cannot_be_written(project, rankers, tmp_path):
     (tmp_path / "file").write_text("")
     rankers["popular"] = lambda *_: pytest.fail("asked before the folder was")
-    with pytest.raises(DataError, match="cannot be written.*--out"):
+    with pytest.raises(DataError, match="cannot be written.*another folder"):
         evaluate("small", out=tmp_path / "file" / "out")
 
 

@@ -26,6 +26,8 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, histories, of_users, queries
 from llmrec.errors import DataError, RecipeError, did_you_mean
+from llmrec.files import digest
+from llmrec.measuring import elsewhere
 from llmrec.measuring.suites import adapter_of, depends_on, model_of, under
 from llmrec.metrics import ranking
 from llmrec.metrics.report import main_cutoff
@@ -135,14 +137,58 @@ RANKERS: dict[str, Factory] = {
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 
 
-def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
-    """See `llmrec.evaluate.Measure.run`: one record per query and ranker, with the rank and what was ranked."""
-    for ranker in settings.rankers:
-        if ranker not in RANKERS:
-            raise RecipeError(f"rankers: unknown ranker '{ranker}'{did_you_mean(ranker, RANKERS)}")
+def check_labels(settings: config.Suite) -> None:
+    """Raises: RecipeError where two protocols are the same."""
     labels = [asked.label for asked in settings.splits]
     if len(set(labels)) < len(labels):
         raise RecipeError(f"splits: one is listed twice ({', '.join(labels)})")
+
+
+def write_questions(settings: config.Suite, folder: Path) -> None:
+    """What a ranker of another program may know of each protocol, and is asked: see `llmrec.measuring.elsewhere`.
+
+    All queries, whatever `users` says.  Raises: RecipeError, DataError.
+    """
+    check_labels(settings)
+    recipe = config.load_recipe(settings.domain)
+    for asked in settings.splits:
+        protocol = Protocol.of(under(recipe, asked), asked)
+        elsewhere.write(folder / asked.label, protocol.dataset, protocol.catalog, protocol.questions, protocol.valid)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one protocol knows and asks."""
+
+    dataset: Dataset
+    catalog: Catalog
+    questions: list[Query]
+    """All of them."""
+    valid: list[Query]
+
+    @classmethod
+    def of(cls, recipe: config.Recipe, asked: config.Asked) -> Protocol:
+        """Raises: DataError where nothing is asked."""
+        dataset = prepare.load(recipe)
+        catalog = Catalog.of(dataset)
+        questions, valid = (
+            queries(dataset, catalog, split, baskets=asked.baskets, max_targets=recipe.split.max_targets)
+            for split in (asked.split, "valid")
+        )
+        if not questions:
+            raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
+        return cls(dataset, catalog, questions, valid)
+
+
+def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.DataFrame]:
+    """See `llmrec.evaluate.Measure.run`: one record per query and ranker, with the rank and what was ranked."""
+    for ranker in settings.rankers:
+        if ranker not in RANKERS and ranker not in settings.lists:
+            raise RecipeError(f"rankers: unknown ranker '{ranker}'{did_you_mean(ranker, RANKERS)}")
+    for ranker in settings.lists:
+        if ranker in RANKERS:
+            raise RecipeError(f"lists: '{ranker}' is a ranker of every suite; give yours another name")
+    check_labels(settings)
     recipe = config.load_recipe(settings.domain)
     needs_adapter = bool(LLM & set(settings.rankers))
     adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
@@ -169,15 +215,10 @@ def _measure(
 ) -> tuple[dict[str, Any], list[pd.DataFrame]]:
     """One protocol: its entry in the results, and a frame of records per ranker."""
     recipe = under(recipe, asked)
-    dataset = prepare.load(recipe)
-    catalog = Catalog.of(dataset)
-    questions, valid = (
-        queries(dataset, catalog, split, baskets=asked.baskets, max_targets=recipe.split.max_targets)
-        for split in (asked.split, "valid")
-    )
-    questions = of_users(questions, suite.users, suite.seed)
-    if not questions:
-        raise DataError(f"{recipe.domain}: the split '{asked.split}' asks nothing; prepare it with other shares")
+    protocol = Protocol.of(recipe, asked)
+    dataset, catalog = protocol.dataset, protocol.catalog
+    questions = of_users(protocol.questions, suite.users, suite.seed)
+    theirs = _elsewhere(asked, protocol, questions, recipe.split.repeats, suite)
     questions_digest = question_digest(questions, catalog)
     depth = max(suite.cutoffs)
     popularity = catalog.popularity(dataset.interactions)
@@ -194,16 +235,20 @@ def _measure(
         def tick(done: int, total: int, bar: Any = bar) -> None:
             progress.update(bar, completed=done, total=total)
 
-        world = World(recipe, suite, dataset, catalog, valid, adapter, tick, loaded)
+        world = World(recipe, suite, dataset, catalog, protocol.valid, adapter, tick, loaded)
+        settings = theirs[name].digest if name in theirs else _settings(name, world)
         made_from = {
             "format": FORMAT, "questions": questions_digest, "depth": depth, "seed": suite.seed, "ranker": name,
-            "settings": _settings(name, world), "adapter": read_card(adapter).get("weights") if name in LLM else None,
+            "settings": settings, "adapter": read_card(adapter).get("weights") if name in LLM else None,
             "interactions": prepare.digests(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
             "repeats": recipe.split.repeats,
         }  # fmt: skip
 
         def make(name: str = name, world: World = world) -> tuple[pa.Table, Seconds]:
-            lists, seconds = _rank(RANKERS[name], world, questions, depth)
+            if name in theirs:
+                lists, seconds = theirs[name].lists, {}
+            else:
+                lists, seconds = _rank(RANKERS[name], world, questions, depth)
             return _part(lists, questions, catalog, asked.label, name), seconds
 
         (lists, frame), seconds = parts.get(
@@ -235,6 +280,33 @@ def _measure(
         "differences": differences,
         "slices": sliced(questions, places, popularity, suite),
     }, frames
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """What a ranker of another program answers."""
+
+    lists: np.ndarray
+    """(queries, depth) int32 positions, -1 where a list ends early."""
+    digest: str
+    """Of the file."""
+
+
+def _elsewhere(
+    asked: config.Asked, protocol: Protocol, questions: Sequence[Query], repeats: str, suite: config.Suite
+) -> dict[str, Theirs]:
+    """By name.  Raises: DataError."""
+    users = {query.user_id for query in questions}
+    numbers = [number for number, query in enumerate(protocol.questions) if query.user_id in users]
+    found = {}
+    for name, folder in suite.lists.items():
+        file = Path(folder) / asked.label / f"{name}.parquet"
+        lists = np.full((len(questions), max(suite.cutoffs)), -1, np.int32)
+        for query, items, row in zip(questions, elsewhere.read(file, numbers, protocol.catalog), lists, strict=True):
+            kept = items[~np.isin(items, query.history)] if repeats == "exclude" else items
+            row[: len(kept)] = kept[: len(row)]
+        found[name] = Theirs(lists, digest(file))
+    return found
 
 
 def sliced(

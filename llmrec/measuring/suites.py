@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it imports torch
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
-BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "predictors", "writers", "judges"})
+BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "lists", "predictors", "writers", "judges"})
 """Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
 

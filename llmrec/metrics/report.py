@@ -35,7 +35,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 *(_number(metrics[metric]["mean"]) for metric in others),
                 _number(measured["coverage"][f"coverage@{k}"]),
                 _number(metrics[f"popularity@{k}"]["mean"]),
-                f"{seconds['fit']:.1f} + {seconds['rank']:.1f}",
+                f"{seconds['fit']:.1f} + {seconds['rank']:.1f}" if seconds else "elsewhere",
             ])  # fmt: skip
         asked = f"{split['users']:,} users, {split['queries']:,} queries, {split['data']['items']:,} items"
         blocks.append(f"## {label}\n\n{asked}\n\n{_grid(head, lines)}")

@@ -1,0 +1,85 @@
+"""Rankers of other programs in a suite: what they may know and are asked goes out, their lists come back.
+
+A folder holds one folder for each protocol, named as in tables (`Asked.label`), with three Parquet files: `train`
+(user_id, item_id, timestamp), `valid` (query, user_id, history, target: for choosing settings and for early stopping)
+and `questions` (query, user_id, history).  Histories are item ids, oldest first, as the protocol lets them be seen.  A
+ranker's answers come back as `<name>.parquet`: query, and items, a list of item ids, best first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmrec.data.catalog import Catalog
+from llmrec.data.dataset import Dataset
+from llmrec.data.split import Query
+from llmrec.errors import DataError
+from llmrec.parts import write_table
+
+QUESTIONS = "questions"
+COLUMNS = {"query": pa.int64(), "items": pa.list_(pa.string())}
+
+
+def write(folder: Path, dataset: Dataset, catalog: Catalog, questions: Sequence[Query], valid: Sequence[Query]) -> None:
+    """The three files of one protocol; `query` counts `questions`, and `valid`, from 0.
+
+    Raises: DataError where they cannot be written.
+    """
+    train = dataset.interactions[dataset.interactions["split"] == "train"]
+    events = train[["user_id", "item_id", "timestamp"]]
+    write_table(pa.Table.from_pandas(events, preserve_index=False), folder / "train.parquet")
+    ids = np.array(catalog.item_id, dtype=object)
+    for name, asked in (("valid", valid), (QUESTIONS, questions)):
+        columns: dict[str, Any] = {
+            "query": pa.array(range(len(asked)), pa.int64()),
+            "user_id": pa.array([query.user_id for query in asked], pa.string()),
+            "history": pa.array([ids[list(query.history)].tolist() for query in asked], COLUMNS["items"]),
+        }
+        if name == "valid":
+            columns["target"] = pa.array(ids[[query.target for query in asked]].tolist(), pa.string())
+        write_table(pa.table(columns), folder / f"{name}.parquet")
+
+
+def read(file: Path, numbers: Sequence[int], catalog: Catalog) -> list[np.ndarray]:
+    """Positions in the catalog, best first, for each of the queries `numbers`; the file may answer others as well.
+
+    Raises: DataError naming the file and what is wrong with it.
+    """
+    try:
+        table = pq.read_table(file, columns=[*COLUMNS]).cast(pa.schema(COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        why = "is not there" if not file.exists() else f"cannot be read: {str(error).partition(chr(10))[0]}"
+        raise DataError(
+            f"{file}: {why}; a ranker's lists have the columns query (a number of {QUESTIONS}.parquet beside it) and "
+            "items (a list of item ids, best first); `llmrec evaluate SUITE --questions FOLDER` writes what to answer"
+        ) from None
+    query = table["query"].to_pandas()
+    if query.isna().any() or query.duplicated().any():
+        row = int(np.flatnonzero(query.isna() | query.duplicated())[0])
+        raise DataError(f"{file}: row {row}: query {query[row]} is empty or answered twice; answer each once")
+    row_of = pd.Series(range(len(query)), index=query.to_numpy(np.int64))
+    missing = [number for number in numbers if number not in row_of.index]
+    if missing:
+        raise DataError(
+            f"{file}: {len(missing):,} of {len(numbers):,} queries have no row, the first {missing[0]}; one without an "
+            "answer has an empty list"
+        )
+    lists = table["items"].combine_chunks()
+    found = []
+    place = pd.Series(range(len(catalog)), index=catalog.item_id)
+    for number in numbers:
+        items = pd.Series(lists[int(row_of[number])].as_py() or [], dtype=object)
+        if items.duplicated().any():
+            raise DataError(f"{file}: query {number}: item '{items[items.duplicated()].iloc[0]}' is listed twice")
+        positions = items.map(place)
+        if positions.isna().any():
+            raise DataError(f"{file}: query {number}: no item '{items[positions.isna()].iloc[0]}' in the catalog")
+        found.append(positions.to_numpy(np.int32))
+    return found
