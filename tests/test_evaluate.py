@@ -397,6 +397,14 @@ def test_what_is_wrong_with_a_list_is_said(project, rankers, theirs, tmp_path, l
         evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
 
 
+def test_lists_of_yesterdays_questions_are_refused(project, rankers, theirs, tmp_path):
+    source = tmp_path / "events.csv"
+    source.write_text(source.read_text().replace("u0,", "u77,"))
+    prepare.prepare(config.load_recipe("films"), force=True)
+    with pytest.raises(DataError, match="answers other questions than the data of today ask.*--questions FOLDER"):
+        evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
+
+
 @pytest.mark.parametrize("content", [None, b"no parquet", "columns", "types"])
 def test_a_file_that_holds_no_lists(project, rankers, theirs, tmp_path, content):
     file = theirs / "test-leave_one_out" / "mine.parquet"

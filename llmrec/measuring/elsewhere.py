@@ -24,12 +24,17 @@ from llmrec.errors import DataError
 from llmrec.parts import write_table
 
 QUESTIONS = "questions"
+OF = "of"  # of a file's metadata
 COLUMNS = {"query": pa.int64(), "items": pa.list_(pa.string())}
 
 
-def write(folder: Path, dataset: Dataset, catalog: Catalog, questions: Sequence[Query], valid: Sequence[Query]) -> None:
+def write(
+    folder: Path, dataset: Dataset, catalog: Catalog, questions: Sequence[Query], valid: Sequence[Query], digest: str
+) -> None:
     """The three files of one protocol; `query` counts `questions`, and `valid`, from 0.
 
+    Args:
+        digest: of the questions, with what is right, and of the catalog.
     Raises: DataError where they cannot be written.
     """
     train = dataset.interactions[dataset.interactions["split"] == "train"]
@@ -44,15 +49,18 @@ def write(folder: Path, dataset: Dataset, catalog: Catalog, questions: Sequence[
         }
         if name == "valid":
             columns["target"] = pa.array(ids[[query.target for query in asked]].tolist(), pa.string())
-        write_table(pa.table(columns), folder / f"{name}.parquet")
+        write_table(pa.table(columns).replace_schema_metadata({OF: digest}), folder / f"{name}.parquet")
 
 
-def read(file: Path, numbers: Sequence[int], catalog: Catalog) -> list[np.ndarray]:
+def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> list[np.ndarray]:
     """Positions in the catalog, best first, for each of the queries `numbers`; the file may answer others as well.
 
+    Args:
+        digest: see `write`; that of other questions, which other data asked, is an error.
     Raises: DataError naming the file and what is wrong with it.
     """
     try:
+        asked = pq.read_schema(file.with_name(f"{QUESTIONS}.parquet")).metadata or {}
         table = pq.read_table(file, columns=[*COLUMNS]).cast(pa.schema(COLUMNS))
     except (OSError, pa.ArrowException) as error:
         why = "is not there" if not file.exists() else f"cannot be read: {str(error).partition(chr(10))[0]}"
@@ -60,6 +68,11 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog) -> list[np.ndarra
             f"{file}: {why}; a ranker's lists have the columns query (a number of {QUESTIONS}.parquet beside it) and "
             "items (a list of item ids, best first); `llmrec evaluate SUITE --questions FOLDER` writes what to answer"
         ) from None
+    if asked.get(OF.encode()) != digest.encode():
+        raise DataError(
+            f"{file}: answers other questions than the data of today ask; write them again with `llmrec evaluate SUITE "
+            "--questions FOLDER`, and answer those"
+        )
     query = table["query"].to_pandas()
     if query.isna().any() or query.duplicated().any():
         row = int(np.flatnonzero(query.isna() | query.duplicated())[0])

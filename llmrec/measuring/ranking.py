@@ -153,7 +153,10 @@ def write_questions(settings: config.Suite, folder: Path) -> None:
     recipe = config.load_recipe(settings.domain)
     for asked in settings.splits:
         protocol = Protocol.of(under(recipe, asked), asked)
-        elsewhere.write(folder / asked.label, protocol.dataset, protocol.catalog, protocol.questions, protocol.valid)
+        elsewhere.write(
+            folder / asked.label, protocol.dataset, protocol.catalog, protocol.questions, protocol.valid,
+            question_digest(protocol.questions, protocol.catalog),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -298,11 +301,13 @@ def _elsewhere(
     """By name.  Raises: DataError."""
     users = {query.user_id for query in questions}
     numbers = [number for number, query in enumerate(protocol.questions) if query.user_id in users]
+    whole = question_digest(protocol.questions, protocol.catalog) if suite.lists else ""
     found = {}
     for name, folder in suite.lists.items():
         file = Path(folder) / asked.label / f"{name}.parquet"
         lists = np.full((len(questions), max(suite.cutoffs)), -1, np.int32)
-        for query, items, row in zip(questions, elsewhere.read(file, numbers, protocol.catalog), lists, strict=True):
+        answers = elsewhere.read(file, numbers, protocol.catalog, whole)
+        for query, items, row in zip(questions, answers, lists, strict=True):
             kept = items[~np.isin(items, query.history)] if repeats == "exclude" else items
             row[: len(kept)] = kept[: len(row)]
         found[name] = Theirs(lists, digest(file))
