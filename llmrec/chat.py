@@ -28,10 +28,17 @@ from llmrec.recommend import user_history
 from llmrec.screen import screen
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.choices.search import Ranking
     from llmrec.insight import Insight
     from llmrec.recommender import Recommender
 
 LIKELY = 4  # categories that a taste names
+
+
+def ranked(ranking: Ranking) -> list[Ranked]:
+    """A list as a conversation reads it."""
+    rows = zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
+    return [Ranked(*row) for row in rows]
 
 
 @dataclass
@@ -49,13 +56,7 @@ class Exact:
         self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
     ) -> list[list[Ranked]]:
         found = self._loaded().rank(histories, n, exclude=[exclude] * len(histories), allowed=allowed, prior=self.prior)
-        return [
-            [
-                Ranked(*row)
-                for row in zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
-            ]
-            for ranking in found
-        ]
+        return [ranked(ranking) for ranking in found]
 
     def reason(self, history: Sequence[int], item: int) -> str:
         model = self._loaded()

@@ -814,6 +814,47 @@ def serve(
 
 
 @app.command()
+def web(
+    domain: Domain,
+    overrides: Overrides = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it can ask; nobody is asked who they are.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 8080,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other names or addresses under which it may be asked, for --host 0.0.0.0.", show_default=False
+        ),
+    ] = None,
+    users: Annotated[
+        bool, typer.Option("--users", help="Answer for users of the data by id, to whoever asks.")
+    ] = False,
+    adapter: OtherAdapter = None,
+    base: Base = False,
+    prior: Prior = True,
+    engine: Engine = "hf",
+) -> None:
+    """Answer lists and conversations over HTTP, as JSON and as a page.
+
+    Questions that come at the same time are ranked together.  Nothing is kept: a conversation travels with its
+    messages.
+
+    Then: curl 127.0.0.1:8080/recommend -H 'Content-Type: application/json' -d '{"history": ["Fargo", "Heat"], "n": 5}'
+
+    Example: llmrec web movies
+
+    Example: llmrec web movies --engine http://127.0.0.1:8000 window_step=64
+    """
+    from llmrec.web import start
+
+    start(
+        domain, tuple(overrides or ()), host=host, port=port, names=name or (), users=users, adapter=adapter, base=base,
+        prior=prior, engine=engine,
+    )  # fmt: skip
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine can run, what is missing, and the command that fixes it.
 

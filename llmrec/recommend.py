@@ -20,6 +20,7 @@ from llmrec.errors import DataError
 from llmrec.screen import screen
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.choices.search import Ranking
     from llmrec.recommender import Recommender
 
 
@@ -162,25 +163,26 @@ def rank_histories(
 
     Lists are shorter where fewer items are allowed.
     """
-    catalog = model.catalog
-    found = []
-    for ranking in model.rank(histories, n, exclude=exclude, allowed=allowed, prior=prior):
-        rows = zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
-        entries = [
-            Entry(
-                rank=place,
-                item_id=catalog.item_id[i],
-                title=catalog.title[i],
-                year=catalog.year[i],
-                categories=catalog.categories[i],
-                score=round(score, 6),
-                log_p=round(log_p, 6),
-                p=float(np.exp(log_p)),
-            )  # fmt: skip
-            for place, (i, score, log_p) in enumerate(rows, 1)
-        ]
-        found.append((entries, ranking.exact))
-    return found
+    found = model.rank(histories, n, exclude=exclude, allowed=allowed, prior=prior)
+    return [(entries(model.catalog, ranking), ranking.exact) for ranking in found]
+
+
+def entries(catalog: Catalog, ranking: Ranking) -> list[Entry]:
+    """A list with all that the catalog says of its items."""
+    rows = zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
+    return [
+        Entry(
+            rank=place,
+            item_id=catalog.item_id[i],
+            title=catalog.title[i],
+            year=catalog.year[i],
+            categories=catalog.categories[i],
+            score=round(score, 6),
+            log_p=round(log_p, 6),
+            p=float(np.exp(log_p)),
+        )  # fmt: skip
+        for place, (i, score, log_p) in enumerate(rows, 1)
+    ]
 
 
 def user_history(user: str, dataset: Dataset, catalog: Catalog) -> list[int]:

@@ -37,6 +37,7 @@ LAYERS = (  # lowest first; a module imports from its own layer and those before
         "chat",
         "score",
         "serve",
+        "web",
         "doctor",
         "adapters",
         "conflicts",

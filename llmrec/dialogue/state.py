@@ -113,16 +113,23 @@ def load_session(path: Path, domain: str, catalog: Catalog) -> Session:
         raise DataError(f"{path}: no session: {error}; name another file") from None
     if session.domain != domain:
         raise DataError(f"{path}: a session about '{session.domain}', not '{domain}'; name another file")
+    check_session(session, catalog, path)
+    return session
+
+
+def check_session(session: Session, catalog: Catalog, source: Path | str) -> None:
+    """Raises: DataError, naming `source`, for items and categories that the catalog lacks."""
     known = {name for names in catalog.categories for name in names}
     for state in (session.state, *session.past):
         options = state.doubt.options if state.doubt else ()
         for item in (*state.liked, *state.excluded, *state.shown, *options):
             if item not in catalog.position:
-                raise DataError(f"{path}: item {item!r} is not in the catalog of {domain}; start another session")
+                raise DataError(
+                    f"{source}: item {item!r} is not in the catalog of {session.domain}; start another session"
+                )
         for name in (*state.without, *(name for group in state.only for name in group)):
             if name not in known:
-                raise DataError(f"{path}: {domain} has no category {name!r}; start another session")
-    return session
+                raise DataError(f"{source}: {session.domain} has no category {name!r}; start another session")
 
 
 def save_session(session: Session, path: Path) -> None:

@@ -1,0 +1,312 @@
+"""Requests and their answers.  Starlette routes and uvicorn listens: both are small, kept, and what vLLM's own server
+stands on.
+
+    POST /recommend   {"history": ["Fargo"], "n": 10, "exclude": [], "only": ["category=Comedy"]} → a list
+    POST /chat        {"say": "something like Fargo", "session": null} → {"reply", "session"}: send that back next time
+    GET  /health      what answers
+    GET  /            the page
+
+Whatever a client does wrong is {"error": one line} with status 400, 413 or 415; too many questions are 503.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import uvicorn
+from pydantic import Field
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llmrec import config
+from llmrec.chat import Exact, ranked
+from llmrec.config import Section
+from llmrec.data.records import shown
+from llmrec.data.split import histories
+from llmrec.dialogue.grammar import MAX_MESSAGE
+from llmrec.dialogue.reply import Ranked, respond
+from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_LIST, Session, check_session
+from llmrec.dialogue.vocabulary import Vocabulary
+from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
+from llmrec.recommend import Recommendation, entries, question
+from llmrec.web.together import Asked, Busy, Together
+
+if TYPE_CHECKING:  # it imports torch; what is here works without
+    from llmrec.recommender import Recommender
+
+LOG = logging.getLogger("llmrec")
+MAX_BODY = MAX_BYTES + 100_000  # bytes: a session and what is said
+BODY_SECONDS = 10.0  # until a request has to be there
+THREADS = 64  # requests that are worked on; the others wait
+CONNECTIONS = 512  # more are refused
+MAX_TITLE = 1000  # characters
+MAX_FILTERS = 100
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+Text = Annotated[str, Field(max_length=MAX_TITLE)]
+
+
+class List(Section):
+    """What POST /recommend asks."""
+
+    user: Text | None = None
+    """Somebody of the domain's data, whose history stands before `history`; only where the server was told so."""
+    history: Annotated[tuple[Text, ...], Field(max_length=MAX_ITEMS)] = ()
+    """Titles, oldest first, tolerantly matched."""
+    n: int = Field(10, ge=1, le=MAX_LIST)
+    """Length of the list."""
+    exclude: Annotated[tuple[Text, ...], Field(max_length=MAX_FILTERS)] = ()
+    """Titles, category=NAME or year=FROM..TO to leave out."""
+    only: Annotated[tuple[Text, ...], Field(max_length=MAX_FILTERS)] = ()
+    """category=NAME,NAME or year=FROM..TO to stay within."""
+
+
+class Message(Section):
+    """What POST /chat asks."""
+
+    say: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    session: Session | None = None
+    """As the last reply gave it; null begins a conversation."""
+
+
+class Refused(LlmrecError):
+    """A request that is not even read."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How a conversation asks the model that all share."""
+
+    together: Together
+    exact: Exact
+
+    def rank(
+        self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
+    ) -> list[list[Ranked]]:
+        return [ranked(one) for one in self.together.rank([Asked(one, n, exclude, allowed) for one in histories])]
+
+    def reason(self, history: Sequence[int], item: int) -> str:
+        return self.together.call(lambda: self.exact.reason(history, item))
+
+    def taste(self, history: Sequence[int]) -> tuple[str, ...]:
+        return self.together.call(lambda: self.exact.taste(history))
+
+
+class Answers:
+    """What the routes ask, from any thread."""
+
+    def __init__(self, model: Recommender, *, engine: str, prior: bool = True, users: bool = False) -> None:
+        """`users`: whether histories of the domain's data are answered for by id."""
+        self.model, self.engine = model, engine
+        recipe, catalog = model.recipe, model.catalog
+        self.vocabulary = Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain))
+        self.together = Together(model, prior=prior)
+        self.shared = Shared(self.together, Exact(recipe, model.adapter, prior, engine, model))
+        self.users: dict[str, list[int]] | None = None
+        if users:
+            found = histories(model.dataset, catalog, None)
+            self.users = dict.fromkeys(model.dataset.users["user_id"].tolist(), [])
+            self.users |= {one.user_id: one.items.tolist() for one in found}
+
+    def health(self) -> dict[str, Any]:
+        model = self.model
+        return {
+            "domain": model.recipe.domain, "noun": model.recipe.noun, "items": len(model.catalog),
+            "adapter": model.adapter, "engine": self.engine, "users": self.users is not None,
+        }  # fmt: skip
+
+    def recommend(self, asked: List) -> dict[str, Any]:
+        """Raises: DataError, Busy."""
+        catalog, known = self.model.catalog, self._history(asked.user)
+        wanted = question(self.model.dataset, catalog, history=asked.history, exclude=asked.exclude, only=asked.only)
+        history = known + wanted.history
+        [ranking] = self.together.rank([Asked(history, asked.n, wanted.exclude, wanted.allowed)])
+        return Recommendation(
+            domain=self.model.recipe.domain, adapter=self.model.adapter, user=asked.user,
+            history=tuple(catalog.title[i] for i in history), exact=ranking.exact,
+            items=tuple(entries(catalog, ranking)),
+        ).as_dict()  # fmt: skip
+
+    def chat(self, asked: Message) -> dict[str, Any]:
+        """Raises: DataError, Busy."""
+        recipe = self.model.recipe
+        session = asked.session or Session(domain=recipe.domain)
+        if session.domain != recipe.domain:
+            raise DataError(f"session: about '{session.domain}', not '{recipe.domain}'; start another session")
+        check_session(session, self.model.catalog, "session")
+        reply, session = respond(session, asked.say, self.vocabulary, self.shared, recipe.noun, recipe.unit)
+        return {"reply": reply.as_dict() | {"ends": reply.ends}, "session": session.model_dump(mode="json")}
+
+    def _history(self, user: str | None) -> list[int]:
+        if user is None:
+            return []
+        if self.users is None:
+            raise DataError("user: this server answers for nobody by id; send a history (or start it with --users)")
+        if user not in self.users:
+            raise DataError(f"user: no user {shown(user)}")
+        return self.users[user]
+
+
+def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
+    """The application.
+
+    Args:
+        hosts: names under which it may be asked; another one is how a page of somebody else reaches a server on this
+            machine (DNS rebinding).
+    """
+    routes = [
+        Route("/health", _answered(lambda _: answers.health()), methods=["GET"]),
+        Route("/recommend", _answered(lambda body: answers.recommend(_read(List, body))), methods=["POST"]),
+        Route("/chat", _answered(lambda body: answers.chat(_read(Message, body))), methods=["POST"]),
+        *(Route(path, _file(*file), methods=["GET"]) for path, file in PAGE.items()),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(OnlyFor, hosts=hosts)],
+        exception_handlers={HTTPException: _no_route},
+    )
+
+
+class OnlyFor:
+    """Refuses requests under any other name.  (Starlette's own check cannot read `[::1]:8080`.)"""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
+        try:
+            name = urlsplit(f"//{sent}").hostname
+        except ValueError:  # "[" and such
+            name = None
+        if name in self.hosts:
+            await self.app(scope, receive, send)
+        else:
+            text = f"this server was not told that it is {shown(sent)}; start it with --name"
+            await _error(400, text)(scope, receive, send)
+
+
+def serve(answers: Answers, listener: socket.socket, hosts: Sequence[str]) -> None:
+    """Answers until it is interrupted, then ends what was begun."""
+    settings = uvicorn.Config(
+        build(answers, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
+        limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises: EngineError where somebody else listens there, or nobody can."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+    except OSError as error:
+        raise EngineError(f"{host}:{port}: {error.strerror or error}; choose another --port or --host") from None
+
+
+def _answered(answer: Callable[[bytes], Mapping[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
+    """A route: the body is read within limits, and answered in a thread."""
+    limiter = anyio.CapacityLimiter(THREADS)
+
+    async def route(request: Request) -> Response:
+        try:
+            body = await _body(request) if request.method == "POST" else b""
+            return _json(await anyio.to_thread.run_sync(answer, body, limiter=limiter))
+        except Refused as error:
+            return _error(error.status, error)
+        except Busy as error:
+            return _error(503, error)
+        except (DataError, RecipeError) as error:
+            return _error(400, error)
+        except LlmrecError as error:  # an engine or an adapter, and nothing that the client could mend
+            LOG.warning("%s: %s", request.url.path, error)
+            return _error(502, error)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    return route
+
+
+async def _body(request: Request) -> bytes:
+    """Raises: Refused."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # which a page of somebody else may not send unasked
+        raise Refused(415, "send JSON, with Content-Type: application/json")
+    parts, size = [], 0
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    raise Refused(413, f"more than {MAX_BODY:,} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, f"the request did not come within {BODY_SECONDS:.0f} seconds") from None
+    return b"".join(parts)
+
+
+def _read(kind: type[config.S], body: bytes) -> config.S:
+    """Raises: RecipeError naming the key that is wrong."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"request: no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError("request: a JSON object is expected")
+    return config.section(kind, values, source="request")
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = files("llmrec.web").joinpath(name).read_bytes()
+
+    async def route(_: Request) -> Response:
+        return Response(content, media_type=f"{kind}; charset=utf-8", headers=HEADERS)
+
+    return route
+
+
+def _json(values: Mapping[str, Any], status: int = 200, **headers: str) -> Response:
+    text = json.dumps(values, allow_nan=False)  # in ASCII: what a client wrote may be half a character
+    return Response(text, status, media_type="application/json", headers=HEADERS | headers)
+
+
+def _error(status: int, error: Exception | str) -> Response:
+    again = {"Retry-After": "1"} if status == 503 else {}
+    return _json({"error": str(error)}, status, **again)
+
+
+async def _no_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail)
