@@ -1,13 +1,15 @@
 """Dense lists against one target per row: training time to the same validation loss, and to the same NDCG@10.
 
     python scripts/bench_supervision.py movies --tokens 200000
+    python scripts/bench_supervision.py movies --tokens 200000 --other lora.first_layer=0         # all layers
 
 Two trainings of one model, LoRA, data, precision and machine that read equally many tokens: every line of a list a
 target (`fit.supervision=dense`), and the usual fine-tuning, where a row teaches its last line only (`last`).  Each is
 validated at `--points` places by the nats that the items which came next cost, and by NDCG@10 over the whole catalog;
 time is training alone, validation left out.  The answer is the time that either takes to the lowest loss that both
 reach, and to the highest NDCG@10.  Both run without kept activations, which would help dense lists only.  Interrupted,
-the same command goes on.  Settings may differ from the recipe's: `lora.rank=16 fit.precision=bf16`.
+the same command goes on.  Settings may differ from the recipe's: `lora.rank=16 fit.precision=bf16`; with `--other`
+dense lists stand beside another training than one target per row.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.train import accelerator_for, run_folder
 
 METRIC = "log_p"  # mean nats of the next item, below zero
+LAST = "fit.supervision=last"
 
 
 class Point(NamedTuple):
@@ -109,15 +112,18 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=200_000, help="tokens of training rows that either reads")
     parser.add_argument("--points", type=int, default=8, help="validations")
     parser.add_argument("--users", type=int, default=64, help="validation users")
+    parser.add_argument("--other", nargs="+", metavar="key=value", default=[LAST], help=f"the other training; {LAST}")
     parser.add_argument("--out", type=Path, help="also write both curves as JSON")
     args = parser.parse_args(words)
+    other = "last" if args.other == [LAST] else " ".join(args.other)
+    told = "one target per row" if args.other == [LAST] else other
     curves: dict[str, list[Point]] = {}
-    for supervision in ("dense", "last"):
-        fixed = (f"fit.supervision={supervision}", "fit.cache=none", f"fit.valid_users={args.users}")
+    for name, differs in (("dense", ("fit.supervision=dense",)), (other, args.other)):
+        fixed = (*differs, "fit.cache=none", f"fit.valid_users={args.users}")
         recipe = config.load_recipe(args.domain, ("init_from=null", *args.overrides, *fixed))
-        curves[supervision], read = curve(recipe, args.tokens, args.points)
-        print(f"\n{supervision}: {read}\n\n| seconds of training | nats an item | NDCG@10 |\n| --- | --- | --- |")
-        print("\n".join(f"| {at.seconds:.1f} | {at.nats:.3f} | {at.ndcg:.3f} |" for at in curves[supervision]))
+        curves[name], read = curve(recipe, args.tokens, args.points)
+        print(f"\n{name}: {read}\n\n| seconds of training | nats an item | NDCG@10 |\n| --- | --- | --- |")
+        print("\n".join(f"| {at.seconds:.1f} | {at.nats:.3f} | {at.ndcg:.3f} |" for at in curves[name]))
     took: dict[str, dict[str, float]] = {}
     for name, sign in (("nats", 1.0), ("ndcg", -1.0)):
         values = {each: [sign * getattr(at, name) for at in points] for each, points in curves.items()}
@@ -125,11 +131,11 @@ def main(words: Sequence[str] | None = None) -> None:
         took[name] = {
             each: seconds_to([at.seconds for at in points], values[each], common) for each, points in curves.items()
         }
-        dense, last = took[name]["dense"], took[name]["last"]
+        dense, last = took[name]["dense"], took[name][other]
         took[name]["common"] = sign * common
         print(
             f"\n{sign * common:.3f} {'nats an item' if name == 'nats' else 'NDCG@10'}, which both reach: dense after "
-            f"{dense:.1f} s, one target per row after {last:.1f} s of training: "
+            f"{dense:.1f} s, {told} after {last:.1f} s of training: "
             f"{f'{last / dense:.1f} ×' if dense and last else 'no more than before any'} "
             f"({args.users} validation users, {args.tokens:,} tokens each, {torch.get_num_threads()} threads)"
         )

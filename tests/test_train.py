@@ -315,6 +315,8 @@ def test_the_benchmark_of_supervision_compares_and_goes_on(tmp_path: Path, capsy
     bench(command)  # nothing is trained again
     assert json.loads((tmp_path / "curves.json").read_text()) == found
     assert "which both reach" in capsys.readouterr().out
+    bench([*command, "--other", "lora.dropout=0.1"])
+    assert [*json.loads((tmp_path / "curves.json").read_text())["curves"]] == ["dense", "lora.dropout=0.1"]
 
 
 def test_examples_are_a_fixed_sample_of_histories() -> None:
