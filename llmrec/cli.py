@@ -837,7 +837,7 @@ def web(
 ) -> None:
     """Answer lists and conversations over HTTP, as JSON and as a page.
 
-    Questions that come at the same time are ranked together.  Nothing is kept: a conversation travels with its
+    Questions that come at the same time are ranked together.  Nothing is stored: a conversation travels with its
     messages.
 
     Then: curl 127.0.0.1:8080/recommend -H 'Content-Type: application/json' -d '{"history": ["Fargo", "Heat"], "n": 5}'

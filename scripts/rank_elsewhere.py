@@ -60,7 +60,8 @@ def recbole(data: dict[str, pd.DataFrame], settings: dict[str, Any], seed: int) 
     from recbole.model.sequential_recommender import SASRec
     from recbole.utils import init_seed
 
-    folder = Path(tempfile.mkdtemp()) / "peer"
+    kept = tempfile.TemporaryDirectory()  # gone with what is returned
+    folder = Path(kept.name) / "peer"
     folder.mkdir()
     lines = ["user_id:token\titem_id_list:token_seq\titem_id:token"]
     length = int(settings.get("MAX_ITEM_LIST_LENGTH", 50))

@@ -403,6 +403,8 @@ def test_lists_of_yesterdays_questions_are_refused(project, rankers, theirs, tmp
     prepare.prepare(config.load_recipe("films"), force=True)
     with pytest.raises(DataError, match="answers other questions than the data of today ask.*--questions FOLDER"):
         evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
+    found = CliRunner().invoke(app, ["evaluate", "small", "--questions", str(theirs)])
+    assert found.exit_code == 2 and "mine.parquet answer other questions" in found.stderr  # else they would pass now
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet", "columns", "types"])

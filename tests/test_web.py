@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from conftest import PATIENCE
 from typer.testing import CliRunner
 
 from llmrec import cli, config
-from llmrec.errors import EngineError
+from llmrec.errors import EngineError, RecipeError
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.web import app as web
@@ -31,6 +31,14 @@ from llmrec.web.together import Asked, Busy, Together
 JSON = {"Content-Type": "application/json"}
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Waits, and fails where it never becomes so."""
+    ends = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
 class Server:
     """A running application, asked over a real connection."""
 
@@ -38,14 +46,10 @@ class Server:
         self.answers = answers
         self.listener = web.listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        settings = uvicorn.Config(
-            web.build(answers, web.LOOPBACK), log_level="warning", lifespan="off", limit_concurrency=web.CONNECTIONS
-        )
-        self.uvicorn = uvicorn.Server(settings)
+        self.uvicorn = web.server(answers, web.LOOPBACK)
         self.thread = threading.Thread(target=self.uvicorn.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
-        while not self.uvicorn.started:
-            time.sleep(0.01)
+        until(lambda: self.uvicorn.started)
 
     def close(self) -> None:
         self.uvicorn.should_exit = True
@@ -107,6 +111,7 @@ def test_what_is_asked_together_is_answered_as_alone(server):
             "history": [titles[i] for i in rng.permutation(len(titles))[: rng.integers(0, 5)]],
             "n": int(rng.integers(1, 6)),
             "exclude": [titles[i] for i in rng.permutation(len(titles))[: rng.integers(0, 3)]],
+            "only": [["category=Blue"], ["category=Black,Red"], []][int(rng.integers(3))],
         }
         for _ in range(24)
     ]
@@ -115,7 +120,9 @@ def test_what_is_asked_together_is_answered_as_alone(server):
         together = [found[1] for found in threads.map(lambda one: server.ask("/recommend", one), asked)]
     for one, other, body in zip(alone, together, asked, strict=True):
         assert [item["title"] for item in one["items"]] == [item["title"] for item in other["items"]]
-        assert len(one["items"]) == body["n"]
+        assert 1 <= len(one["items"]) <= body["n"]
+        wanted = {name for word in body["only"] for name in word.partition("=")[2].split(",")}
+        assert all({*item["categories"]} & wanted for item in one["items"]) or not wanted
         assert not {item["title"] for item in one["items"]} & {*body["exclude"]}
 
 
@@ -143,6 +150,10 @@ HALF = '"\\ud800"'
     [
         ("/recommend", {"history": ["Nothing of the kind"]}, 400, "no title like"),
         ("/recommend", {"historie": []}, 400, "unknown key 'historie'; did you mean 'history'"),
+        ("/recommend", {"a\nb": []}, 400, "unknown key 'a b'"),
+        ("/recommend", {"history": ["Nothing\nof the kind"] * 40}, 400, "no title like"),
+        ("/recommend", {str(i): 1 for i in range(5000)}, 400, "an object of 5,000 keys"),
+        ("/recommend", {"history": [1] * 100_000}, 400, "request: history.0: "),
         ("/recommend", {"n": 0}, 400, "request: n: "),
         ("/recommend", {"n": web.MAX_LIST + 1}, 400, "request: n: "),
         ("/recommend", {"history": ["Red Sun"] * (web.MAX_ITEMS + 1)}, 400, "request: history: "),
@@ -167,6 +178,7 @@ HALF = '"\\ud800"'
 def test_mistakes_are_one_line(server, path, body, status, error):
     found = server.ask(path, body)
     assert found[0] == status and error in found[1]["error"] and "\n" not in found[1]["error"]
+    assert len(found[1]["error"]) <= web.MAX_ERROR
 
 
 def test_pages_of_others_cannot_ask(server):
@@ -205,66 +217,158 @@ def test_users_are_answered_for_where_it_was_told_so(model):
 
 
 class Slow:
-    """A model that ranks when it is let."""
+    """A model that ranks when it is let, and fails for histories of 13."""
 
     def __init__(self) -> None:
         self.begun, self.go = threading.Event(), threading.Event()
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, dict[str, Any]]] = []
+        self.engine = SimpleNamespace(forget=lambda: self.forgot.append(len(self.asked)))
+        self.forgot: list[int] = []
 
-    def rank(self, histories: list, n: int, **_: Any) -> list:
-        self.asked.append(len(histories))
+    def rank(self, histories: list, n: int, **more: Any) -> list:
+        self.asked.append((len(histories), more))
         self.begun.set()
-        assert self.go.wait(20)
-        if n == 13:
+        assert self.go.wait(PATIENCE)
+        if [13] in histories:
             raise EngineError("thirteen")
         return [SimpleNamespace(n=n, history=history) for history in histories]
 
 
-def test_those_that_wait_are_ranked_at_once(monkeypatch):
-    monkeypatch.setattr(together, "WAITING", 5)
+@pytest.fixture
+def slow() -> Iterator[tuple[Slow, Together]]:
     model = Slow()
-    asks = Together(model)
-    with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(asks.rank, [Asked([0], 3, (), None)])
-        assert model.begun.wait(20)
-        rest = [threads.submit(asks.rank, [Asked([i], n, (), None)]) for i, n in enumerate((3, 3, 13, 3))]
-        told = threads.submit(asks.call, lambda: "told")
-        while asks._waiting.qsize() < 5:
-            time.sleep(0.01)
-        with pytest.raises(Busy, match="5 questions wait already"):
-            asks.rank([Asked([9], 3, (), None)])
-        model.go.set()
-        assert first.result(20)[0].history == [0] and told.result(20) == "told"
-        assert [rest[i].result(20)[0].history for i in (0, 1, 3)] == [[0], [1], [3]]
-        with pytest.raises(EngineError, match="thirteen"):  # and the others have their lists
-            rest[2].result(20)
-    assert model.asked == [1, 3, 1]
-    asks.close()
-
-
-def test_who_waits_too_long_is_told_so(monkeypatch):
-    monkeypatch.setattr(together, "PATIENCE", 0.1)
-    model = Slow()
-    asks = Together(model)
-    with pytest.raises(Busy, match="no answer within"):
-        asks.rank([Asked([0], 3, (), None)])
-    with pytest.raises(Busy, match="no answer within"):
-        asks.rank([Asked([1], 3, (), None)])
+    asks = Together(model, prior=False)  # type: ignore[arg-type]
+    yield model, asks
     model.go.set()
     asks.close()
-    assert model.asked == [1]  # who had gone was not asked about
+
+
+def test_those_that_wait_are_ranked_at_once(slow, monkeypatch):
+    monkeypatch.setattr(together, "WAITING", 6)
+    model, asks = slow
+    allowed = np.array([True, False, True])
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(asks.rank, [Asked([0], 3, (), None)])
+        assert model.begun.wait(PATIENCE)
+        asked = [Asked([1], 3, [2], None), Asked([2], 3, (), allowed), Asked([3], 5, (), None)]
+        rest = []
+        for one in asked:
+            rest.append(threads.submit(asks.rank, [one]))
+            until(lambda: len(asks._waiting) == len(rest))
+        told = [threads.submit(asks.call, lambda i=i: i) for i in range(2)]
+        until(lambda: len(asks._waiting) == 5)
+        with pytest.raises(Busy, match="5 questions wait already"):
+            asks.rank([Asked([9], 3, (), None)] * 2)
+        assert len(asks._waiting) == 5  # all of them or none
+        model.go.set()
+        assert first.result(PATIENCE)[0].history == [0]
+        assert [one.result(PATIENCE)[0].history for one in rest] == [[1], [2], [3]]
+        assert [one.result(PATIENCE) for one in told] == [0, 1]
+    assert [count for count, _ in model.asked] == [1, 2, 1]
+    more = model.asked[1][1]
+    assert more["exclude"] == [[2], ()] and more["prior"] is False
+    assert more["candidates"][0] is None and more["candidates"][1].tolist() == [0, 2]
+
+
+def test_what_fails_is_only_whose_fault_it_is(slow):
+    model, asks = slow
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(asks.rank, [Asked([0], 3, (), None)])
+        assert model.begun.wait(PATIENCE)
+        rest = [threads.submit(asks.rank, [Asked([i], 3, (), None)]) for i in (12, 13, 14)]
+        until(lambda: len(asks._waiting) == 3)
+        model.go.set()
+        assert first.result(PATIENCE) and rest[0].result(PATIENCE) and rest[2].result(PATIENCE)
+        with pytest.raises(EngineError, match="thirteen"):
+            rest[1].result(PATIENCE)
+    assert [count for count, _ in model.asked] == [1, 3, 1, 1, 1]
+    assert len(model.forgot) == 2  # together, and alone
+    with pytest.raises(ZeroDivisionError):
+        asks.call(lambda: 1 / 0)
+    assert asks.call(lambda: 1) == 1  # it goes on
+
+
+def test_who_waits_too_long_is_told_so(slow, monkeypatch):
+    monkeypatch.setattr(together, "PATIENCE", 0.1)
+    model, asks = slow
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asks.rank, [Asked([0], 3, (), None)])
+        assert model.begun.wait(PATIENCE)
+        with pytest.raises(Busy, match="no answer within"):
+            asks.rank([Asked([1], 3, (), None), Asked([2], 3, (), None)])
+        with pytest.raises(Busy, match="no answer within"):
+            first.result(PATIENCE)
+    model.go.set()
+    assert asks.call(lambda: 1) == 1
+    assert [count for count, _ in model.asked] == [1]  # who had gone was not asked about
+
+
+def test_who_waits_when_it_ends_is_told_so(slow):
+    model, asks = slow
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(asks.rank, [Asked([0], 3, (), None)])
+        assert model.begun.wait(PATIENCE)
+        second = threads.submit(asks.rank, [Asked([1], 3, (), None)])
+        until(lambda: len(asks._waiting) == 1)
+        asks.close()
+        with pytest.raises(Busy, match="being stopped"):
+            second.result(PATIENCE)
+        with pytest.raises(Busy, match="being stopped"):
+            asks.rank([Asked([2], 3, (), None)])
+        model.go.set()
+        assert first.result(PATIENCE)[0].history == [0]
+
+
+def test_more_than_can_be_worked_on_is_refused(model, monkeypatch):
+    monkeypatch.setattr(web, "ADMITTED", 1)
+    server = Server(web.Answers(model, engine="hf"))
+    go, inside = threading.Event(), threading.Event()
+
+    def waits(_: Any) -> dict[str, Any]:
+        inside.set()
+        assert go.wait(PATIENCE)
+        return {}
+
+    monkeypatch.setattr(server.answers, "recommend", waits)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(server.ask, "/recommend", {})
+            assert inside.wait(PATIENCE)
+            status, found, headers = server.ask("/chat", {"say": "help"})
+            assert status == 503 and "1 requests are being answered" in found["error"]
+            go.set()
+            assert first.result(PATIENCE)[0] == 200
+        assert server.ask("/chat", {"say": "help"})[0] == 200
+    finally:
+        go.set()
+        server.close()
+
+
+def test_names_of_a_server():
+    names = {"MyBox.Local": "mybox.local", "127.0.0.1": "127.0.0.1", "::1": "::1", "[::1]": "::1"}
+    assert {name: web.host_name(name) for name in names} == names
+    for wrong in ("example.org:80", "", "a/b", "u@example.org", "[", "http://example.org", "a b:c"):
+        with pytest.raises(RecipeError, match="a name or an address is expected"):
+            web.host_name(wrong)
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(Busy("full"), 503), (EngineError("the server is gone"), 502)], ids=["busy", "engine"]
+    ("error", "status", "told"),
+    [
+        (Busy("full"), 503, "full"),
+        (EngineError("http://10.0.0.7 is gone"), 502, "what computes has failed"),
+        (ZeroDivisionError("secret"), 500, "ZeroDivisionError: a bug"),
+    ],
+    ids=["busy", "engine", "bug"],
 )
-def test_what_is_not_the_clients_fault(server, monkeypatch, error, status):
+def test_what_is_not_the_clients_fault(server, monkeypatch, error, status, told):
     def fails(_: Any) -> Any:
         raise error
 
     monkeypatch.setattr(server.answers, "recommend", fails)
     found, answer, headers = server.ask("/recommend", {})
-    assert (found, answer) == (status, {"error": str(error)})
+    assert found == status and told in answer["error"]
+    assert "10.0.0.7" not in answer["error"] and "secret" not in answer["error"]
     assert ("retry-after" in {name.lower() for name in headers}) == (status == 503)
 
 

@@ -19,6 +19,7 @@ AHEAD = 5.0  # …if it is this far ahead of the next
 NEAR = 50.0  # likeness from which a title is worth suggesting
 NEXT_YEAR = 1  # years that two sources may differ by about one title
 SHOWN = 5  # suggestions in a message
+MAX_PROBLEMS = 10  # names in a message
 ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
 FILTERS = ("category", "year")
 
@@ -28,7 +29,7 @@ def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
 
     A name may carry its year ("Heat (1995)"), be part of one title only ("Shawshank"), or be an id ("item:42").
     Items that look alike to a reader count as one: the first is taken.
-    Raises: DataError with every name that fits none or several, and what is near.
+    Raises: DataError with the names that fit none or several, at most MAX_PROBLEMS, and what is near.
     """
     positions: list[int] = []
     problems: list[str] = []
@@ -37,6 +38,8 @@ def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
             positions.append(_match(name, catalog))
         except DataError as error:
             problems.append(str(error))
+        if len(problems) == MAX_PROBLEMS:  # each is compared with the whole catalog
+            break
     if problems:
         raise DataError("; ".join(problems))
     return positions

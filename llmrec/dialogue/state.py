@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import FailFast, Field, ValidationError
 
 from llmrec.config import Section
 from llmrec.data.catalog import Catalog
@@ -22,8 +22,8 @@ MAX_UNDO = 20
 MAX_NAMES = 100  # of categories in one filter
 
 Item = Annotated[str, Field(max_length=1000)]
-Items = Annotated[tuple[Item, ...], Field(max_length=MAX_SHOWN)]
-Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=MAX_NAMES)]
+Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_SHOWN)]
+Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], FailFast(), Field(max_length=MAX_NAMES)]
 Year = Annotated[int, Field(ge=0, le=9999)]
 
 
@@ -45,7 +45,7 @@ class State(Section):
     """The history, oldest first."""
     excluded: Items = ()
     """Never offered."""
-    only: Annotated[tuple[Names, ...], Field(max_length=MAX_NAMES)] = ()
+    only: Annotated[tuple[Names, ...], FailFast(), Field(max_length=MAX_NAMES)] = ()
     """Categories: one of every group must hold."""
     without: Names = ()
     """Categories that are left out."""
@@ -78,7 +78,7 @@ class Session(Section):
     format: Literal[1] = 1
     domain: Annotated[str, Field(max_length=64)]
     state: State = State()
-    past: Annotated[tuple[State, ...], Field(max_length=MAX_UNDO)] = ()
+    past: Annotated[tuple[State, ...], FailFast(), Field(max_length=MAX_UNDO)] = ()
     """States to go back to, oldest first."""
 
     def then(self, state: State) -> Session:
@@ -136,9 +136,18 @@ def save_session(session: Session, path: Path) -> None:
     """Whole or not at all; what is too long for a file forgets its oldest past.  Raises: DataError where the disk
     refuses."""
     try:
-        while len(text := f"{session.model_dump_json(indent=1)}\n".encode()) > MAX_BYTES and session.past:
-            session = session.model_copy(update={"past": session.past[1:]})
         with whole(path) as partial:
-            partial.write_bytes(text)
+            partial.write_bytes(_as_bytes(trimmed(session)))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}; name another --session file") from None
+
+
+def trimmed(session: Session) -> Session:
+    """The session without so much of its oldest past that its file has at most MAX_BYTES."""
+    while len(_as_bytes(session)) > MAX_BYTES and session.past:
+        session = session.model_copy(update={"past": session.past[1:]})
+    return session
+
+
+def _as_bytes(session: Session) -> bytes:
+    return f"{session.model_dump_json(indent=1)}\n".encode()

@@ -24,6 +24,7 @@ from llmrec.errors import DataError
 from llmrec.parts import write_table
 
 QUESTIONS = "questions"
+FILES = ("train", "valid", QUESTIONS)
 OF = "of"  # of a file's metadata
 COLUMNS = {"query": pa.int64(), "items": pa.list_(pa.string())}
 
@@ -35,8 +36,14 @@ def write(
 
     Args:
         digest: of the questions, with what is right, and of the catalog.
-    Raises: DataError where they cannot be written.
+    Raises: DataError where they cannot be written, or answers to other questions lie there.
     """
+    others = [file.name for file in sorted(folder.glob("*.parquet")) if file.stem not in FILES]
+    if others and _digest(folder) != digest:  # their numbers would mean other questions
+        raise DataError(
+            f"{folder}: {', '.join(others)} answer other questions than those of today; move them away, or name "
+            "another folder"
+        )
     train = dataset.interactions[dataset.interactions["split"] == "train"]
     events = train[["user_id", "item_id", "timestamp"]]
     write_table(pa.Table.from_pandas(events, preserve_index=False), folder / "train.parquet")
@@ -60,7 +67,7 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> l
     Raises: DataError naming the file and what is wrong with it.
     """
     try:
-        asked = pq.read_schema(file.with_name(f"{QUESTIONS}.parquet")).metadata or {}
+        of = _digest(file.parent)
         table = pq.read_table(file, columns=[*COLUMNS]).cast(pa.schema(COLUMNS))
     except (OSError, pa.ArrowException) as error:
         why = "is not there" if not file.exists() else f"cannot be read: {str(error).partition(chr(10))[0]}"
@@ -68,7 +75,7 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> l
             f"{file}: {why}; a ranker's lists have the columns query (a number of {QUESTIONS}.parquet beside it) and "
             "items (a list of item ids, best first); `llmrec evaluate SUITE --questions FOLDER` writes what to answer"
         ) from None
-    if asked.get(OF.encode()) != digest.encode():
+    if of != digest:
         raise DataError(
             f"{file}: answers other questions than the data of today ask; write them again with `llmrec evaluate SUITE "
             "--questions FOLDER`, and answer those"
@@ -96,3 +103,10 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> l
             raise DataError(f"{file}: query {number}: no item '{items[positions.isna()].iloc[0]}' in the catalog")
         found.append(positions.to_numpy(np.int32))
     return found
+
+
+def _digest(folder: Path) -> str | None:
+    """Of the questions that lie there.  Raises: OSError, ArrowException."""
+    file = folder / f"{QUESTIONS}.parquet"
+    found = (pq.read_schema(file).metadata or {}).get(OF.encode(), b"") if file.exists() else b""
+    return found.decode(errors="replace")

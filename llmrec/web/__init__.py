@@ -1,7 +1,7 @@
 """web: a domain's lists and conversations over HTTP, as JSON and as a page.
 
 `app` answers requests, `together` brings what is asked at the same time before the model at once, `page.*` is what a
-browser shows.  Nothing is kept of anybody: a conversation's state travels with its messages.
+browser shows.  Nothing is stored of anybody: a conversation's state travels with its messages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from llmrec import config
 from llmrec.errors import EngineError
 
 LOG = logging.getLogger("llmrec")
+ALL = ("0.0.0.0", "::")  # addresses that stand for every one of this machine
 
 
 def start(
@@ -44,6 +45,7 @@ def start(
     asked = config.adapter_asked(recipe, adapter, base)
     from llmrec.web import app
 
+    hosts = {app.host_name(name) for name in (host, *names, *(app.LOOPBACK if host in (*app.LOOPBACK, *ALL) else ()))}
     listener = app.listen(host, port)  # before the seconds that a model takes to load
     try:
         with Console(stderr=True).status("reading the model …"):
@@ -52,10 +54,8 @@ def start(
             answers = app.Answers(
                 Recommender.load(recipe, asked, engine=engine), engine=engine, prior=prior, users=users
             )
-        known = host in app.LOOPBACK
-        if not known:
+        if host not in app.LOOPBACK:
             LOG.warning("%s: whoever reaches it can ask, without a password or encryption: put a proxy before it", host)
-        hosts = {host, *names, *(app.LOOPBACK if known else ())}
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends)", flush=True)
         app.serve(answers, listener, sorted(hosts))

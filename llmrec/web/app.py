@@ -6,7 +6,7 @@ stands on.
     GET  /health      what answers
     GET  /            the page
 
-Whatever a client does wrong is {"error": one line} with status 400, 413 or 415; too many questions are 503.
+Whatever goes wrong is {"error": one line} and a status of docs/web.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,7 +25,7 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import uvicorn
-from pydantic import Field
+from pydantic import FailFast, Field
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -37,15 +38,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmrec import config
 from llmrec.chat import Exact, ranked
 from llmrec.config import Section
-from llmrec.data.records import shown
+from llmrec.data.records import one_line, shown
 from llmrec.data.split import histories
 from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, respond
-from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_LIST, Session, check_session
+from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_LIST, Session, check_session, trimmed
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.recommend import Recommendation, entries, question
-from llmrec.web.together import Asked, Busy, Together
+from llmrec.web.together import PATIENCE, UNTIL, Asked, Busy, Together
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -53,10 +54,12 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
 LOG = logging.getLogger("llmrec")
 MAX_BODY = MAX_BYTES + 100_000  # bytes: a session and what is said
 BODY_SECONDS = 10.0  # until a request has to be there
-THREADS = 64  # requests that are worked on; the others wait
+ADMITTED = 128  # requests that are worked on, each in a thread that mostly waits; more are refused
 CONNECTIONS = 512  # more are refused
 MAX_TITLE = 1000  # characters
 MAX_FILTERS = 100
+MAX_KEYS = 40  # of a JSON object
+MAX_ERROR = 1000  # characters
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PAGE = {
     "/": ("page.html", "text/html"),
@@ -79,13 +82,13 @@ class List(Section):
 
     user: Text | None = None
     """Somebody of the domain's data, whose history stands before `history`; only where the server was told so."""
-    history: Annotated[tuple[Text, ...], Field(max_length=MAX_ITEMS)] = ()
+    history: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_ITEMS)] = ()
     """Titles, oldest first, tolerantly matched."""
     n: int = Field(10, ge=1, le=MAX_LIST)
     """Length of the list."""
-    exclude: Annotated[tuple[Text, ...], Field(max_length=MAX_FILTERS)] = ()
+    exclude: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_FILTERS)] = ()
     """Titles, category=NAME or year=FROM..TO to leave out."""
-    only: Annotated[tuple[Text, ...], Field(max_length=MAX_FILTERS)] = ()
+    only: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_FILTERS)] = ()
     """category=NAME,NAME or year=FROM..TO to stay within."""
 
 
@@ -144,7 +147,8 @@ class Answers:
         model = self.model
         return {
             "domain": model.recipe.domain, "noun": model.recipe.noun, "items": len(model.catalog),
-            "adapter": model.adapter, "engine": self.engine, "users": self.users is not None,
+            "adapter": model.adapter and model.adapter.rpartition("/")[2], "users": self.users is not None,
+            "engine": self.engine if "://" not in self.engine else "server",
         }  # fmt: skip
 
     def recommend(self, asked: List) -> dict[str, Any]:
@@ -167,7 +171,7 @@ class Answers:
             raise DataError(f"session: about '{session.domain}', not '{recipe.domain}'; start another session")
         check_session(session, self.model.catalog, "session")
         reply, session = respond(session, asked.say, self.vocabulary, self.shared, recipe.noun, recipe.unit)
-        return {"reply": reply.as_dict() | {"ends": reply.ends}, "session": session.model_dump(mode="json")}
+        return {"reply": reply.as_dict() | {"ends": reply.ends}, "session": trimmed(session).model_dump(mode="json")}
 
     def _history(self, user: str | None) -> list[int]:
         if user is None:
@@ -186,16 +190,17 @@ def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
         hosts: names under which it may be asked; another one is how a page of somebody else reaches a server on this
             machine (DNS rebinding).
     """
+    answered = Door().answered
     routes = [
-        Route("/health", _answered(lambda _: answers.health()), methods=["GET"]),
-        Route("/recommend", _answered(lambda body: answers.recommend(_read(List, body))), methods=["POST"]),
-        Route("/chat", _answered(lambda body: answers.chat(_read(Message, body))), methods=["POST"]),
+        Route("/health", answered(lambda _: answers.health()), methods=["GET"]),
+        Route("/recommend", answered(lambda body: answers.recommend(_read(List, body))), methods=["POST"]),
+        Route("/chat", answered(lambda body: answers.chat(_read(Message, body))), methods=["POST"]),
         *(Route(path, _file(*file), methods=["GET"]) for path, file in PAGE.items()),
     ]
     return Starlette(
         routes=routes,
         middleware=[Middleware(OnlyFor, hosts=hosts)],
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: _no_route, Exception: _bug},
     )
 
 
@@ -218,13 +223,40 @@ class OnlyFor:
             await _error(400, text)(scope, receive, send)
 
 
+def server(answers: Answers, hosts: Sequence[str]) -> uvicorn.Server:
+    """What `serve` runs."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            build(answers, hosts),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=5,
+        )  # fmt: skip
+    )
+
+
 def serve(answers: Answers, listener: socket.socket, hosts: Sequence[str]) -> None:
     """Answers until it is interrupted, then ends what was begun."""
-    settings = uvicorn.Config(
-        build(answers, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
-        limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    uvicorn.Server(settings).run(sockets=[listener])
+    try:
+        server(answers, hosts).run(sockets=[listener])
+    finally:
+        answers.together.close()
+
+
+def host_name(text: str) -> str:
+    """A name or address as a request's Host has it.  Raises: RecipeError."""
+    try:
+        found = urlsplit(f"//{f'[{text}]' if text.count(':') > 1 and '[' not in text else text}")
+        name, port = found.hostname, found.port
+    except ValueError:
+        name, port = None, None
+    if not name or port is not None or text.strip("[]").lower() != name:
+        raise RecipeError(f"{text}: a name or an address is expected, such as recommend.example.org, and no port")
+    return name
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -236,27 +268,38 @@ def listen(host: str, port: int) -> socket.socket:
         raise EngineError(f"{host}:{port}: {error.strerror or error}; choose another --port or --host") from None
 
 
-def _answered(answer: Callable[[bytes], Mapping[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
-    """A route: the body is read within limits, and answered in a thread."""
-    limiter = anyio.CapacityLimiter(THREADS)
+class Door:
+    """Lets requests in, as many as can be worked on."""
 
-    async def route(request: Request) -> Response:
-        try:
-            body = await _body(request) if request.method == "POST" else b""
-            return _json(await anyio.to_thread.run_sync(answer, body, limiter=limiter))
-        except Refused as error:
-            return _error(error.status, error)
-        except Busy as error:
-            return _error(503, error)
-        except (DataError, RecipeError) as error:
-            return _error(400, error)
-        except LlmrecError as error:  # an engine or an adapter, and nothing that the client could mend
-            LOG.warning("%s: %s", request.url.path, error)
-            return _error(502, error)
-        except ClientDisconnect:
-            return Response(status_code=499)
+    def __init__(self) -> None:
+        self.inside = 0
 
-    return route
+    def answered(self, answer: Callable[[bytes], Mapping[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
+        """A route: the body is read within limits, and answered in a thread."""
+
+        async def route(request: Request) -> Response:
+            if self.inside >= ADMITTED:
+                return _error(503, f"{self.inside} requests are being answered; ask again in a moment")
+            self.inside += 1
+            try:
+                body = await _body(request) if request.method == "POST" else b""
+                UNTIL.set(time.monotonic() + PATIENCE)
+                return _json(await anyio.to_thread.run_sync(answer, body, limiter=anyio.CapacityLimiter(1)))
+            except Refused as error:
+                return _error(error.status, error)
+            except Busy as error:
+                return _error(503, error)
+            except (DataError, RecipeError) as error:
+                return _error(400, error)
+            except LlmrecError as error:  # an engine or an adapter: nothing that the client could mend, nor need know
+                LOG.warning("%s: %s", request.url.path, error)
+                return _error(502, "what computes has failed; the server's log says how")
+            except ClientDisconnect:
+                return Response(status_code=499)
+            finally:
+                self.inside -= 1
+
+        return route
 
 
 async def _body(request: Request) -> bytes:
@@ -285,7 +328,17 @@ def _read(kind: type[config.S], body: bytes) -> config.S:
         raise RecipeError(f"request: no JSON: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError("request: a JSON object is expected")
+    _check_keys(values)
     return config.section(kind, values, source="request")
+
+
+def _check_keys(values: Any) -> None:
+    """Raises: RecipeError for an object with more keys than any has here: each would be an error of its own."""
+    for one in values.values() if isinstance(values, dict) else values:
+        if isinstance(one, dict | list):
+            _check_keys(one)
+    if isinstance(values, dict) and len(values) > MAX_KEYS:
+        raise RecipeError(f"request: an object of {len(values):,} keys; at most {MAX_KEYS} are expected")
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -302,11 +355,16 @@ def _json(values: Mapping[str, Any], status: int = 200, **headers: str) -> Respo
     return Response(text, status, media_type="application/json", headers=HEADERS | headers)
 
 
-def _error(status: int, error: Exception | str) -> Response:
-    again = {"Retry-After": "1"} if status == 503 else {}
-    return _json({"error": str(error)}, status, **again)
+def _error(status: int, error: Exception | str, headers: Mapping[str, str] | None = None) -> Response:
+    text = one_line(str(error), MAX_ERROR)
+    return _json({"error": text}, status, **(headers or {}), **({"Retry-After": "1"} if status == 503 else {}))
 
 
 async def _no_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail)
+    return _error(error.status_code, error.detail, error.headers)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """Starlette raises it again, so that the log has where."""
+    return _error(500, f"{type(error).__name__}: a bug; the server's log says where")

@@ -3,6 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 let session = null;
+let conversation = 0; // what belongs to an earlier one is dropped
+let busy = false; // one message at a time: each goes on from the session that the last one left
 
 function element(kind, className, text) {
   const made = document.createElement(kind);
@@ -32,6 +34,8 @@ function list(items) {
     const why = element("button", "why", "why?");
     why.type = "button";
     why.setAttribute("aria-label", `why ${item.title}?`);
+    why.dataset.number = item.number;
+    why.dataset.item = item.item_id;
     why.addEventListener("click", () => say(`why the ${ordinal(item.number)}?`));
     line.append(element("span", "number", item.number), element("span", "title", item.title),
       element("span", "more", about), why);
@@ -40,47 +44,64 @@ function list(items) {
   return made;
 }
 
+// A place can be asked about while the conversation's own list has the same item there.
+function hideStale() {
+  const shown = session?.state.shown ?? [];
+  for (const why of document.querySelectorAll("button.why")) {
+    why.hidden = shown[why.dataset.number - 1] !== why.dataset.item;
+  }
+}
+
 function show(className, lines, items = []) {
   const made = element("div", className);
   for (const line of lines) made.append(element("p", "line", line));
-  if (items.length) {  // only of the list that was shown last can "why the 2nd?" be asked
-    for (const old of document.querySelectorAll("button.why")) old.remove();
-    made.append(list(items));
-  }
+  if (items.length) made.append(list(items));
   $("talk").append(made);
-  made.scrollIntoView({ block: "end" });
+  made.scrollIntoView({ block: "nearest" });
 }
 
 async function say(message) {
-  $("send").disabled = true;
+  if (busy) return;
+  busy = $("send").disabled = true;
+  const mine = conversation;
   const waiting = element("div", "waiting", "…");
   $("talk").append(element("div", "said", message), waiting);
-  waiting.scrollIntoView({ block: "end" });
+  waiting.scrollIntoView({ block: "nearest" });
   try {
     const answer = await ask("/chat", { say: message, session });
+    if (mine !== conversation) return;
     session = answer.reply.ends ? null : answer.session;
-    show("reply", answer.reply.text, answer.reply.items);
-  } catch (error) {
-    show("reply wrong", [error.message]);
-  } finally {
     waiting.remove();
-    $("send").disabled = false;
-    $("say").focus();
+    show("reply", answer.reply.text, answer.reply.items);
+    hideStale();
+  } catch (error) {
+    if (mine !== conversation) return;
+    waiting.remove();
+    show("reply wrong", [error.message]);
+    $("say").value ||= message; // to be sent again
+  } finally {
+    if (mine === conversation) settle();
   }
+}
+
+function settle() {
+  busy = $("send").disabled = false;
+  $("say").focus();
 }
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const message = $("say").value.trim();
-  if (!message || $("send").disabled) return;
+  if (!message || busy) return;
   $("say").value = "";
   say(message);
 });
 
 $("new").addEventListener("click", () => {
   session = null;
+  conversation += 1;
   $("talk").replaceChildren();
-  $("say").focus();
+  settle();
 });
 
 ask("/health").then((found) => {
