@@ -133,6 +133,7 @@ class Answers:
     def __init__(self, model: Recommender, *, engine: str, prior: bool = True, users: bool = False) -> None:
         """`users`: whether histories of the domain's data are answered for by id."""
         self.model, self.engine = model, engine
+        self.adapter = model.adapter and model.adapter.rpartition("/")[2]  # where it lies is nobody's business
         recipe, catalog = model.recipe, model.catalog
         self.vocabulary = Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain))
         self.together = Together(model, prior=prior)
@@ -147,7 +148,7 @@ class Answers:
         model = self.model
         return {
             "domain": model.recipe.domain, "noun": model.recipe.noun, "items": len(model.catalog),
-            "adapter": model.adapter and model.adapter.rpartition("/")[2], "users": self.users is not None,
+            "adapter": self.adapter, "users": self.users is not None,
             "engine": self.engine if "://" not in self.engine else "server",
         }  # fmt: skip
 
@@ -158,7 +159,7 @@ class Answers:
         history = known + wanted.history
         [ranking] = self.together.rank([Asked(history, asked.n, wanted.exclude, wanted.allowed)])
         return Recommendation(
-            domain=self.model.recipe.domain, adapter=self.model.adapter, user=asked.user,
+            domain=self.model.recipe.domain, adapter=self.adapter, user=asked.user,
             history=tuple(catalog.title[i] for i in history), exact=ranking.exact,
             items=tuple(entries(catalog, ranking)),
         ).as_dict()  # fmt: skip
@@ -225,18 +226,11 @@ class OnlyFor:
 
 def server(answers: Answers, hosts: Sequence[str]) -> uvicorn.Server:
     """What `serve` runs."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            build(answers, hosts),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=5,
-        )  # fmt: skip
-    )
+    settings = uvicorn.Config(
+        build(answers, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
+        limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    return uvicorn.Server(settings)
 
 
 def serve(answers: Answers, listener: socket.socket, hosts: Sequence[str]) -> None:
