@@ -24,7 +24,7 @@ from llmrec.dialogue.reply import Ranked, Ranker, Reply, respond
 from llmrec.dialogue.state import MAX_ITEMS, Session, State, load_session, save_session
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError
-from llmrec.recommend import user_history
+from llmrec.recommend import rows, user_history
 from llmrec.screen import screen
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -37,8 +37,7 @@ LIKELY = 4  # categories that a taste names
 
 def ranked(ranking: Ranking) -> list[Ranked]:
     """A list as a conversation reads it."""
-    rows = zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
-    return [Ranked(*row) for row in rows]
+    return [Ranked(*row) for row in rows(ranking)]
 
 
 @dataclass

@@ -19,6 +19,7 @@ from llmrec.errors import AdapterError, RecipeError, did_you_mean
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
 MAX_RECIPE_BYTES = 1_000_000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that nobody else can reach
 VERSIONS = ".versions"  # in adapters/: versions of adapters that are kept
 ENGINES = "hf, vllm, the address of a vLLM server, or fake (repeatable numbers without a model)"
 

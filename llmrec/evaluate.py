@@ -128,5 +128,4 @@ def write_questions(suite: str, overrides: tuple[str, ...], folder: Path) -> lis
     if task_of(suite) != ranking.TASK:
         raise RecipeError(f"suite {suite}: asks for no lists of items, and only those can come from elsewhere")
     _, settings = load_suite_as(config.Suite, suite, overrides)
-    ranking.write_questions(settings, folder)
-    return [folder / asked.label for asked in settings.splits]
+    return ranking.write_questions(settings, folder)

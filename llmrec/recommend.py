@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,33 +143,26 @@ def somebody(
 
 def answer(model: Recommender, asked: Question, n: int, *, prior: bool = True) -> Recommendation:
     """The top `n` for one question."""
-    [(items, exact)] = rank_histories(model, [asked.history], n, [asked.exclude], asked.allowed, prior=prior)
+    [ranking] = model.rank([asked.history], n, exclude=[asked.exclude], allowed=asked.allowed, prior=prior)
+    return recommendation(model, asked, ranking)
+
+
+def recommendation(model: Recommender, asked: Question, ranking: Ranking) -> Recommendation:
+    """What a ranking says to a question."""
     return Recommendation(
         domain=model.recipe.domain, adapter=model.adapter, user=asked.user,
-        history=tuple(model.catalog.title[i] for i in asked.history), exact=exact, items=tuple(items),
+        history=tuple(model.catalog.title[i] for i in asked.history), exact=ranking.exact,
+        items=tuple(entries(model.catalog, ranking)),
     )  # fmt: skip
 
 
-def rank_histories(
-    model: Recommender,
-    histories: Sequence[Sequence[int]],
-    n: int,
-    exclude: Sequence[Sequence[int]] | None = None,
-    allowed: np.ndarray | None = None,
-    *,
-    prior: bool = True,
-) -> list[tuple[list[Entry], bool]]:
-    """Per history (catalog positions, oldest first) its top `n`, best first, and whether that is exact.
-
-    Lists are shorter where fewer items are allowed.
-    """
-    found = model.rank(histories, n, exclude=exclude, allowed=allowed, prior=prior)
-    return [(entries(model.catalog, ranking), ranking.exact) for ranking in found]
+def rows(ranking: Ranking) -> Iterator[tuple[int, float, float]]:
+    """Catalog position, score and log p of each item, best first."""
+    return zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
 
 
 def entries(catalog: Catalog, ranking: Ranking) -> list[Entry]:
     """A list with all that the catalog says of its items."""
-    rows = zip(ranking.items.tolist(), ranking.score.tolist(), ranking.log_p.tolist(), strict=True)
     return [
         Entry(
             rank=place,
@@ -181,7 +174,7 @@ def entries(catalog: Catalog, ranking: Ranking) -> list[Entry]:
             log_p=round(log_p, 6),
             p=float(np.exp(log_p)),
         )  # fmt: skip
-        for place, (i, score, log_p) in enumerate(rows, 1)
+        for place, (i, score, log_p) in enumerate(rows(ranking), 1)
     ]
 
 

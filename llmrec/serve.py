@@ -26,7 +26,6 @@ from llmrec.model.load import base_model, compute_dtype
 from llmrec.tasks.saved import saved_prompts, warn
 
 LOG = logging.getLogger("llmrec")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def command(
@@ -88,6 +87,6 @@ def command(
     served = {adapter.served_name(name, adapter.weights_digest(folder)): folder for name, folder in lasting}
     words += [f"{name}={folder}" for name, folder in served.items()]
     environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
-    if host in LOOPBACK:
+    if host in config.LOOPBACK:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return words, {name: os.environ.get(name, value) for name, value in environment.items()}

@@ -46,7 +46,7 @@ class Server:
         self.answers = answers
         self.listener = web.listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        self.uvicorn = web.server(answers, web.LOOPBACK)
+        self.uvicorn = web.server(answers, config.LOOPBACK)
         self.thread = threading.Thread(target=self.uvicorn.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
         until(lambda: self.uvicorn.started)

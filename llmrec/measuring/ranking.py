@@ -144,19 +144,23 @@ def check_labels(settings: config.Suite) -> None:
         raise RecipeError(f"splits: one is listed twice ({', '.join(labels)})")
 
 
-def write_questions(settings: config.Suite, folder: Path) -> None:
-    """What a ranker of another program may know of each protocol, and is asked: see `llmrec.measuring.elsewhere`.
+def write_questions(settings: config.Suite, folder: Path) -> list[Path]:
+    """What a ranker of another program may know of each protocol, and is asked, in a folder of its own: see
+    `llmrec.measuring.elsewhere`.
 
     All queries, whatever `users` says.  Raises: RecipeError, DataError.
     """
     check_labels(settings)
     recipe = config.load_recipe(settings.domain)
+    folders = []
     for asked in settings.splits:
         protocol = Protocol.of(under(recipe, asked), asked)
+        folders.append(folder / asked.label)
         elsewhere.write(
-            folder / asked.label, protocol.dataset, protocol.catalog, protocol.questions, protocol.valid,
+            folders[-1], protocol.dataset, protocol.catalog, protocol.questions, protocol.valid,
             question_digest(protocol.questions, protocol.catalog),
         )  # fmt: skip
+    return folders
 
 
 @dataclass(frozen=True)

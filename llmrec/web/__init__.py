@@ -45,7 +45,9 @@ def start(
     asked = config.adapter_asked(recipe, adapter, base)
     from llmrec.web import app
 
-    hosts = {app.host_name(name) for name in (host, *names, *(app.LOOPBACK if host in (*app.LOOPBACK, *ALL) else ()))}
+    hosts = {
+        app.host_name(name) for name in (host, *names, *(config.LOOPBACK if host in (*config.LOOPBACK, *ALL) else ()))
+    }
     listener = app.listen(host, port)  # before the seconds that a model takes to load
     try:
         with Console(stderr=True).status("reading the model …"):
@@ -54,7 +56,7 @@ def start(
             answers = app.Answers(
                 Recommender.load(recipe, asked, engine=engine), engine=engine, prior=prior, users=users
             )
-        if host not in app.LOOPBACK:
+        if host not in config.LOOPBACK:
             LOG.warning("%s: whoever reaches it can ask, without a password or encryption: put a proxy before it", host)
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends)", flush=True)

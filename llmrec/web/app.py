@@ -16,7 +16,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -39,13 +39,13 @@ from llmrec import config
 from llmrec.chat import Exact, ranked
 from llmrec.config import Section
 from llmrec.data.records import one_line, shown
-from llmrec.data.split import histories
 from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, respond
 from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_LIST, Session, check_session, trimmed
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
-from llmrec.recommend import Recommendation, entries, question
+from llmrec.jobs.work import Known
+from llmrec.recommend import question, recommendation
 from llmrec.web.together import PATIENCE, UNTIL, Asked, Busy, Together
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -60,7 +60,6 @@ MAX_TITLE = 1000  # characters
 MAX_FILTERS = 100
 MAX_KEYS = 40  # of a JSON object
 MAX_ERROR = 1000  # characters
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -138,11 +137,7 @@ class Answers:
         self.vocabulary = Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain))
         self.together = Together(model, prior=prior)
         self.shared = Shared(self.together, Exact(recipe, model.adapter, prior, engine, model))
-        self.users: dict[str, list[int]] | None = None
-        if users:
-            found = histories(model.dataset, catalog, None)
-            self.users = dict.fromkeys(model.dataset.users["user_id"].tolist(), [])
-            self.users |= {one.user_id: one.items.tolist() for one in found}
+        self.users = Known.of(model.dataset, catalog).history if users else None
 
     def health(self) -> dict[str, Any]:
         model = self.model
@@ -154,15 +149,13 @@ class Answers:
 
     def recommend(self, asked: List) -> dict[str, Any]:
         """Raises: DataError, Busy."""
-        catalog, known = self.model.catalog, self._history(asked.user)
-        wanted = question(self.model.dataset, catalog, history=asked.history, exclude=asked.exclude, only=asked.only)
-        history = known + wanted.history
-        [ranking] = self.together.rank([Asked(history, asked.n, wanted.exclude, wanted.allowed)])
-        return Recommendation(
-            domain=self.model.recipe.domain, adapter=self.adapter, user=asked.user,
-            history=tuple(catalog.title[i] for i in history), exact=ranking.exact,
-            items=tuple(entries(catalog, ranking)),
-        ).as_dict()  # fmt: skip
+        known = self._history(asked.user)
+        wanted = question(
+            self.model.dataset, self.model.catalog, history=asked.history, exclude=asked.exclude, only=asked.only
+        )
+        wanted = replace(wanted, user=asked.user, history=known + wanted.history)
+        [ranking] = self.together.rank([Asked(wanted.history, asked.n, wanted.exclude, wanted.allowed)])
+        return recommendation(self.model, wanted, ranking).as_dict() | {"adapter": self.adapter}
 
     def chat(self, asked: Message) -> dict[str, Any]:
         """Raises: DataError, Busy."""
@@ -181,7 +174,7 @@ class Answers:
             raise DataError("user: this server answers for nobody by id; send a history (or start it with --users)")
         if user not in self.users:
             raise DataError(f"user: no user {shown(user)}")
-        return self.users[user]
+        return [int(item) for item in self.users[user]]
 
 
 def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
