@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/assets  ## real users, the shipped adapter, the whole catalog; 3 minutes
+demo: $(VENV)/assets  ## real users, the shipped adapter, the whole catalog; two to three minutes
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: $(VENV)/assets  ## every test that needs no GPU and no network

@@ -260,7 +260,8 @@ def train(
     domain: Domain,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the adapter; default: beside the recipe.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder of the adapter; default: adapters/DOMAIN, which must be there.", show_default=False),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Do not go on from the last checkpoint.")] = False,
 ) -> None:

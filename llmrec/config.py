@@ -274,6 +274,9 @@ class Fit(Section):
     """Share of a row that repeats the row before as context only; a line is a target once."""
     variants: int = Field(1, ge=1, le=32)
     """Different cuts of every history into rows (with equal times reshuffled); epoch e uses variant e mod variants."""
+    left_out: float = Field(0.0, ge=0, lt=1)
+    """Up to this share of a history's items is left out of its list, drawn anew for each history and variant:
+    histories that nobody has, for a teacher (`teacher.share`) to answer."""
     batch_tokens: int = Field(4096, ge=32)
     """Tokens per optimiser step over all processes, padding included."""
     micro_batch_tokens: int = Field(4096, ge=32)
@@ -665,7 +668,8 @@ class Marked(Section):
 
     judge_url: str = ""
     """Address of an OpenAI-compatible endpoint whose model marks every reply from 1 to 5 and says for each pair of
-    `compare` which it prefers; it is sent what is known of people and items, and the replies.  None where empty."""
+    `compare` which it prefers; it is sent what is known of people and items, the replies, and the environment's
+    LLMREC_JUDGE_KEY.  None where empty."""
     judge_model: str = ""
     """Name that the endpoint serves its model by."""
     judge_requests: int = Field(1000, ge=1)

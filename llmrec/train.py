@@ -43,7 +43,7 @@ WAIT = timedelta(hours=12)  # for the one process that fits the teacher, or rank
 
 
 def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True) -> Path:
-    """Train the adapter of `recipe` and write it to `out` (default: beside the recipe).
+    """Train the adapter of `recipe` and write it to `out` (default: the folder of its domain).
 
     A run that was interrupted goes on from its last checkpoint; `resume=False` starts over.  Several processes, started
     by `torchrun` or `accelerate launch`, share every step; LLMREC_HOME must be one folder for all of them.

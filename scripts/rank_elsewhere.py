@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 DEPTH = 100  # places of a list
 
@@ -176,11 +178,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", help="of the file of lists; default: the peer's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(words)
-    data = {name: pd.read_parquet(args.folder / f"{name}.parquet") for name in ("train", "valid", "questions")}
+    told = {name: pq.read_table(args.folder / f"{name}.parquet") for name in ("train", "valid", "questions")}
+    data = {name: table.to_pandas() for name, table in told.items()}
+    if data["train"].empty or data["valid"].empty:
+        parser.error(f"{args.folder}: nothing to learn from, or to stop by, in train.parquet or valid.parquet")
     settings = {key: json.loads(value) for key, _, value in (word.partition("=") for word in args.settings)}
     lists = PEERS[args.peer](data, settings, args.seed)
     file = args.folder / f"{args.name or args.peer}.parquet"
-    pd.DataFrame({"query": data["questions"]["query"], "items": lists}).to_parquet(file)
+    answers = pa.table({"query": told["questions"]["query"], "items": pa.array(lists, pa.list_(pa.string()))})
+    # Which questions these are: others may lie there by now.
+    pq.write_table(answers.replace_schema_metadata(told["questions"].schema.metadata), file)
     print(file)
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -353,7 +354,7 @@ def test_questions_go_out_without_their_answers(project, theirs):
         assert query.target not in learned[query.user_id]
 
 
-def test_lists_of_another_program_stand_beside_the_others(project, rankers, theirs, tmp_path):
+def test_lists_of_another_program_stand_beside_the_others(project, rankers, theirs, tmp_path, caplog):
     compared = "compare=[[first, mine]]"
     folder = evaluate("small", (f"lists.mine={theirs}", compared), out=tmp_path / "out")
     found = results(folder)["splits"]["test-leave_one_out"]
@@ -363,6 +364,7 @@ def test_lists_of_another_program_stand_beside_the_others(project, rankers, thei
     assert mine["seconds"] == {} and "| elsewhere |" in (folder / "table.md").read_text()
     records = pd.read_parquet(folder / "records.parquet")
     assert {len(items) for items in records[records["ranker"] == "mine"]["items"]} == {1}  # the rest was seen, too
+    assert f"{USERS} of {USERS} lists have fewer than" in caplog.text
 
     fewer = evaluate("small", (f"lists.mine={theirs}", "users=3", compared), out=tmp_path / "fewer")
     found = results(fewer)["splits"]["test-leave_one_out"]
@@ -405,6 +407,21 @@ def test_lists_of_yesterdays_questions_are_refused(project, rankers, theirs, tmp
         evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
     found = CliRunner().invoke(app, ["evaluate", "small", "--questions", str(theirs)])
     assert found.exit_code == 2 and "mine.parquet answer other questions" in found.stderr  # else they would pass now
+
+
+def test_lists_that_say_of_other_questions_that_they_answer_them(project, rankers, theirs, tmp_path):
+    folder = theirs / "test-leave_one_out"
+    table, of = pq.read_table(folder / "mine.parquet"), pq.read_schema(folder / "questions.parquet").metadata
+    pq.write_table(table.replace_schema_metadata(of), folder / "mine.parquet")
+    evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "out")
+    pq.write_table(table.replace_schema_metadata({"of": "yesterday"}), folder / "mine.parquet")
+    with pytest.raises(DataError, match="answers other questions than the data of today ask"):
+        evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "again")
+    (folder / "questions.parquet").write_bytes(b"torn")
+    with pytest.raises(DataError, match="questions.parquet: cannot be read"):
+        evaluate("small", (f"lists.mine={theirs}",), out=tmp_path / "again")
+    found = CliRunner().invoke(app, ["evaluate", "small", "--questions", str(theirs)])
+    assert found.exit_code == 2 and "questions.parquet: cannot be read" in found.stderr
 
 
 @pytest.mark.parametrize("content", [None, b"no parquet", "columns", "types"])

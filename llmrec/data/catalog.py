@@ -14,7 +14,7 @@ from llmrec.data.dataset import Dataset
 from llmrec.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key by identity: what is derived from one is kept with it
 class Catalog:
     """Items by position 0 … n-1; all lists have one entry per item."""
 

@@ -22,6 +22,7 @@ SHOWN = 5  # suggestions in a message
 MAX_PROBLEMS = 10  # names in a message
 ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
 FILTERS = ("category", "year")
+BY_ID = "item:"  # before an id where a title is expected
 
 
 def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
@@ -31,18 +32,18 @@ def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
     Items that look alike to a reader count as one: the first is taken.
     Raises: DataError with the names that fit none or several, at most MAX_PROBLEMS, and what is near.
     """
-    positions: list[int] = []
+    positions: dict[str, int] = {}
     problems: list[str] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         try:
-            positions.append(_match(name, catalog))
+            positions[name] = _match(name, catalog)
         except DataError as error:
             problems.append(str(error))
         if len(problems) == MAX_PROBLEMS:  # each is compared with the whole catalog
             break
     if problems:
         raise DataError("; ".join(problems))
-    return positions
+    return [positions[name] for name in names]
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ def look_up(name: str, catalog: Catalog) -> Found:
     key = plain(name)
     if not key:
         return Found((), ())
-    names, owners = spellings(tuple(catalog.title))
-    same = sorted({owners[at] for at, other in enumerate(names) if other == key})
+    known = spellings(catalog)
+    names, owners = known.names, known.owners
+    same = sorted({owners[at] for at in known.at.get(key, ())})
     if same := [i for i in same if plain(catalog.title[i]) == key] or same:
         return _dated(name, same, catalog)
-    words = set(key.split())
-    if partial := sorted({owners[at] for at, other in enumerate(names) if words <= set(other.split())}):
+    if partial := sorted({owners[at] for at in known.holding(key.split())}):
         return _dated(name, partial, catalog)
     numbers = re.findall(r"\d+", key)  # "Terminator 2" is no misspelt "Terminator"
     close = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=SURE)
@@ -180,8 +181,8 @@ def _categories(catalog: Catalog) -> dict[str, str]:
 
 
 def _match(name: str, catalog: Catalog) -> int:
-    if name.startswith("item:"):
-        item_id = name.removeprefix("item:")
+    if name.startswith(BY_ID):
+        item_id = name.removeprefix(BY_ID)
         if item_id not in catalog.position:
             raise DataError(f"no item with the id '{item_id}'")
         return catalog.position[item_id]
@@ -200,7 +201,7 @@ def _match(name: str, catalog: Catalog) -> int:
     raise DataError(
         f"no title like '{name}' among {len(catalog):,}"
         + (f"; nearest: {nearest}" if nearest else "")
-        + (f"; the item with this id is 'item:{name}'" if name in catalog.position else "")
+        + (f"; the item with this id is '{BY_ID}{name}'" if name in catalog.position else "")
     )
 
 
@@ -208,7 +209,7 @@ def _clear(catalog: Catalog, position: int) -> str:
     """What to write for this item: its label, and its id where the label fits others, too."""
     name = label(catalog, position)
     alone = look_up(name, catalog).items == (position,)
-    return f"'{name}'" if alone else f"'{name}' (item:{catalog.item_id[position]})"
+    return f"'{name}'" if alone else f"'{name}' ({BY_ID}{catalog.item_id[position]})"
 
 
 def _distinct(positions: Sequence[int], catalog: Catalog) -> Found:
@@ -219,18 +220,38 @@ def _distinct(positions: Sequence[int], catalog: Catalog) -> Found:
     return Found(tuple(first.values()))
 
 
+@dataclass(frozen=True)
+class Spellings:
+    """Every title of a catalog for comparing, whole and, as in "Seven (Se7en)", outside and inside its parentheses."""
+
+    names: list[str]
+    owners: list[int]
+    """Of each name, the position of its item."""
+    at: dict[str, list[int]]
+    """Where in `names` a name stands."""
+    word: dict[str, set[int]]
+    """Which of `names` hold a word."""
+
+    def holding(self, words: Sequence[str]) -> set[int]:
+        """Which of `names` hold all of some words."""
+        return set.intersection(*sorted((self.word.get(one, set()) for one in words), key=len))
+
+
 @lru_cache(maxsize=4)
-def spellings(titles: tuple[str, ...]) -> tuple[list[str], list[int]]:
-    """Every title for comparing, whole and, as in "Seven (Se7en)", outside and inside its parentheses; and whose."""
-    names: list[str] = []
-    owners: list[int] = []
-    for i, title in enumerate(titles):
+def spellings(catalog: Catalog) -> Spellings:
+    """Computed once for a catalog."""
+    found = Spellings([], [], {}, {})
+    for i, title in enumerate(catalog.title):
         parts = [title, re.sub(r"\(.*?\)", " ", title), *re.findall(r"\((.*?)\)", title)]
         for name in dict.fromkeys(plain(part) for part in parts):
             if name and not re.fullmatch(r"\d{4}", name) or name == plain(title):
-                names.append(name)
-                owners.append(i)
-    return names, owners
+                place = len(found.names)
+                found.names.append(name)
+                found.owners.append(i)
+                found.at.setdefault(name, []).append(place)
+                for one in name.split():
+                    found.word.setdefault(one, set()).add(place)
+    return found
 
 
 def _year_in(title: str) -> int | None:

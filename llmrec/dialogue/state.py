@@ -62,9 +62,9 @@ class State(Section):
         """(items,) bool: what the filters let through; None without filters.  An unknown year passes no years."""
         if not (self.only or self.without or self.years):
             return None
-        names = [set(own) for own in catalog.categories]
-        passes = np.array([all(own & set(group) for group in self.only) for own in names], bool)
-        passes &= np.array([not own & set(self.without) for own in names], bool)
+        only, without = [set(group) for group in self.only], set(self.without)
+        passes = np.array([all(not group.isdisjoint(own) for group in only) for own in catalog.categories], bool)
+        passes &= np.array([without.isdisjoint(own) for own in catalog.categories], bool)
         if self.years:
             first, last = self.years
             low, high = -np.inf if first is None else first, np.inf if last is None else last

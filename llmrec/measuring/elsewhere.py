@@ -3,7 +3,8 @@
 A folder holds one folder for each protocol, named as in tables (`Asked.label`), with three Parquet files: `train`
 (user_id, item_id, timestamp), `valid` (query, user_id, history, target: for choosing settings and for early stopping)
 and `questions` (query, user_id, history).  Histories are item ids, oldest first, as the protocol lets them be seen.  A
-ranker's answers come back as `<name>.parquet`: query, and items, a list of item ids, best first.
+ranker's answers come back as `<name>.parquet`: query, and items, a list of item ids, best first.  Each file's metadata
+says which questions it belongs to, under `of`; an answer may, and is then held to it.
 """
 
 from __future__ import annotations
@@ -35,18 +36,16 @@ def write(
     """The three files of one protocol; `query` counts `questions`, and `valid`, from 0.
 
     Args:
-        digest: of the questions, with what is right, and of the catalog.
+        digest: of the questions, with what is right, of the catalog and of what may be learned from.
     Raises: DataError where they cannot be written, or answers to other questions lie there.
     """
     others = [file.name for file in sorted(folder.glob("*.parquet")) if file.stem not in FILES]
-    if others and _digest(folder) != digest:  # their numbers would mean other questions
+    if others and _of(folder / f"{QUESTIONS}.parquet") != digest:  # their numbers would mean other questions
         raise DataError(
             f"{folder}: {', '.join(others)} answer other questions than those of today; move them away, or name "
             "another folder"
         )
-    train = dataset.interactions[dataset.interactions["split"] == "train"]
-    events = train[["user_id", "item_id", "timestamp"]]
-    write_table(pa.Table.from_pandas(events, preserve_index=False), folder / "train.parquet")
+    write_table(pa.Table.from_pandas(events(dataset), preserve_index=False), folder / "train.parquet")
     ids = np.array(catalog.item_id, dtype=object)
     for name, asked in (("valid", valid), (QUESTIONS, questions)):
         columns: dict[str, Any] = {
@@ -59,6 +58,12 @@ def write(
         write_table(pa.table(columns).replace_schema_metadata({OF: digest}), folder / f"{name}.parquet")
 
 
+def events(dataset: Dataset) -> pd.DataFrame:
+    """What a ranker may learn from: user_id, item_id, timestamp."""
+    train = dataset.interactions[dataset.interactions["split"] == "train"]
+    return train[["user_id", "item_id", "timestamp"]]
+
+
 def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> list[np.ndarray]:
     """Positions in the catalog, best first, for each of the queries `numbers`; the file may answer others as well.
 
@@ -67,15 +72,15 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> l
     Raises: DataError naming the file and what is wrong with it.
     """
     try:
-        of = _digest(file.parent)
         table = pq.read_table(file, columns=[*COLUMNS]).cast(pa.schema(COLUMNS))
+        asked, answered = _of(file.parent / f"{QUESTIONS}.parquet"), _of(file)
     except (OSError, pa.ArrowException) as error:
         why = "is not there" if not file.exists() else f"cannot be read: {str(error).partition(chr(10))[0]}"
         raise DataError(
             f"{file}: {why}; a ranker's lists have the columns query (a number of {QUESTIONS}.parquet beside it) and "
             "items (a list of item ids, best first); `llmrec evaluate SUITE --questions FOLDER` writes what to answer"
         ) from None
-    if of != digest:
+    if asked != digest or answered not in ("", digest):
         raise DataError(
             f"{file}: answers other questions than the data of today ask; write them again with `llmrec evaluate SUITE "
             "--questions FOLDER`, and answer those"
@@ -105,8 +110,11 @@ def read(file: Path, numbers: Sequence[int], catalog: Catalog, digest: str) -> l
     return found
 
 
-def _digest(folder: Path) -> str | None:
-    """Of the questions that lie there.  Raises: OSError, ArrowException."""
-    file = folder / f"{QUESTIONS}.parquet"
-    found = (pq.read_schema(file).metadata or {}).get(OF.encode(), b"") if file.exists() else b""
+def _of(file: Path) -> str:
+    """The digest that a file's metadata hold; empty where there is none, or no such file.  Raises: DataError."""
+    try:
+        found = (pq.read_schema(file).metadata or {}).get(OF.encode(), b"") if file.exists() else b""
+    except (OSError, pa.ArrowException) as error:
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{file}: cannot be read: {why}; delete it, and write the questions again") from None
     return found.decode(errors="replace")

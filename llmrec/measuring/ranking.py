@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from llmrec.tasks.template import Template
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
 
+LOG = logging.getLogger("llmrec")
 FORMAT = 2  # of the parts; goes up where the same settings give other lists
 TASK = "next_item"
 BLOCK = 32  # queries ranked between two looks at the clock
@@ -158,7 +160,7 @@ def write_questions(settings: config.Suite, folder: Path) -> list[Path]:
         folders.append(folder / asked.label)
         elsewhere.write(
             folders[-1], protocol.dataset, protocol.catalog, protocol.questions, protocol.valid,
-            question_digest(protocol.questions, protocol.catalog),
+            protocol.digest,
         )  # fmt: skip
     return folders
 
@@ -172,6 +174,13 @@ class Protocol:
     questions: list[Query]
     """All of them."""
     valid: list[Query]
+
+    @property
+    def digest(self) -> str:
+        """Of all that a ranker elsewhere is told, and of what is right."""
+        learned = pd.util.hash_pandas_object(elsewhere.events(self.dataset), index=False).to_numpy().tobytes()
+        questions = question_digest(self.questions, self.catalog)
+        return hashlib.sha256(questions.encode() + learned).hexdigest()[:12]
 
     @classmethod
     def of(cls, recipe: config.Recipe, asked: config.Asked) -> Protocol:
@@ -305,15 +314,22 @@ def _elsewhere(
     """By name.  Raises: DataError."""
     users = {query.user_id for query in questions}
     numbers = [number for number, query in enumerate(protocol.questions) if query.user_id in users]
-    whole = question_digest(protocol.questions, protocol.catalog) if suite.lists else ""
+    told = protocol.digest if suite.lists else ""
     found = {}
     for name, folder in suite.lists.items():
         file = Path(folder) / asked.label / f"{name}.parquet"
         lists = np.full((len(questions), max(suite.cutoffs)), -1, np.int32)
-        answers = elsewhere.read(file, numbers, protocol.catalog, whole)
+        answers = elsewhere.read(file, numbers, protocol.catalog, told)
+        short = 0
         for query, items, row in zip(questions, answers, lists, strict=True):
             kept = items[~np.isin(items, query.history)] if repeats == "exclude" else items
             row[: len(kept)] = kept[: len(row)]
+            short += 0 < len(kept) < len(row)
+        if short:
+            LOG.warning(
+                "%s: %d of %d lists have fewer than %d places, leaving out what the person has seen: what is not there "
+                "counts as not found", file, short, len(lists), len(row),
+            )  # fmt: skip
         found[name] = Theirs(lists, digest(file))
     return found
 

@@ -1,6 +1,6 @@
 """web: a domain's lists and conversations over HTTP, as JSON and as a page.
 
-`app` answers requests, `together` brings what is asked at the same time before the model at once, `page.*` is what a
+`app` answers requests, `batcher` brings what is asked at the same time before the model at once, `page.*` is what a
 browser shows.  Nothing is stored of anybody: a conversation's state travels with its messages.
 """
 
@@ -16,7 +16,6 @@ from llmrec import config
 from llmrec.errors import EngineError
 
 LOG = logging.getLogger("llmrec")
-ALL = ("0.0.0.0", "::")  # addresses that stand for every one of this machine
 
 
 def start(
@@ -45,9 +44,7 @@ def start(
     asked = config.adapter_asked(recipe, adapter, base)
     from llmrec.web import app
 
-    hosts = {
-        app.host_name(name) for name in (host, *names, *(config.LOOPBACK if host in (*config.LOOPBACK, *ALL) else ()))
-    }
+    hosts = app.hosts_of(host, names)
     listener = app.listen(host, port)  # before the seconds that a model takes to load
     try:
         with Console(stderr=True).status("reading the model …"):
@@ -56,10 +53,11 @@ def start(
             answers = app.Answers(
                 Recommender.load(recipe, asked, engine=engine), engine=engine, prior=prior, users=users
             )
-        if host not in config.LOOPBACK:
+            answers.warm_up()
+        if app.host_name(host) not in config.LOOPBACK:
             LOG.warning("%s: whoever reaches it can ask, without a password or encryption: put a proxy before it", host)
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends)", flush=True)
-        app.serve(answers, listener, sorted(hosts))
+        app.Server(answers, hosts).run(sockets=[listener])
     finally:
         listener.close()

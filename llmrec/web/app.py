@@ -11,13 +11,14 @@ Whatever goes wrong is {"error": one line} and a status of docs/web.md.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import uvicorn
-from pydantic import FailFast, Field
+from pydantic import AfterValidator, FailFast, Field
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -37,7 +38,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmrec import config
 from llmrec.chat import Exact, ranked
-from llmrec.config import Section
+from llmrec.config import LOOPBACK, Section
+from llmrec.data.names import BY_ID
 from llmrec.data.records import one_line, shown
 from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, respond
@@ -46,7 +48,8 @@ from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.jobs.work import Known
 from llmrec.recommend import question, recommendation
-from llmrec.web.together import PATIENCE, UNTIL, Asked, Busy, Together
+from llmrec.web.batcher import REQUEST, Batcher, Busy, Desk, ListAsked
+from llmrec.web.batcher import Request as Waited
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -56,8 +59,12 @@ MAX_BODY = MAX_BYTES + 100_000  # bytes: a session and what is said
 BODY_SECONDS = 10.0  # until a request has to be there
 ADMITTED = 128  # requests that are worked on, each in a thread that mostly waits; more are refused
 CONNECTIONS = 512  # more are refused
+GRACE = 30  # seconds that what is begun has to end in
+RETRY = 5  # seconds after which to ask again
+ALL = ("0.0.0.0", "::")  # addresses that stand for every one of this machine
 MAX_TITLE = 1000  # characters
-MAX_FILTERS = 100
+MAX_FILTERS = 100  # and titles to leave out
+MAX_EXCLUDED = 10_000  # items by id: all that is sold out, say
 MAX_KEYS = 40  # of a JSON object
 MAX_ERROR = 1000  # characters
 PAGE = {
@@ -76,22 +83,30 @@ HEADERS = {
 Text = Annotated[str, Field(max_length=MAX_TITLE)]
 
 
-class List(Section):
+def _few_names(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Names are looked for, which takes its time; ids are not."""
+    names = sum(not text.startswith(BY_ID) for text in texts)
+    if names > MAX_FILTERS:
+        raise ValueError(f"{names} titles and filters, at most {MAX_FILTERS}; name items as {BY_ID}ID")
+    return texts
+
+
+class ListRequest(Section):
     """What POST /recommend asks."""
 
     user: Text | None = None
     """Somebody of the domain's data, whose history stands before `history`; only where the server was told so."""
     history: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_ITEMS)] = ()
-    """Titles, oldest first, tolerantly matched."""
-    n: int = Field(10, ge=1, le=MAX_LIST)
+    """Titles, oldest first, tolerantly matched; or item:ID."""
+    n: int = Field(10, ge=1, le=MAX_LIST, strict=True)
     """Length of the list."""
-    exclude: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_FILTERS)] = ()
-    """Titles, category=NAME or year=FROM..TO to leave out."""
+    exclude: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_EXCLUDED), AfterValidator(_few_names)] = ()
+    """Titles, item:ID, category=NAME or year=FROM..TO to leave out."""
     only: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_FILTERS)] = ()
     """category=NAME,NAME or year=FROM..TO to stay within."""
 
 
-class Message(Section):
+class ChatRequest(Section):
     """What POST /chat asks."""
 
     say: Annotated[str, Field(max_length=MAX_MESSAGE)]
@@ -99,8 +114,8 @@ class Message(Section):
     """As the last reply gave it; null begins a conversation."""
 
 
-class Refused(LlmrecError):
-    """A request that is not even read."""
+class Rejected(LlmrecError):
+    """A request that is not even looked into."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -111,19 +126,24 @@ class Refused(LlmrecError):
 class Shared:
     """How a conversation asks the model that all share."""
 
-    together: Together
+    batcher: Batcher
+    desk: Desk
     exact: Exact
 
     def rank(
         self, histories: Sequence[Sequence[int]], n: int, exclude: Sequence[int], allowed: np.ndarray | None
     ) -> list[list[Ranked]]:
-        return [ranked(one) for one in self.together.rank([Asked(one, n, exclude, allowed) for one in histories])]
+        with self.desk.away():
+            found = self.batcher.rank([ListAsked(one, n, exclude, allowed) for one in histories])
+        return [ranked(one) for one in found]
 
     def reason(self, history: Sequence[int], item: int) -> str:
-        return self.together.call(lambda: self.exact.reason(history, item))
+        with self.desk.away():
+            return self.batcher.call(lambda: self.exact.reason(history, item))
 
     def taste(self, history: Sequence[int]) -> tuple[str, ...]:
-        return self.together.call(lambda: self.exact.taste(history))
+        with self.desk.away():
+            return self.batcher.call(lambda: self.exact.taste(history))
 
 
 class Answers:
@@ -135,11 +155,17 @@ class Answers:
         self.adapter = model.adapter and model.adapter.rpartition("/")[2]  # where it lies is nobody's business
         recipe, catalog = model.recipe, model.catalog
         self.vocabulary = Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain))
-        self.together = Together(model, prior=prior)
-        self.shared = Shared(self.together, Exact(recipe, model.adapter, prior, engine, model))
+        self.batcher, self.desk = Batcher(model, prior=prior), Desk()
+        self.shared = Shared(self.batcher, self.desk, Exact(recipe, model.adapter, prior, engine, model))
         self.users = Known.of(model.dataset, catalog).history if users else None
 
+    def warm_up(self) -> None:
+        """What the first list needs is computed, or fails, before anybody asks.  Raises: as `Recommender.rank`."""
+        self.batcher.rank([ListAsked((), 10, (), None)])
+
     def health(self) -> dict[str, Any]:
+        """Raises: Busy where nobody is answered."""
+        self.batcher.check()
         model = self.model
         return {
             "domain": model.recipe.domain, "noun": model.recipe.noun, "items": len(model.catalog),
@@ -147,33 +173,35 @@ class Answers:
             "engine": self.engine if "://" not in self.engine else "server",
         }  # fmt: skip
 
-    def recommend(self, asked: List) -> dict[str, Any]:
-        """Raises: DataError, Busy."""
+    def recommend(self, asked: ListRequest) -> dict[str, Any]:
+        """Raises: Rejected, DataError, Busy."""
         known = self._history(asked.user)
-        wanted = question(
-            self.model.dataset, self.model.catalog, history=asked.history, exclude=asked.exclude, only=asked.only
-        )
+        with self.desk.seat():
+            wanted = question(
+                self.model.dataset, self.model.catalog, history=asked.history, exclude=asked.exclude, only=asked.only
+            )
         wanted = replace(wanted, user=asked.user, history=known + wanted.history)
-        [ranking] = self.together.rank([Asked(wanted.history, asked.n, wanted.exclude, wanted.allowed)])
+        [ranking] = self.batcher.rank([ListAsked(wanted.history, asked.n, wanted.exclude, wanted.allowed)])
         return recommendation(self.model, wanted, ranking).as_dict() | {"adapter": self.adapter}
 
-    def chat(self, asked: Message) -> dict[str, Any]:
+    def chat(self, asked: ChatRequest) -> dict[str, Any]:
         """Raises: DataError, Busy."""
         recipe = self.model.recipe
         session = asked.session or Session(domain=recipe.domain)
         if session.domain != recipe.domain:
             raise DataError(f"session: about '{session.domain}', not '{recipe.domain}'; start another session")
-        check_session(session, self.model.catalog, "session")
-        reply, session = respond(session, asked.say, self.vocabulary, self.shared, recipe.noun, recipe.unit)
+        with self.desk.seat():
+            check_session(session, self.model.catalog, "session")
+            reply, session = respond(session, asked.say, self.vocabulary, self.shared, recipe.noun, recipe.unit)
         return {"reply": reply.as_dict() | {"ends": reply.ends}, "session": trimmed(session).model_dump(mode="json")}
 
     def _history(self, user: str | None) -> list[int]:
         if user is None:
             return []
         if self.users is None:
-            raise DataError("user: this server answers for nobody by id; send a history (or start it with --users)")
+            raise Rejected(403, "user: this server answers for nobody by id; send a history (or start it with --users)")
         if user not in self.users:
-            raise DataError(f"user: no user {shown(user)}")
+            raise Rejected(404, f"user: no user {shown(user)}")
         return [int(item) for item in self.users[user]]
 
 
@@ -184,18 +212,27 @@ def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
         hosts: names under which it may be asked; another one is how a page of somebody else reaches a server on this
             machine (DNS rebinding).
     """
+
+    async def health(_: Request) -> Response:  # however many requests there are
+        try:
+            return _json(answers.health())
+        except Busy as error:
+            return _error(503, error)
+
     answered = Door().answered
     routes = [
-        Route("/health", answered(lambda _: answers.health()), methods=["GET"]),
-        Route("/recommend", answered(lambda body: answers.recommend(_read(List, body))), methods=["POST"]),
-        Route("/chat", answered(lambda body: answers.chat(_read(Message, body))), methods=["POST"]),
+        Route("/health", health, methods=["GET"]),
+        Route("/recommend", answered(lambda body: answers.recommend(_read(ListRequest, body))), methods=["POST"]),
+        Route("/chat", answered(lambda body: answers.chat(_read(ChatRequest, body))), methods=["POST"]),
         *(Route(path, _file(*file), methods=["GET"]) for path, file in PAGE.items()),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(OnlyFor, hosts=hosts)],
         exception_handlers={HTTPException: _no_route, Exception: _bug},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class OnlyFor:
@@ -217,21 +254,28 @@ class OnlyFor:
             await _error(400, text)(scope, receive, send)
 
 
-def server(answers: Answers, hosts: Sequence[str]) -> uvicorn.Server:
-    """What `serve` runs."""
-    settings = uvicorn.Config(
-        build(answers, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
-        limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    return uvicorn.Server(settings)
+class Server(uvicorn.Server):
+    """Answers until it is interrupted, by Ctrl-C or SIGTERM; then it ends what was begun, and tells who waits."""
+
+    def __init__(self, answers: Answers, hosts: Sequence[str]) -> None:
+        self.answers = answers
+        super().__init__(
+            uvicorn.Config(
+                build(answers, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
+                limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE,
+            )
+        )  # fmt: skip
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.answers.batcher.close()
+        await super().shutdown(sockets)
 
 
-def serve(answers: Answers, listener: socket.socket, hosts: Sequence[str]) -> None:
-    """Answers until it is interrupted, then ends what was begun."""
-    try:
-        server(answers, hosts).run(sockets=[listener])
-    finally:
-        answers.together.close()
+def hosts_of(host: str, names: Sequence[str] = ()) -> list[str]:
+    """Names under which a server that listens on `host` may be asked: its own, `names`, and where this machine can
+    reach it, that machine's.  Raises: RecipeError."""
+    found = {host_name(name) for name in (host, *names)}
+    return sorted(found | {*LOOPBACK} if host_name(host) in (*LOOPBACK, *ALL) else found)
 
 
 def host_name(text: str) -> str:
@@ -243,14 +287,18 @@ def host_name(text: str) -> str:
         name, port = None, None
     if not name or port is not None or text.strip("[]").lower() != name:
         raise RecipeError(f"{text}: a name or an address is expected, such as recommend.example.org, and no port")
-    return name
+    try:
+        return ip_address(name).compressed  # as browsers send it
+    except ValueError:
+        return name
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Raises: EngineError where somebody else listens there, or nobody can."""
     try:
+        both = host == "::" and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS, dualstack_ipv6=both)
     except OSError as error:
         raise EngineError(f"{host}:{port}: {error.strerror or error}; choose another --port or --host") from None
 
@@ -265,14 +313,12 @@ class Door:
         """A route: the body is read within limits, and answered in a thread."""
 
         async def route(request: Request) -> Response:
-            if self.inside >= ADMITTED:
-                return _error(503, f"{self.inside} requests are being answered; ask again in a moment")
-            self.inside += 1
             try:
-                body = await _body(request) if request.method == "POST" else b""
-                UNTIL.set(time.monotonic() + PATIENCE)
-                return _json(await anyio.to_thread.run_sync(answer, body, limiter=anyio.CapacityLimiter(1)))
-            except Refused as error:
+                body = await _body(request)
+                if self.inside >= ADMITTED:
+                    return _error(503, f"{self.inside} requests are being answered; ask again in a moment")
+                return _json(await self._inside(request, lambda: answer(body)))
+            except Rejected as error:
                 return _error(error.status, error)
             except Busy as error:
                 return _error(503, error)
@@ -283,27 +329,43 @@ class Door:
                 return _error(502, "what computes has failed; the server's log says how")
             except ClientDisconnect:
                 return Response(status_code=499)
-            finally:
-                self.inside -= 1
 
         return route
 
+    async def _inside(self, request: Request, answer: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The answer, from a thread; where the client goes, the thread stops waiting for the model."""
+        waited = Waited()
+        REQUEST.set(waited)
+        gone = asyncio.create_task(_gone(request, waited))
+        self.inside += 1
+        try:
+            return await anyio.to_thread.run_sync(answer, limiter=anyio.CapacityLimiter(1))
+        finally:
+            self.inside -= 1
+            gone.cancel()
+
+
+async def _gone(request: Request, waited: Waited) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    waited.leave()
+
 
 async def _body(request: Request) -> bytes:
-    """Raises: Refused."""
+    """Raises: Rejected."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # which a page of somebody else may not send unasked
-        raise Refused(415, "send JSON, with Content-Type: application/json")
+        raise Rejected(415, "send JSON, with Content-Type: application/json")
     parts, size = [], 0
     try:
         with anyio.fail_after(BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 if size > MAX_BODY:
-                    raise Refused(413, f"more than {MAX_BODY:,} bytes")
+                    raise Rejected(413, f"more than {MAX_BODY:,} bytes")
                 parts.append(part)
     except TimeoutError:
-        raise Refused(408, f"the request did not come within {BODY_SECONDS:.0f} seconds") from None
+        raise Rejected(408, f"the request did not come within {BODY_SECONDS:.0f} seconds") from None
     return b"".join(parts)
 
 
@@ -311,11 +373,13 @@ def _read(kind: type[config.S], body: bytes) -> config.S:
     """Raises: RecipeError naming the key that is wrong."""
     try:
         values = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        if not isinstance(values, dict):
+            raise RecipeError("request: a JSON object is expected")
+        _check_keys(values)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"request: no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError("request: a JSON object is expected")
-    _check_keys(values)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or parentheses within parentheses
+        raise RecipeError("request: no JSON that anybody sends") from None
     return config.section(kind, values, source="request")
 
 
@@ -344,7 +408,7 @@ def _json(values: Mapping[str, Any], status: int = 200, **headers: str) -> Respo
 
 def _error(status: int, error: Exception | str, headers: Mapping[str, str] | None = None) -> Response:
     text = one_line(str(error), MAX_ERROR)
-    return _json({"error": text}, status, **(headers or {}), **({"Retry-After": "1"} if status == 503 else {}))
+    return _json({"error": text}, status, **(headers or {}), **({"Retry-After": str(RETRY)} if status == 503 else {}))
 
 
 async def _no_route(_: Request, error: Exception) -> Response:

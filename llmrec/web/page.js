@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 let session = null;
 let conversation = 0; // what belongs to an earlier one is dropped
+let leaves = new AbortController(); // what it still asks when another begins
 let busy = false; // one message at a time: each goes on from the session that the last one left
 
 function element(kind, className, text) {
@@ -18,8 +19,11 @@ function ordinal(n) {
   return n + ((!teen && { 1: "st", 2: "nd", 3: "rd" }[n % 10]) || "th");
 }
 
-async function ask(path, body) {
-  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+// Paths are relative: a proxy may serve all of this below a path of its own.
+async function ask(path, body, signal) {
+  const options = body && {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
+  };
   const response = await fetch(path, options);
   const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
   if (!response.ok) throw new Error(answer.error);
@@ -62,13 +66,13 @@ function show(className, lines, items = []) {
 
 async function say(message) {
   if (busy) return;
-  busy = $("send").disabled = true;
+  wait(true);
   const mine = conversation;
   const waiting = element("div", "waiting", "…");
   $("talk").append(element("div", "said", message), waiting);
   waiting.scrollIntoView({ block: "nearest" });
   try {
-    const answer = await ask("/chat", { say: message, session });
+    const answer = await ask("chat", { say: message, session }, leaves.signal);
     if (mine !== conversation) return;
     session = answer.reply.ends ? null : answer.session;
     waiting.remove();
@@ -84,8 +88,13 @@ async function say(message) {
   }
 }
 
+function wait(on) {
+  busy = $("send").disabled = on;
+  for (const why of document.querySelectorAll("button.why")) why.disabled = on;
+}
+
 function settle() {
-  busy = $("send").disabled = false;
+  wait(false);
   $("say").focus();
 }
 
@@ -100,11 +109,13 @@ $("form").addEventListener("submit", (event) => {
 $("new").addEventListener("click", () => {
   session = null;
   conversation += 1;
+  leaves.abort();
+  leaves = new AbortController();
   $("talk").replaceChildren();
   settle();
 });
 
-ask("/health").then((found) => {
+ask("health").then((found) => {
   $("domain").textContent = found.domain;
   $("about").textContent = `${found.items.toLocaleString()} ${found.noun}; “help” shows what can be said`;
   document.title = `${found.domain} · llmrec`;
