@@ -166,6 +166,23 @@ def test_what_goes_on_from_a_prompt_is_not_read_again(hf: HFEngine, monkeypatch:
     assert sum(computed) > 5 * 9
 
 
+def test_rows_that_nobody_asks_about_are_not_widened_for_long(hf: HFEngine) -> None:
+    """A deep tree behind one prompt takes as much of every row in flight."""
+    prompts = [Prompt(tuple(RNG.integers(10, 500, 20).tolist()), "movies") for _ in range(4)]
+    path, children = tuple(RNG.integers(10, 500, 120).tolist()), np.array([5, 9, 200], np.int32)
+    hf.forget()
+    hf.branch([Node(prompt, (), children) for prompt in prompts])
+    rows = []
+    for depth in range(0, len(path), 10):
+        [log_p] = hf.branch([Node(prompts[0], path[:depth], children)])
+        assert hf._flight is not None
+        rows.append(len(hf._flight.rows))
+    assert rows[0] == 4 and rows[-1] == 1 and sorted(rows, reverse=True) == rows
+    assert max(hf._flight.used) * 1 < 4 * hf.batch_tokens
+    hf.forget()
+    np.testing.assert_allclose(hf.branch([Node(prompts[0], path[:depth], children)])[0], log_p, atol=1e-4)
+
+
 def test_no_adapter_is_the_base_model_whatever_was_asked_before(hf: HFEngine) -> None:
     base = HFEngine(tiny.model(width=128), tiny.tokenizer("gpt2"))
     prompt = some_prompts(1, (None,))[0]

@@ -337,6 +337,8 @@ def test_what_is_left_out_of_a_history_differs_from_variant_to_variant() -> None
     some, others = learned("fit.left_out=0.6"), learned("fit.left_out=0.6", variant=1)
     assert len(learned()) == 30 * 5 and 80 < len(some) < 130  # about .3 of them left out
     assert sorted(some) != sorted(others) and some == learned("fit.left_out=0.6")
+    with pytest.raises(RecipeError, match="variants=1 leaves the same out"):
+        learned("fit.left_out=0.6", "fit.variants=1")
 
 
 def test_filters_prune_and_nothing_else(trained: Path) -> None:

@@ -26,7 +26,7 @@ from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.web import app as web
 from llmrec.web import batcher
-from llmrec.web.batcher import Batcher, Busy, ListAsked, Request
+from llmrec.web.batcher import Batcher, Busy, Caller, ListAsked
 
 JSON = {"Content-Type": "application/json"}
 
@@ -118,13 +118,22 @@ def test_what_is_asked_together_is_answered_as_alone(server, monkeypatch, caplog
         for _ in range(24)
     ]
     alone = [server.ask("/recommend", one)[1] for one in asked]
+    go, asks = threading.Event(), server.answers.batcher
     sizes, ranked = [], server.answers.model.rank
     monkeypatch.setattr(
         server.answers.model, "rank", lambda some, *n, **more: sizes.append(len(some)) or ranked(some, *n, **more)
     )
-    with ThreadPoolExecutor(len(asked)) as threads:
-        together = [found[1] for found in threads.map(lambda one: server.ask("/recommend", one), asked)]
-    assert max(sizes) > 1 and sum(sizes) == len(asked) and not caplog.records  # nothing failed, and was tried again
+    with ThreadPoolExecutor(len(asked) + 1) as threads:
+        held = threads.submit(asks.call, lambda: go.wait(PATIENCE))
+        try:
+            waits = [threads.submit(server.ask, "/recommend", one) for one in asked]
+            until(lambda: len(asks._waiting) == len(asked))
+        finally:
+            go.set()
+        together = [found.result(PATIENCE)[1] for found in waits]
+        assert held.result(PATIENCE)
+    assert len(sizes) == len({body["n"] for body in asked}) and sum(sizes) == len(asked)  # lists of one length at once,
+    assert not caplog.records  # and none that failed was tried again
     for one, other, body in zip(alone, together, asked, strict=True):
         assert [item["title"] for item in one["items"]] == [item["title"] for item in other["items"]]
         assert 1 <= len(one["items"]) <= body["n"]
@@ -241,17 +250,20 @@ def test_who_waits_when_it_is_stopped_is_told_in_json(model):
     server = Server(web.Answers(model, engine="hf"))
     go, inside = threading.Event(), threading.Event()
     asks = server.answers.batcher
-    with ThreadPoolExecutor(2) as threads:
-        held = threads.submit(asks.call, lambda: inside.set() or go.wait(PATIENCE))
-        assert inside.wait(PATIENCE)
-        waits = threads.submit(server.ask, "/recommend", {})
-        until(lambda: len(asks._waiting) == 1)
-        server.uvicorn.should_exit = True
-        status, found, headers = waits.result(PATIENCE)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            held = threads.submit(asks.call, lambda: inside.set() or go.wait(PATIENCE))
+            assert inside.wait(PATIENCE)
+            waits = threads.submit(server.ask, "/recommend", {})
+            until(lambda: len(asks._waiting) == 1)
+            server.uvicorn.should_exit = True
+            status, found, headers = waits.result(PATIENCE)
+            go.set()
+            assert held.result(PATIENCE)
         assert status == 503 and "being stopped" in found["error"] and "retry-after" in {*map(str.lower, headers)}
+    finally:
         go.set()
-        assert held.result(PATIENCE)
-    server.close()
+        server.close()
 
 
 def test_users_are_answered_for_where_it_was_told_so(model):
@@ -340,26 +352,25 @@ def test_what_fails_is_only_whose_fault_it_is(slow):
 
 
 def test_who_waits_too_long_is_told_so(slow, monkeypatch):
-    monkeypatch.setattr(batcher, "PATIENCE", 0.1)
     model, asks = slow
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
         assert model.begun.wait(PATIENCE)
+        monkeypatch.setattr(batcher, "PATIENCE", 0.1)
         with pytest.raises(Busy, match="no answer within"):
             asks.rank([ListAsked([1], 3, (), None), ListAsked([2], 3, (), None)])
-        with pytest.raises(Busy, match="no answer within"):
-            first.result(PATIENCE)
-    model.go.set()
+        model.go.set()
+        assert first.result(PATIENCE)
     assert asks.call(lambda: 1) == 1
     assert [count for count, _ in model.asked] == [1]  # who had gone was not asked about
 
 
 def test_who_has_gone_makes_room_and_is_not_asked_about(slow):
     model, asks = slow
-    request = Request()
+    caller = Caller()
 
     def asked() -> None:
-        batcher.REQUEST.set(request)
+        batcher.CALLER.set(caller)
         asks.rank([ListAsked([1], 3, (), None)])
 
     with ThreadPoolExecutor(2) as threads:
@@ -367,7 +378,7 @@ def test_who_has_gone_makes_room_and_is_not_asked_about(slow):
         assert model.begun.wait(PATIENCE)
         second = threads.submit(asked)
         until(lambda: len(asks._waiting) == 1)
-        request.leave()
+        caller.leave()
         with pytest.raises(Busy):
             second.result(PATIENCE)
         assert not asks._waiting
@@ -377,18 +388,42 @@ def test_who_has_gone_makes_room_and_is_not_asked_about(slow):
     assert [count for count, _ in model.asked] == [1]
 
 
-def test_all_that_a_request_asks_has_one_patience(slow, monkeypatch):
-    monkeypatch.setattr(batcher, "PATIENCE", 0.3)
+def test_all_that_a_request_asks_has_one_patience(slow):
     model, asks = slow
-    batcher.REQUEST.set(Request())
+    caller = Caller()
+    batcher.CALLER.set(caller)
     try:
-        asks.call(lambda: time.sleep(0.2))
-        began = time.monotonic()
+        assert asks.call(lambda: 1) == 1
+        caller.until = time.monotonic()  # it was spent on that
         with pytest.raises(Busy, match="no answer within"):
             asks.rank([ListAsked([0], 3, (), None)])
-        assert time.monotonic() - began < 0.25  # what was left of it
+        with pytest.raises(Busy, match="no answer within"), batcher.Desk().seat():
+            pass
     finally:
-        batcher.REQUEST.set(None)
+        batcher.CALLER.set(None)
+    assert asks.call(lambda: 1) == 1 and not model.asked
+
+
+def test_a_few_at_a_time_sit_at_the_desk(monkeypatch):
+    desk, caller = batcher.Desk(seats=1), Caller()
+
+    def sits() -> None:
+        batcher.CALLER.set(caller)
+        with desk.seat():
+            pass
+
+    monkeypatch.setattr(batcher, "GLANCE", 0.01)
+    with ThreadPoolExecutor(1) as threads, desk.seat():
+        with desk.away():
+            threads.submit(sits).result(PATIENCE)  # while one waits for the model, another sits there
+        waits = threads.submit(sits)
+        caller.leave()  # and who has gone is not waited for
+        with pytest.raises(Busy):
+            waits.result(PATIENCE)
+    threads = ThreadPoolExecutor(1)
+    caller = Caller()
+    threads.submit(sits).result(PATIENCE)  # every seat was given back
+    threads.shutdown()
 
 
 def test_an_engine_that_is_gone_for_good(slow, monkeypatch, caplog):
@@ -403,14 +438,53 @@ def test_an_engine_that_is_gone_for_good(slow, monkeypatch, caplog):
         with pytest.raises(EngineError, match="thirteen"):
             asks.rank([ListAsked([13], 3, (), None)])
     assert "the engine cannot be reset" in caplog.text and "a bug" not in caplog.text
-    asks.check()
-    monkeypatch.setattr(asks, "_settle", lambda *_, **__: 1 / 0)  # a bug of ours: whoever waits is told
-    with pytest.raises(Busy):
+    with pytest.raises(Busy, match="the engine has failed"):
+        asks.check()
+    assert asks.rank([ListAsked([1], 3, (), None)])
+    asks.check()  # it is there again
+    monkeypatch.setattr(asks, "_settle", lambda *_, **__: 1 / 0)  # a bug of ours: whoever waits is told at once
+    with pytest.raises(Busy, match="stopped"):
         asks.call(lambda: 1)
-    until(lambda: not asks._thread.is_alive())
-    for broken in (asks.check, lambda: asks.call(lambda: 1)):
+    until(lambda: not asks.alive)
+    assert asks.died
+    with pytest.raises(Busy, match="has ended"):
+        asks.check()
+    with pytest.raises(Busy, match="stopped"):
+        asks.call(lambda: 1)
+
+
+def test_an_engine_that_fails_again_and_again_is_not_healthy(slow):
+    model, asks = slow
+    model.go.set()
+    for _ in range(batcher.FAILED):
+        asks.check()
+        with pytest.raises(EngineError, match="thirteen"):
+            asks.rank([ListAsked([13], 3, (), None)])
+    with pytest.raises(Busy, match="failed 3 times"):
+        asks.check()
+
+
+def test_what_has_begun_is_given_up_in_the_end(slow):
+    model, asks = slow
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
+        assert model.begun.wait(PATIENCE)
+        asks.close()
+        asks.abandon()
         with pytest.raises(Busy, match="stopped"):
-            broken()
+            first.result(PATIENCE)
+    model.go.set()
+    until(lambda: not asks.alive)
+    assert not asks.died  # the answer that came too late is nobody's
+
+
+def test_a_server_that_answers_nobody_ends(model, monkeypatch):
+    server = Server(web.Answers(model, engine="hf"))
+    monkeypatch.setattr(server.answers.batcher, "_settle", lambda *_, **__: 1 / 0)
+    status, found, _ = server.ask("/recommend", {})
+    assert status == 503 and "stopped" in found["error"]
+    server.thread.join(PATIENCE)
+    assert not server.thread.is_alive() and server.answers.batcher.died
 
 
 def test_a_model_that_hangs_is_not_healthy(slow, monkeypatch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from rapidfuzz import fuzz, process
@@ -229,28 +230,33 @@ class Spellings:
     """Of each name, the position of its item."""
     at: dict[str, list[int]]
     """Where in `names` a name stands."""
-    word: dict[str, set[int]]
-    """Which of `names` hold a word."""
 
-    def holding(self, words: Sequence[str]) -> set[int]:
+    def holding(self, words: Iterable[str]) -> set[int]:
         """Which of `names` hold all of some words."""
-        return set.intersection(*sorted((self.word.get(one, set()) for one in words), key=len))
+        first, *others = sorted((self._word.get(one, ()) for one in words), key=len)
+        return set(first).intersection(*others)
+
+    @cached_property
+    def _word(self) -> dict[str, array[int]]:
+        """Which of `names` hold a word."""
+        found: dict[str, array[int]] = {}
+        for place, name in enumerate(self.names):
+            for one in dict.fromkeys(name.split()):
+                found.setdefault(one, array("i")).append(place)
+        return found
 
 
 @lru_cache(maxsize=4)
 def spellings(catalog: Catalog) -> Spellings:
     """Computed once for a catalog."""
-    found = Spellings([], [], {}, {})
+    found = Spellings([], [], {})
     for i, title in enumerate(catalog.title):
         parts = [title, re.sub(r"\(.*?\)", " ", title), *re.findall(r"\((.*?)\)", title)]
         for name in dict.fromkeys(plain(part) for part in parts):
             if name and not re.fullmatch(r"\d{4}", name) or name == plain(title):
-                place = len(found.names)
+                found.at.setdefault(name, []).append(len(found.names))
                 found.names.append(name)
                 found.owners.append(i)
-                found.at.setdefault(name, []).append(place)
-                for one in name.split():
-                    found.word.setdefault(one, set()).add(place)
     return found
 
 

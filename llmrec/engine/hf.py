@@ -176,9 +176,10 @@ class HFEngine:
                 return False
             if prompt not in flight.places:
                 more[place.root] += len(place.path)
-        # A tree of one prompt widens the rows of all: those that nobody asks about are not kept for long.
-        idle = len(flight.rows) > len({place.root for place in found.values() if place})
-        if idle and len(flight.used) * max(flight.used) > 4 * self.batch_tokens:
+        # A tree of one prompt widens the rows of all: where it is half of them or more that nobody asks about, reading
+        # the others anew bounds memory (half at least, so that it happens a few times in a search, not in every wave).
+        asked = len({place.root for place in found.values() if place})
+        if 2 * asked <= len(flight.rows) and len(flight.used) * max(flight.used) > 4 * self.batch_tokens:
             return False
         if any(more.values()):
             # Beyond this a row would be more of a tree than of a prompt: reading anew is cheaper, and bounds memory.

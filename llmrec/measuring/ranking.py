@@ -324,7 +324,7 @@ def _elsewhere(
         for query, items, row in zip(questions, answers, lists, strict=True):
             kept = items[~np.isin(items, query.history)] if repeats == "exclude" else items
             row[: len(kept)] = kept[: len(row)]
-            short += 0 < len(kept) < len(row)
+            short += len(items) > 0 and len(kept) < len(row)
         if short:
             LOG.warning(
                 "%s: %d of %d lists have fewer than %d places, leaving out what the person has seen: what is not there "

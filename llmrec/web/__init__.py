@@ -59,5 +59,7 @@ def start(
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends)", flush=True)
         app.Server(answers, hosts).run(sockets=[listener])
+        if answers.batcher.died:
+            raise EngineError("the model's thread has ended: the log above says why; start it again")
     finally:
         listener.close()

@@ -48,8 +48,7 @@ from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.jobs.work import Known
 from llmrec.recommend import question, recommendation
-from llmrec.web.batcher import REQUEST, Batcher, Busy, Desk, ListAsked
-from llmrec.web.batcher import Request as Waited
+from llmrec.web.batcher import CALLER, Batcher, Busy, Caller, Desk, ListAsked
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
@@ -59,7 +58,8 @@ MAX_BODY = MAX_BYTES + 100_000  # bytes: a session and what is said
 BODY_SECONDS = 10.0  # until a request has to be there
 ADMITTED = 128  # requests that are worked on, each in a thread that mostly waits; more are refused
 CONNECTIONS = 512  # more are refused
-GRACE = 30  # seconds that what is begun has to end in
+GRACE = 30  # seconds that what is begun has to end in …
+TOLD = 5  # … of which these are for telling who still waits
 RETRY = 5  # seconds after which to ask again
 ALL = ("0.0.0.0", "::")  # addresses that stand for every one of this machine
 MAX_TITLE = 1000  # characters
@@ -161,7 +161,7 @@ class Answers:
 
     def warm_up(self) -> None:
         """What the first list needs is computed, or fails, before anybody asks.  Raises: as `Recommender.rank`."""
-        self.batcher.rank([ListAsked((), 10, (), None)])
+        self.model.rank([()], 10, prior=self.batcher.prior)
 
     def health(self) -> dict[str, Any]:
         """Raises: Busy where nobody is answered."""
@@ -267,8 +267,15 @@ class Server(uvicorn.Server):
         )  # fmt: skip
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.answers.batcher.close()
+        batcher = self.answers.batcher
+        batcher.close()
+        told = asyncio.get_running_loop().call_later(GRACE - TOLD, batcher.abandon)
         await super().shutdown(sockets)
+        told.cancel()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it shall end: as well where it will answer nobody again."""
+        return await super().on_tick(counter) or not self.answers.batcher.alive
 
 
 def hosts_of(host: str, names: Sequence[str] = ()) -> list[str]:
@@ -314,9 +321,9 @@ class Door:
 
         async def route(request: Request) -> Response:
             try:
+                self._check()
                 body = await _body(request)
-                if self.inside >= ADMITTED:
-                    return _error(503, f"{self.inside} requests are being answered; ask again in a moment")
+                self._check()  # a place is taken by what can be worked on, not by what is on its way
                 return _json(await self._inside(request, lambda: answer(body)))
             except Rejected as error:
                 return _error(error.status, error)
@@ -332,11 +339,15 @@ class Door:
 
         return route
 
+    def _check(self) -> None:
+        if self.inside >= ADMITTED:
+            raise Busy(f"{self.inside} requests are being answered; ask again in a moment")
+
     async def _inside(self, request: Request, answer: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The answer, from a thread; where the client goes, the thread stops waiting for the model."""
-        waited = Waited()
-        REQUEST.set(waited)
-        gone = asyncio.create_task(_gone(request, waited))
+        """The answer, from a thread, which asks nothing more where the client goes."""
+        caller = Caller()
+        CALLER.set(caller)
+        gone = asyncio.create_task(_gone(request, caller))
         self.inside += 1
         try:
             return await anyio.to_thread.run_sync(answer, limiter=anyio.CapacityLimiter(1))
@@ -345,10 +356,10 @@ class Door:
             gone.cancel()
 
 
-async def _gone(request: Request, waited: Waited) -> None:
+async def _gone(request: Request, caller: Caller) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    waited.leave()
+    caller.leave()
 
 
 async def _body(request: Request) -> bytes:

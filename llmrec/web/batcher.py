@@ -7,9 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as Late
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,10 +23,12 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.recommender import Recommender
 
 LOG = logging.getLogger("llmrec")
-MOST = 640  # places of all lists that are ranked at once …
-LEAST = 10  # … of which a shorter list has as many
+MOST = 640  # places of all lists that are ranked at once
+LEAST = 10  # places that a shorter list counts for
 WAITING = 256  # questions that wait; more are refused
 PATIENCE = 120.0  # seconds until somebody who waits is told so
+GLANCE = 0.25  # seconds between two looks at whether somebody has gone
+FAILED = 3  # engine errors in a row after which a server is not healthy
 STOPPED = "this server is being stopped"
 
 T = TypeVar("T")
@@ -55,8 +57,8 @@ class ListAsked:
 Question = ListAsked | Callable[[], Any]
 
 
-class Request:
-    """How long one request is waited for, however much it asks; `leave` where nobody waits for it any more."""
+class Caller:
+    """Who sent a request: waits `PATIENCE` for all that it asks, or goes."""
 
     def __init__(self) -> None:
         self.until = time.monotonic() + PATIENCE
@@ -65,29 +67,29 @@ class Request:
 
     @property
     def seconds(self) -> float:
-        """That are left."""
+        """How much of the patience is left."""
         return 0.0 if self._left else max(self.until - time.monotonic(), 0.0)
 
     def waits(self, futures: Sequence[Future[Any]]) -> None:
-        """For these, from now on."""
+        """From now on these are what is waited for."""
         self._waits = futures
         if self._left:  # while they were made
             self.leave()
 
     def leave(self) -> None:
-        """From another thread: what is not begun is not computed."""
+        """Nobody waits any more, so what is not begun is not computed; to be called from any thread."""
         self._left = True
         for future in self._waits:
             future.cancel()
 
 
-REQUEST: ContextVar[Request | None] = ContextVar("request", default=None)
-"""Of which a thread's questions are part."""
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
+"""For whom a thread asks."""
 
 
 class Desk:
-    """Where requests are read and replies worded, a few at a time: more threads would only take the interpreter from
-    each other, and from the one that computes."""
+    """Where names are looked up and replies worded, for a few at a time: more threads would only take the interpreter
+    from each other, and from the one that computes."""
 
     def __init__(self, seats: int = 2) -> None:
         self._free = threading.Semaphore(seats)
@@ -95,9 +97,13 @@ class Desk:
     @contextmanager
     def seat(self) -> Iterator[None]:
         """Raises: Busy."""
-        if not self._free.acquire(timeout=(REQUEST.get() or Request()).seconds):
-            raise _late()
+        caller = CALLER.get() or Caller()
+        while not self._free.acquire(timeout=GLANCE):
+            if not caller.seconds:
+                raise _late()
         try:
+            if not caller.seconds:
+                raise _late()
             yield
         finally:
             self._free.release()
@@ -120,7 +126,8 @@ class _Waiting:
 
     def begins(self) -> bool:
         """Whether it is computed: nothing is for who has given up, or will have at once."""
-        return time.monotonic() < self.until and self.future.set_running_or_notify_cancel()
+        there = not self.future.done() and time.monotonic() < self.until
+        return there and self.future.set_running_or_notify_cancel()
 
 
 class Batcher:
@@ -131,7 +138,10 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._change = threading.Condition()
         self._open = True
+        self._taken: list[_Waiting] = []
         self._since: float | None = None
+        self._failures = 0
+        self._died = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="model")
         self._thread.start()
 
@@ -144,11 +154,24 @@ class Batcher:
         [answer] = self._answers([ask])
         return answer
 
+    @property
+    def died(self) -> bool:
+        """Whether it ended without being told to."""
+        return self._died
+
+    @property
+    def alive(self) -> bool:
+        """Whether it will answer anybody again."""
+        return self._thread.is_alive()
+
     def check(self) -> None:
-        """Raises: Busy where it answers nobody: it has ended, or computes for longer than anybody waits."""
+        """Raises: Busy where it answers nobody: it has ended, its engine has, or it computes for longer than anybody
+        waits."""
         since = self._since
-        if not self._thread.is_alive():
-            raise Busy(STOPPED)
+        if not self.alive:
+            raise Busy("the model's thread has ended")
+        if self._failures >= FAILED:
+            raise Busy(f"the engine has failed {self._failures} times in a row")
         if since is not None and time.monotonic() - since > PATIENCE:
             raise Busy(f"the model has not answered for {time.monotonic() - since:.0f} seconds")
 
@@ -163,10 +186,15 @@ class Batcher:
             if one.future.set_running_or_notify_cancel():
                 one.future.set_exception(Busy(STOPPED))
 
+    def abandon(self) -> None:
+        """Whoever waits for what is being computed is told that this ends."""
+        for one in self._taken:
+            _fail(one.future, Busy(STOPPED))
+
     def _answers(self, asked: Sequence[Question]) -> list[Any]:
         """All or none wait, and nothing is computed for who has given up."""
-        request = REQUEST.get() or Request()
-        mine = [_Waiting(one, Future(), request.until) for one in asked]
+        caller = CALLER.get() or Caller()
+        mine = [_Waiting(one, Future(), caller.until) for one in asked]
         futures = [one.future for one in mine]
         with self._change:
             if not self._open:
@@ -175,9 +203,9 @@ class Batcher:
                 raise Busy(f"{len(self._waiting)} questions wait already; ask again in a moment")
             self._waiting.extend(mine)
             self._change.notify_all()
-        request.waits(futures)
+        caller.waits(futures)
         try:
-            return [future.result(request.seconds) for future in futures]
+            return [future.result(caller.seconds) for future in futures]
         except (Late, CancelledError):
             raise _late() from None
         finally:
@@ -196,9 +224,11 @@ class Batcher:
                         self._settle([one], lambda ask=one.question: [ask()])
                 self._since = None
         except Exception:
-            LOG.exception("a bug: this server answers nobody any more, start it again")
+            LOG.exception("a bug: this server answers nobody any more")
+            self._died = True
         finally:  # nobody shall wait for what never comes
             self.close()
+            self.abandon()
 
     def _next(self) -> list[_Waiting]:
         """The lists that have waited longest, and one other question: texts take long, and lists go on between them.
@@ -213,7 +243,7 @@ class Batcher:
                 else:
                     taken.append(one)
                     places, other = places + more, other or not more
-            self._waiting = deque(left)
+            self._waiting, self._taken = deque(left), taken
             self._since = time.monotonic()
             return taken
 
@@ -225,7 +255,7 @@ class Batcher:
             if time.monotonic() < one.until:
                 self._settle([one], lambda one=one: self._ranked(n, [one]))
             else:
-                one.future.set_exception(_late())
+                _fail(one.future, _late())
 
     def _ranked(self, n: int, asked: Sequence[_Waiting]) -> list[Ranking]:
         lists: list[Any] = [one.question for one in asked]
@@ -243,14 +273,17 @@ class Batcher:
             answers = make()
         except BaseException as error:  # noqa: BLE001 - it belongs to those who asked; the thread goes on
             if last:
+                self._failures += isinstance(error, EngineError)
                 for one in asked:
-                    one.future.set_exception(error)
+                    _fail(one.future, error)
             else:
                 LOG.warning("%d lists together: %s: %s; now each alone", len(asked), type(error).__name__, error)
             self._forget()
             return False
+        self._failures = 0
         for one, answer in zip(asked, answers, strict=True):
-            one.future.set_result(answer)
+            with suppress(InvalidStateError):  # who waited was told meanwhile that this ends
+                one.future.set_result(answer)
         return True
 
     def _forget(self) -> None:
@@ -260,6 +293,13 @@ class Batcher:
                 forget()
         except Exception:  # one that is gone cannot even do this; what is asked next will say so
             LOG.exception("the engine cannot be reset")
+            self._failures = FAILED
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    """Tells who waits, unless there is an answer, or nobody."""
+    with suppress(InvalidStateError):
+        future.set_exception(error)
 
 
 def _late() -> Busy:

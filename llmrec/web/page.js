@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 let session = null;
 let conversation = 0; // what belongs to an earlier one is dropped
-let leaves = new AbortController(); // what it still asks when another begins
+let leaves = new AbortController(); // ends what it still asks when another begins
 let busy = false; // one message at a time: each goes on from the session that the last one left
 
 function element(kind, className, text) {
