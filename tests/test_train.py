@@ -329,18 +329,6 @@ def test_examples_are_a_fixed_sample_of_histories() -> None:
     assert few == targets("tasks={next_item: {examples: 4}}", variant=1)
 
 
-def test_what_is_left_out_of_a_history_differs_from_variant_to_variant() -> None:
-    def learned(*overrides: str, variant: int = 0) -> list[int]:
-        model = Recommender.load(config.load_recipe("films", overrides), None)
-        return [choice for row in training_rows(model, variant) for choice in row.choices.tolist()]
-
-    some, others = learned("fit.left_out=0.6"), learned("fit.left_out=0.6", variant=1)
-    assert len(learned()) == 30 * 5 and 80 < len(some) < 130  # about .3 of them left out
-    assert sorted(some) != sorted(others) and some == learned("fit.left_out=0.6")
-    with pytest.raises(RecipeError, match="variants=1 leaves the same out"):
-        learned("fit.left_out=0.6", "fit.variants=1")
-
-
 def test_filters_prune_and_nothing_else(trained: Path) -> None:
     free = recommend("films", history=["Red Sun"], n=14)
     some = recommend("films", history=["Red Sun"], n=14, only=["year=1995..1999"], exclude=["Blue Moon"])

@@ -162,8 +162,6 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(next_item.messages(recommender.template, recipe, wording))
         items = rows.shuffled_ties(history.items, history.timestamps, rng)
-        if settings.left_out:
-            items = rows.thinned(items, rng.uniform(0, settings.left_out), rng)
         if settings.supervision == "last":
             made += rows.last_rows(header, lines, items, window_tokens=settings.window_tokens)
             continue
