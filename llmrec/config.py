@@ -274,6 +274,12 @@ class Fit(Section):
     """Share of a row that repeats the row before as context only; a line is a target once."""
     variants: int = Field(1, ge=1, le=32)
     """Different cuts of every history into rows (with equal times reshuffled); epoch e uses variant e mod variants."""
+    left_out: float = Field(0.0, ge=0, lt=1)
+    """Up to about this share of a history's items is left out of its list, drawn anew for each history and variant:
+    histories that nobody has, for a teacher (`teacher.share`) to answer.  Wants several variants."""
+    latest: int = Field(0, ge=0)
+    """Of each history only its latest part is learned from, as much as fits into so many rows; 0: all.  One person then
+    counts for as much as another, and long histories for the rarer items that they have come to."""
     batch_tokens: int = Field(4096, ge=32)
     """Tokens per optimiser step over all processes, padding included."""
     micro_batch_tokens: int = Field(4096, ge=32)
@@ -308,6 +314,15 @@ class Fit(Section):
     """Minutes between checkpoints; training resumes from the last one."""
     seed: int = 0
     """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _what_is_left_out_changes(self) -> Fit:
+        if self.left_out and self.variants < 2:
+            raise ValueError(
+                f"left_out={self.left_out:g} with variants=1 leaves the same out in every epoch, never to be learned; "
+                "set variants to the number of epochs"
+            )
+        return self
 
 
 class Teacher(Section):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.errors import RecipeError
-from llmrec.model.rows import dense_rows, last_rows, shuffled_ties
+from llmrec.model.rows import dense_rows, last_rows, latest, shuffled_ties, thinned
 
 HEADER = [90, 91]
 LINES = [np.arange(10 * i, 10 * i + i + 1) for i in range(8)]  # choice i has i + 1 tokens
@@ -43,6 +43,28 @@ def test_only_ties_are_shuffled() -> None:
     seen = {tuple(shuffled_ties(history, times, np.random.default_rng(seed))) for seed in range(200)}
     assert len(seen) == 12
     assert all(set(order[:3]) == {0, 1, 2} and order[3] == 3 for order in seen)
+
+
+@given(histories, st.floats(0, 1, exclude_max=True), st.integers(0, 99))
+def test_a_thinned_history_is_a_part_of_it_in_order(history: np.ndarray, share: float, seed: int) -> None:
+    kept = thinned(history, share, np.random.default_rng(seed)).tolist()
+    rest = iter(history.tolist())
+    assert kept and all(choice in rest for choice in kept)  # each is found behind the one before it
+
+
+def test_about_the_share_that_is_named_is_left_out() -> None:
+    assert len(thinned(np.arange(10_000), 0.3, np.random.default_rng(0))) == pytest.approx(7_000, abs=200)
+    assert thinned(np.arange(50), 0, np.random.default_rng(0)).tolist() == [*range(50)]
+
+
+@given(histories, st.integers(0, 80))
+def test_the_latest_part_of_a_history_is_as_long_as_fits(history: np.ndarray, tokens: int) -> None:
+    kept = latest(LINES, history, tokens)
+    before = history[: len(history) - len(kept)].tolist()
+    assert [*before, *kept] == history.tolist() and len(kept)
+    size = sum(len(LINES[choice]) for choice in kept)
+    assert size <= tokens or len(kept) == 1
+    assert not before or size + len(LINES[before[-1]]) > tokens  # not one more
 
 
 def test_a_window_that_is_too_short_says_how_long_it_must_be() -> None:

@@ -30,7 +30,7 @@ from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.teacher import read as read_teacher
 from llmrec.choices.search import score as log_p_of
 from llmrec.data.catalog import Catalog
-from llmrec.data.split import queries
+from llmrec.data.split import histories, queries
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import AdapterError, AssetError, RecipeError
 from llmrec.evaluate import evaluate
@@ -327,6 +327,27 @@ def test_examples_are_a_fixed_sample_of_histories() -> None:
     few = targets("tasks={next_item: {examples: 4}}")
     assert len(few) == 4 * 5 and len(targets()) == 30 * 5  # seven films each, the last two are asked for
     assert few == targets("tasks={next_item: {examples: 4}}", variant=1)
+
+
+def test_what_is_left_out_of_a_history_differs_from_variant_to_variant() -> None:
+    def learned(*overrides: str, variant: int = 0) -> list[int]:
+        model = Recommender.load(config.load_recipe("films", overrides), None)
+        return [choice for row in training_rows(model, variant) for choice in row.choices.tolist()]
+
+    some, others = learned("fit.left_out=0.6"), learned("fit.left_out=0.6", variant=1)
+    assert len(learned()) == 30 * 5 and 80 < len(some) < 130  # about .3 of them left out
+    assert sorted(some) != sorted(others) and some == learned("fit.left_out=0.6")
+    with pytest.raises(RecipeError, match="variants=1 leaves the same out"):
+        learned("fit.left_out=0.6", "fit.variants=1")
+
+
+def test_the_latest_row_of_every_history(world: Path) -> None:
+    model = Recommender.load(config.load_recipe("films", ("fit.latest=1", "fit.window_tokens=100")), None)
+    rows = training_rows(model, 0)
+    assert len(rows) == 30  # one of each person
+    ends = {tuple(found.items.tolist()) for found in histories(model.dataset, model.catalog, "train")}
+    assert all(any(end[-len(row.choices) :] == tuple(row.choices.tolist()) for end in ends) for row in rows)
+    assert 1 <= min(len(row.choices) for row in rows) < 5  # not all of it
 
 
 def test_filters_prune_and_nothing_else(trained: Path) -> None:

@@ -162,11 +162,16 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
         wording = wordings[int(rng.integers(len(wordings)))]
         header = recommender.encoder.header(next_item.messages(recommender.template, recipe, wording))
         items = rows.shuffled_ties(history.items, history.timestamps, rng)
+        if settings.left_out:
+            items = rows.thinned(items, rng.uniform(0, settings.left_out), rng)
         if settings.supervision == "last":
             made += rows.last_rows(header, lines, items, window_tokens=settings.window_tokens)
             continue
         room = max(settings.window_tokens - len(header), 0)  # too little is said below
-        first = int(rng.integers(room // 3, room + 1))
+        if settings.latest:
+            items, first = rows.latest(lines, items, settings.latest * room), room
+        else:
+            first = int(rng.integers(room // 3, room + 1))
         made += rows.dense_rows(
             header, lines, items, window_tokens=settings.window_tokens, overlap=settings.overlap, first_tokens=first
         )

@@ -91,6 +91,19 @@ def shuffled_ties(history: np.ndarray, timestamps: np.ndarray, rng: np.random.Ge
     return history[np.lexsort((rng.random(len(history)), timestamps))]
 
 
+def thinned(history: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """The history, in order, without about `share` of its choices, drawn at random; at least one stays."""
+    kept = rng.random(len(history)) >= share
+    kept[rng.integers(len(history))] = True
+    return history[kept]
+
+
+def latest(lines: Sequence[np.ndarray], history: np.ndarray, tokens: int) -> np.ndarray:
+    """The end of a history whose lines have at most so many tokens; its last choice in any case."""
+    lengths = np.array([len(lines[choice]) for choice in history[::-1]], np.int64)
+    return history[len(history) - max(_fit(lengths, tokens), 1) :]
+
+
 def _room(header: Sequence[int], lengths: np.ndarray, window_tokens: int) -> int:
     room = window_tokens - len(header)
     if len(lengths) and room < lengths.max():
