@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,20 +119,16 @@ def test_what_is_asked_together_is_answered_as_alone(server, monkeypatch, caplog
         for _ in range(24)
     ]
     alone = [server.ask("/recommend", one)[1] for one in asked]
-    go, asks = threading.Event(), server.answers.batcher
+    asks = server.answers.batcher
     sizes, ranked = [], server.answers.model.rank
     monkeypatch.setattr(
         server.answers.model, "rank", lambda some, *n, **more: sizes.append(len(some)) or ranked(some, *n, **more)
     )
-    with ThreadPoolExecutor(len(asked) + 1) as threads:
-        held = threads.submit(asks.call, lambda: go.wait(PATIENCE))
-        try:
+    with ThreadPoolExecutor(len(asked)) as threads:
+        with held(asks):
             waits = [threads.submit(server.ask, "/recommend", one) for one in asked]
             until(lambda: len(asks._waiting) == len(asked))
-        finally:
-            go.set()
         together = [found.result(PATIENCE)[1] for found in waits]
-        assert held.result(PATIENCE)
     assert len(sizes) == len({body["n"] for body in asked}) and sum(sizes) == len(asked)  # lists of one length at once,
     assert not caplog.records  # and none that failed was tried again
     for one, other, body in zip(alone, together, asked, strict=True):
@@ -225,44 +222,32 @@ def test_a_request_that_never_comes(server, monkeypatch):
         assert b" 408 " in slow.recv(100)
 
 
-def test_a_client_that_goes_is_not_waited_for(model, monkeypatch):
+def test_a_client_that_goes_is_not_waited_for(model):
     server = Server(web.Answers(model, engine="hf"))
-    go, inside = threading.Event(), threading.Event()
     asks = server.answers.batcher
     try:
-        with ThreadPoolExecutor(1) as threads:
-            held = threads.submit(asks.call, lambda: inside.set() or go.wait(PATIENCE))
-            assert inside.wait(PATIENCE)
+        with held(asks):
             body = b'{"history": []}'
             with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
                 head = "POST /recommend HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                 client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
                 until(lambda: len(asks._waiting) == 1)
             until(lambda: not asks._waiting)
-            go.set()
-            assert held.result(PATIENCE)
     finally:
-        go.set()
         server.close()
 
 
 def test_who_waits_when_it_is_stopped_is_told_in_json(model):
     server = Server(web.Answers(model, engine="hf"))
-    go, inside = threading.Event(), threading.Event()
     asks = server.answers.batcher
     try:
-        with ThreadPoolExecutor(2) as threads:
-            held = threads.submit(asks.call, lambda: inside.set() or go.wait(PATIENCE))
-            assert inside.wait(PATIENCE)
+        with ThreadPoolExecutor(1) as threads, held(asks):
             waits = threads.submit(server.ask, "/recommend", {})
             until(lambda: len(asks._waiting) == 1)
             server.uvicorn.should_exit = True
             status, found, headers = waits.result(PATIENCE)
-            go.set()
-            assert held.result(PATIENCE)
         assert status == 503 and "being stopped" in found["error"] and "retry-after" in {*map(str.lower, headers)}
     finally:
-        go.set()
         server.close()
 
 
@@ -297,6 +282,27 @@ class Slow:
         return [SimpleNamespace(n=n, history=history) for history in histories]
 
 
+def begins(threads: ThreadPoolExecutor, model: Slow, asks: Batcher) -> Future:
+    """A list that is being computed until the model is let."""
+    first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
+    assert model.begun.wait(PATIENCE)
+    return first
+
+
+@contextmanager
+def held(asks: Batcher) -> Iterator[None]:
+    """Nothing else is computed meanwhile."""
+    go, inside = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asks.call, lambda: inside.set() or go.wait(PATIENCE))
+        try:
+            assert inside.wait(PATIENCE)
+            yield
+        finally:
+            go.set()
+        assert first.result(PATIENCE)
+
+
 @pytest.fixture
 def slow() -> Iterator[tuple[Slow, Batcher]]:
     model = Slow()
@@ -311,8 +317,7 @@ def test_those_that_wait_are_ranked_at_once(slow, monkeypatch):
     model, asks = slow
     allowed = np.array([True, False, True])
     with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         asked = [ListAsked([1], 3, [2], None), ListAsked([2], 3, (), allowed), ListAsked([3], 5, (), None)]
         rest = []
         for one in asked:
@@ -336,8 +341,7 @@ def test_those_that_wait_are_ranked_at_once(slow, monkeypatch):
 def test_what_fails_is_only_whose_fault_it_is(slow):
     model, asks = slow
     with ThreadPoolExecutor(4) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         rest = [threads.submit(asks.rank, [ListAsked([i], 3, (), None)]) for i in (12, 13, 14)]
         until(lambda: len(asks._waiting) == 3)
         model.go.set()
@@ -354,8 +358,7 @@ def test_what_fails_is_only_whose_fault_it_is(slow):
 def test_who_waits_too_long_is_told_so(slow, monkeypatch):
     model, asks = slow
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         monkeypatch.setattr(batcher, "PATIENCE", 0.1)
         with pytest.raises(Busy, match="no answer within"):
             asks.rank([ListAsked([1], 3, (), None), ListAsked([2], 3, (), None)])
@@ -374,8 +377,7 @@ def test_who_has_gone_makes_room_and_is_not_asked_about(slow):
         asks.rank([ListAsked([1], 3, (), None)])
 
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         second = threads.submit(asked)
         until(lambda: len(asks._waiting) == 1)
         caller.leave()
@@ -467,8 +469,7 @@ def test_an_engine_that_fails_again_and_again_is_not_healthy(slow):
 def test_what_has_begun_is_given_up_in_the_end(slow):
     model, asks = slow
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         asks.close()
         asks.abandon()
         with pytest.raises(Busy, match="stopped"):
@@ -490,8 +491,7 @@ def test_a_server_that_answers_nobody_ends(model, monkeypatch):
 def test_a_model_that_hangs_is_not_healthy(slow, monkeypatch):
     model, asks = slow
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         asks.check()
         monkeypatch.setattr(batcher, "PATIENCE", 0.0)
         with pytest.raises(Busy, match="has not answered for"):
@@ -505,8 +505,7 @@ def test_a_model_that_hangs_is_not_healthy(slow, monkeypatch):
 def test_who_waits_when_it_ends_is_told_so(slow):
     model, asks = slow
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(asks.rank, [ListAsked([0], 3, (), None)])
-        assert model.begun.wait(PATIENCE)
+        first = begins(threads, model, asks)
         second = threads.submit(asks.rank, [ListAsked([1], 3, (), None)])
         until(lambda: len(asks._waiting) == 1)
         asks.close()

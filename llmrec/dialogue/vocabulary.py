@@ -21,7 +21,7 @@ class Vocabulary:
         self.catalog = catalog
         known = (plain(word) for word in (*things, "items", "titles", "results"))
         self.things = frozenset({"ones", *(form for word in known for form in _forms(word))})
-        self.names = frozenset(spellings(catalog).names)
+        self.names = spellings(catalog).at.keys()
         self.categories = {
             name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})
         }

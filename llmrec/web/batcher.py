@@ -141,7 +141,8 @@ class Batcher:
         self._taken: list[_Waiting] = []
         self._since: float | None = None
         self._failures = 0
-        self._died = False
+        self.died = False
+        """Whether it ended without being told to."""
         self._thread = threading.Thread(target=self._work, daemon=True, name="model")
         self._thread.start()
 
@@ -153,11 +154,6 @@ class Batcher:
         """What `ask` returns, run where the model may be touched.  Raises: as `rank`."""
         [answer] = self._answers([ask])
         return answer
-
-    @property
-    def died(self) -> bool:
-        """Whether it ended without being told to."""
-        return self._died
 
     @property
     def alive(self) -> bool:
@@ -183,8 +179,7 @@ class Batcher:
             self._waiting.clear()
             self._change.notify_all()
         for one in left:
-            if one.future.set_running_or_notify_cancel():
-                one.future.set_exception(Busy(STOPPED))
+            _fail(one.future, Busy(STOPPED))
 
     def abandon(self) -> None:
         """Whoever waits for what is being computed is told that this ends."""
@@ -225,7 +220,7 @@ class Batcher:
                 self._since = None
         except Exception:
             LOG.exception("a bug: this server answers nobody any more")
-            self._died = True
+            self.died = True
         finally:  # nobody shall wait for what never comes
             self.close()
             self.abandon()
