@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from llmrec import __version__, config
 from llmrec.errors import AdapterError, EngineError, LlmrecError, RecipeError
 
-SETTING = re.compile(r"(\w+)(\.[^\s=]+)*=")  # the beginning of what may be one
+SETTING = re.compile(r"(\w+)(\.[^\s=]+)?=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
 SHOWN = 6  # counts of a line
 INTERRUPTED = 130  # as a shell reports Ctrl-C

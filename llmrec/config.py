@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from llmrec.errors import AdapterError, RecipeError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAMES = "use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit"
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
 MAX_RECIPE_BYTES = 1_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that nobody else can reach
@@ -35,14 +36,24 @@ def _engine(name: str) -> str:
     return name
 
 
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(NAMES)
+    return name
+
+
 Engine = Annotated[str, AfterValidator(_engine)]
 """What computes."""
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy and torch both take."""
 
 
 class Section(BaseModel):
     """A group of settings: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataSource(Section):
@@ -99,7 +110,7 @@ class ReviewSource(Section):
     """Share of the reviews for validation."""
     test: float = Field(0.1, gt=0, lt=0.5)
     """Share of the reviews for testing."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split."""
 
 
@@ -268,7 +279,7 @@ class Fit(Section):
 
     supervision: Literal["dense", "last"] = "dense"
     """`dense`: every line of a list is a target; `last`: one target per row, the field's usual fine-tuning."""
-    window_tokens: int = Field(320, ge=32)
+    window_tokens: int = Field(320, ge=32, le=4096)
     """Longest row, in tokens; longer histories become several rows."""
     overlap: float = Field(0.0, ge=0, lt=1)
     """Share of a row that repeats the row before as context only; a line is a target once."""
@@ -312,7 +323,7 @@ class Fit(Section):
     """Validations without a better main metric before training stops."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Minutes between checkpoints; training resumes from the last one."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
     @model_validator(mode="after")
@@ -419,7 +430,7 @@ class SASRec(Section):
 class Recipe(Section):
     """What to train for one domain: `adapters/<domain>/recipe.yaml`."""
 
-    domain: str
+    domain: Annotated[str, AfterValidator(_name)]
     """Name of the domain: the folder's name."""
     noun: str = "items"
     """What the catalog holds, in the plural: films, products, songs."""
@@ -595,7 +606,7 @@ class Suite(Section):
     """Bootstrap samples of users."""
     engine: Engine = "hf"
     """What computes for the llm rankers: hf, vllm, or the address of a vLLM server."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
     sasrec: SASRec = SASRec()
 
@@ -641,7 +652,7 @@ class Judged(Section):
     """Reviews asked, a random sample; 0 asks all."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of reviews."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -659,7 +670,7 @@ class AfterList(Asked):
     """Bootstrap samples of users."""
     engine: Engine = "hf"
     """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -730,7 +741,7 @@ class Grounded(Marked):
     """Bootstrap samples of examples."""
     engine: Engine = "hf"
     """What computes for llm and base: hf, vllm, or the address of a vLLM server."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -741,7 +752,7 @@ class Wordings(Section):
     """Validation users asked, a random sample."""
     samples: int = Field(2000, ge=1)
     """Bootstrap samples of users."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
 
@@ -756,14 +767,14 @@ S = TypeVar("S", bound=Section)
 
 def home() -> Path:
     """Folder of downloads, prepared data and runs: `LLMREC_HOME`, else `~/.cache/llmrec`."""
-    return Path(os.environ.get("LLMREC_HOME") or Path.home() / ".cache" / "llmrec")
+    return Path(os.environ.get("LLMREC_HOME") or "~/.cache/llmrec").expanduser()
 
 
 def project() -> Path:
     """Folder that holds `prompts/`, `adapters/` and `eval/`: `LLMREC_PROJECT`, else the working directory where it
     has them, else the folder this package was installed from."""
     if root := os.environ.get("LLMREC_PROJECT"):
-        return Path(root)
+        return Path(root).expanduser()
     here = Path.cwd()
     return here if (here / "adapters").is_dir() and (here / "prompts").is_dir() else Path(__file__).parent.parent
 
@@ -771,7 +782,7 @@ def project() -> Path:
 def checked_name(name: str, what: str = "name") -> str:
     """`name` itself if it is safe as a folder's name: names never become paths."""
     if not NAME.fullmatch(name):
-        raise RecipeError(f"{what} {name!r}: use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit")
+        raise RecipeError(f"{what} {name!r}: {NAMES}")
     return name
 
 
@@ -879,6 +890,10 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
         *parents, leaf = key.split(".")
         place: Any = values
         for parent in parents:
+            if parent not in place and place is values:
+                place[parent] = _default(kind, parent)
+            elif isinstance(names := place.get(parent), list) and all(isinstance(name, str) for name in names):
+                place[parent] = {name: {} for name in names}  # a list of names has no settings yet
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise RecipeError(f"{override}: '{parent}' is a value, not a section")
@@ -891,6 +906,14 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
     except ValidationError as error:
         given = {override.partition("=")[0]: override for override in overrides}
         raise RecipeError("; ".join(_explain(source, kind, problem, given) for problem in error.errors())) from None
+
+
+def _default(kind: type[Section], key: str) -> dict[str, Any]:
+    """What a setting within `key` is added to where nothing is given: a default that maps names to settings keeps its
+    names."""
+    field = kind.model_fields.get(key)
+    made = field.get_default(call_default_factory=True) if field and not field.is_required() else None
+    return {name: {} for name in made} if isinstance(made, dict) else {}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +17,8 @@ from safetensors import SafetensorError
 _UMASK = os.umask(0o077)  # it cannot be read without being set
 os.umask(_UMASK)
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
+NEW = ".new-"  # the same of folders in which others are made
+LEFT_OVER = 86_400  # seconds after which what is unfinished was left by a process that was killed
 
 
 @contextmanager
@@ -27,8 +31,7 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
     Args:
         synced: the file is on the disk, under its name, when this returns: for what must outlive the machine.
     """
-    partial = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
-    _remove(partial)  # of a process that had this one's number and was killed
+    partial = path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name}")  # containers may share a folder
     try:
         yield partial
         _shared(partial)
@@ -52,6 +55,14 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()[:12]
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what processes that were killed have left in `folder` a day ago or earlier."""
+    for path in [*folder.glob(f"{WRITING}*"), *folder.glob(f"{NEW}*")]:
+        with suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > LEFT_OVER:
+                _remove(path)
 
 
 def unfinished(path: Path) -> bool:

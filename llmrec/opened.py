@@ -72,4 +72,7 @@ class Opened:
         """The engine, with the adapter loaded.  Raises: EngineError, AdapterError."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         folders = {self.adapter: self.folder} if self.adapter and self.folder else {}
-        return engines.start(self.engine, self.base, self.encoder.tokenizer, folders, self.recipe, device=device)
+        engine = engines.start(self.engine, self.base, self.encoder.tokenizer, folders, self.recipe, device=device)
+        if self.folder and adapters.weights_digest(self.folder) != self.card.get("weights"):
+            raise AdapterError(f"{self.folder}: another version took its place while it was being loaded; begin again")
+        return engine

@@ -153,6 +153,8 @@ class Recommender:
         """What the card's weight was fitted for: the adapter's teacher, or item-item transitions, counted here."""
         if self.adapter and "teacher" in self.card:
             file = config.adapter_folder(self.adapter) / adapters.TEACHER
+            if problem := adapters.teacher_problem(file.parent, self.card):
+                raise AdapterError(f"{file.parent}: {problem}")
             return Teacher.load(file, self.recipe, self.dataset, self.catalog)
         return Transitions.fit(self.dataset, self.catalog, self.recipe.prior)
 
@@ -191,7 +193,8 @@ class Recommender:
         None make a question about a path the cheapest.  But the prompt alone is then read again from its last block on,
         where one token behind it would do: for each part of a root that takes many requests.
         """
-        return int(max(len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()) > WIDE)
+        widest = getattr(self.engine, "widest", WIDE)
+        return int(max(len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()) > widest)
 
     def rank(
         self,

@@ -170,7 +170,10 @@ def job(
     for folder in since:
         _finished(folder)
     table = Table.find(source)
-    table.require(KINDS[kind]().needs)
+    work = KINDS[kind]()
+    table.require(work.needs)
+    for said in table.misspelt([*work.needs, *work.takes]):
+        LOG.warning(said)
     return Job(recipe, table, kind, n, name, prior, engine, format, shard_rows, tuple(since))
 
 
@@ -204,7 +207,7 @@ def score(
         model = _load(replace(asked, engine="fake") if workers else asked)  # workers have the engine
         made = made_from(asked, model, measured)
         before = _earlier(asked, made)  # it may refuse: nothing has been begun then
-        names = [file.rsplit("/", 1)[-1] for file in asked.table.files[:100]]  # addresses may hold keys
+        names = asked.table.names()[:100]
         output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
         if output.rows and not output.finished:
             console.print(Text(f"going on after {output.rows:,} rows"))
@@ -221,6 +224,11 @@ def score(
                     if done.rows:
                         output.commit(done.rows, done.answers, done.rejects, done.unchanged)
                     if done.rows < asked.shard_rows:
+                        if asked.table.measure().digest != measured.digest:
+                            raise JobError(
+                                f"{asked.table.files[0]}: the input has changed since the job began, so what is in "
+                                f"{folder} may answer either; score it again with --restart"
+                            )
                         output.finish()
                         break
             except KeyboardInterrupt:
@@ -237,7 +245,8 @@ def _elsewhere(
     # As many as there can be: a file's last line may lack its end, and the last shard of all is empty or short.
     total = (measured.rows + len(asked.table.files)) // asked.shard_rows + 1
     asked = replace(asked, since=tuple(folder.resolve() for folder in asked.since))
-    places = {name: os.path.abspath(os.environ[name]) for name in PLACES if os.environ.get(name)}
+    places = {name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in PLACES if os.environ.get(name)}
+    places["LLMREC_PROJECT"] = str(config.project().absolute())  # which may be the working directory here
     load = partial(Shards.load, asked, output.manifest["made_from"], places)
     numbers = range(len(output.shards), max(total, len(output.shards) + 1))
     gpus = {"hf": 1, "vllm": asked.recipe.serve.tensor_parallel}.get(asked.engine, 0)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 
 from llmrec import config
@@ -38,6 +39,7 @@ from llmrec.model.speed import better_precision, gflops
 from llmrec.tasks.template import Template
 
 LOG = logging.getLogger("llmrec")
+NEWCOMERS = ("new_share", "new_trust")  # settings of items that no training sees
 LEAST = 1e-3  # a metric of 0, as few users give, hides no other
 WAIT = timedelta(hours=12)  # for the one process that fits the teacher, or ranks validation users
 
@@ -88,7 +90,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         prompts = {name: template.digest for name, template in wordings(recipe).items()}
         read = {task: [*wordings(made)] for task, made in (apart or {"": recipe}).items()}
         variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
-        if recipe.fit.cache != "none":
+        if recipe.fit.cache != "none" and variants[0]:
             check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
         with accelerator.main_process_first():
             teachers = {name: found for name, one in learned.items() if (found := one.teacher(run))}
@@ -163,8 +165,11 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype:
     Args:
         dtype: what is computed in; `fit.precision: auto` means another on another machine.
     """
+    unread = {"checkpoint_minutes", "precision", "cache", "gradient_checkpointing"}
+    if not recipe.lora.dropout:  # what is dropped differs from one cut of a step to another
+        unread.add("micro_batch_tokens")
     settings = recipe.model_dump(
-        mode="json", exclude={"fit": {"checkpoint_minutes", "precision"}, "prior": {"kind"}, "licence": True}
+        mode="json", exclude={"fit": unread, "prior": {"kind"}} | dict.fromkeys(("licence", "serve", *NEWCOMERS), True)
     )
     settings["fit"]["precision"] = str(dtype)
     settings["best"] = "geometric mean"  # what a resumed run goes on to compare
@@ -268,4 +273,5 @@ def accelerator_for(recipe: config.Recipe) -> Accelerator:
         ),
     ]
     precision = "bf16" if dtype == torch.bfloat16 else "no"
+    AcceleratorState._reset_state()  # kept for the whole process, which may have trained in another precision
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=handlers)

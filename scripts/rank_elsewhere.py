@@ -67,8 +67,10 @@ def recbole(data: dict[str, pd.DataFrame], settings: dict[str, Any], seed: int) 
     folder.mkdir()
     lines = ["user_id:token\titem_id_list:token_seq\titem_id:token"]
     length = int(settings.get("MAX_ITEM_LIST_LENGTH", 50))
-    for user, events in data["train"].groupby("user_id", sort=False):
-        items, times = events["item_id"].tolist(), events["timestamp"].to_numpy()
+    names = data["train"]["item_id"].unique()  # its files have places instead of ids: what separates them is a space
+    place = {item: str(i) for i, item in enumerate(names.tolist())}
+    for user, (_, events) in enumerate(data["train"].groupby("user_id", sort=False)):
+        items, times = events["item_id"].map(place).tolist(), events["timestamp"].to_numpy()
         for i, before in enumerate(np.searchsorted(times, times, side="left").tolist()):
             if before:
                 lines.append(f"{user}\t{' '.join(items[max(before - length, 0) : before])}\t{items[i]}")
@@ -83,7 +85,7 @@ def recbole(data: dict[str, pd.DataFrame], settings: dict[str, Any], seed: int) 
     dataset = create_dataset(config)
     [train] = dataset.build()
     model = SASRec(config, train).to(config["device"])
-    items = np.array(dataset.id2token("item_id", np.arange(1, dataset.item_num)), dtype=str)
+    items = names[dataset.id2token("item_id", np.arange(1, dataset.item_num)).astype(int)]
     known = {item: i for i, item in enumerate(items.tolist(), 1)}
 
     def rank(asked: pd.DataFrame) -> list[list[str]]:
@@ -177,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="values are JSON")
     parser.add_argument("--name", help="of the file of lists; default: the peer's")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(words)
+    args = parser.parse_intermixed_args(words)  # settings may follow an option
     told = {name: pq.read_table(args.folder / f"{name}.parquet") for name in ("train", "valid", "questions")}
     data = {name: table.to_pandas() for name, table in told.items()}
     if data["train"].empty or data["valid"].empty:

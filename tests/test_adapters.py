@@ -641,6 +641,23 @@ def test_a_damaged_adapter_is_rolled_back_from(project: Path) -> None:
     adapter.check(folder)
 
 
+def test_a_damaged_version_is_replaced_and_never_served(project: Path) -> None:
+    folder, old = project / "adapters" / "films", str(store.served("films"))
+    whole = other(project)
+    new = adapters.add("films", whole)
+    damaged = store.kept("films") / new / adapter.WEIGHTS
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    assert adapters.add("films", whole) == new
+    adapter.check(store.kept("films") / new)
+    adapters.promote("films", new, (), force=True)
+    kept = store.kept("films") / old / adapter.WEIGHTS
+    kept.write_bytes(kept.read_bytes()[:-8])
+    with pytest.raises(AdapterError, match="is not what card.json describes"):
+        store.back("films")
+    assert store.served("films") == new
+    adapter.check(folder)
+
+
 def test_what_is_served_and_damaged_is_replaced_by_force(project: Path) -> None:
     folder, good = project / "adapters" / "films", adapters.add("films", other(project))
     (folder / adapter.CARD).write_text("{")  # torn, and nothing was served before

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -315,6 +316,27 @@ def test_a_mistake_on_the_command_line_is_not_blamed_on_the_recipe():
     assert "error: lora.rnk=32 (command line): unknown key 'rnk'; did you mean 'rank'?" in result.output
     result = run("prepare", "movies", "lora.alpha=many")
     assert result.output.startswith("error: lora.alpha=many (command line): lora.alpha: Input should be")
+
+
+def test_dots_cost_no_time_and_no_mistake_of_a_number_gets_past_its_name():
+    began = time.monotonic()
+    assert not cli.is_setting("Sooo" + "." * 5000 + " good") and cli.is_setting("fit.epochs=1")
+    assert time.monotonic() - began < 1
+    for word, message in [
+        ("fit.seed=-1", "greater than or equal to 0"),
+        ("fit.epochs=.inf", "finite number"),
+        ("domain=../x", "use 1 to 64 of a-z"),
+        ("fit.window_tokens=5000", "less than or equal to 4096"),
+    ]:
+        result = run("prepare", "movies", word)
+        assert result.exit_code == 2 and f"error: {word} (command line): " in result.output and message in result.output
+
+
+def test_a_setting_of_a_task_is_added_to_what_is_trained():
+    data = {"path": "x.csv"}
+    for tasks in ({}, {"tasks": ["next_item"]}, {"tasks": {"next_item": {}}}):
+        found = config.section(config.Recipe, {"domain": "a", "data": data, **tasks}, ("tasks.interest.weight=2",))
+        assert [*found.tasks] == ["next_item", "interest"] and found.tasks["interest"].weight == 2
 
 
 def test_a_setting_without_its_section_is_recognised():

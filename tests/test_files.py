@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from llmrec.files import unfinished, whole
+from llmrec.files import LEFT_OVER, NEW, WRITING, sweep, unfinished, whole
 
 
 @pytest.mark.parametrize("synced", [False, True])
@@ -63,16 +65,25 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o700 == 0o700
 
 
-@pytest.mark.parametrize("name", ["merged", "card.json"])
-def test_what_a_killed_process_left_is_not_gone_on_with(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / name) as left:
-        1 / 0  # noqa: B018
-    left.mkdir()  # process numbers come back, in a container soon
-    (left / "stale").write_text("")
-    with whole(tmp_path / name) as partial:
-        assert partial == left and not left.exists()
-        partial.write_text("{}")
-    assert [*tmp_path.iterdir()] == [tmp_path / name]
+def test_two_processes_never_share_an_unfinished_file(tmp_path: Path) -> None:
+    with whole(tmp_path / "card.json") as one, whole(tmp_path / "card.json") as other:  # in containers, both number 1
+        assert one != other and one.parent == other.parent == tmp_path
+        one.write_text("1")
+        other.write_text("2")
+    assert [*tmp_path.iterdir()] == [tmp_path / "card.json"]
+
+
+def test_what_killed_processes_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    kept = {tmp_path / f"{WRITING}1-now", tmp_path / f"{NEW}now", tmp_path / "card.json"}
+    left = {tmp_path / f"{WRITING}1-merged", tmp_path / f"{NEW}x", tmp_path / f"{WRITING}1-card.json"}
+    for path in {*kept, *left} - {tmp_path / f"{WRITING}1-card.json"}:
+        path.mkdir()
+        (path / "weights").write_text("")
+    (tmp_path / f"{WRITING}1-card.json").write_text("{")
+    for path in {*left, tmp_path / "card.json"}:
+        os.utime(path, (0, time.time() - LEFT_OVER - 60))
+    sweep(tmp_path)
+    assert {*tmp_path.iterdir()} == kept
 
 
 def test_a_folder_appears_whole_and_is_never_replaced(tmp_path: Path) -> None:

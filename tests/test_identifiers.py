@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.choices.identifiers import NAMELESS, identifiers, one_line
+from llmrec.choices.identifiers import NAMELESS, identifiers, printable
 from llmrec.errors import ChoiceError
 
 
@@ -60,5 +60,5 @@ def test_any_titles_become_unique_single_lines(titles: list[str]) -> None:
 
 
 def test_what_no_reader_sees_is_left_out() -> None:
-    assert one_line(" A\u202e\x00B\t\nC  ") == "AB C"
-    assert one_line("\u200b\n") == NAMELESS
+    assert printable(" A\u202e\x00B\t\nC  ") == "AB C"
+    assert printable("\u200b\n") == NAMELESS

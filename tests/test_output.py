@@ -149,9 +149,13 @@ def test_answers_that_were_touched_are_refused(tmp_path):
         begun(tmp_path / "out"),
     ):
         pass
+    with pytest.raises(JobError, match="scores-000001.parquet: missing, or not what was written"):
+        content(tmp_path / "out")  # as --since reads them
     path.unlink()
     with pytest.raises(JobError, match="missing, or not what was written"), begun(tmp_path / "out"):
         pass
+    with pytest.raises(JobError, match="no output"):
+        [*answers(tmp_path, ["row"])]
 
 
 def test_rejects_that_were_touched_are_refused(tmp_path):

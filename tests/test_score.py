@@ -346,6 +346,20 @@ def test_other_settings_are_named(world, tmp_path):
         done(job(world, source, overrides=(harmless,)), tmp_path / "out")
 
 
+def test_an_input_that_changes_meanwhile_is_said(world, tmp_path, monkeypatch):
+    source = csv(tmp_path, "user_id", *(f"u{i}" for i in range(USERS)))
+    begin = score.Output.begin
+
+    def edited(output, *args, **options):
+        begin(output, *args, **options)
+        csv(tmp_path, "user_id", *(f"u{i}" for i in reversed(range(USERS))))
+
+    monkeypatch.setattr(score.Output, "begin", edited)
+    with pytest.raises(JobError, match="the input has changed since the job began.*--restart"):
+        done(job(world, source), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["finished"] is None
+
+
 def test_only_users_whose_history_changed(world, tmp_path):
     source = csv(tmp_path, "user_id", *(f"u{i}" for i in range(USERS)))
     first = tmp_path / "first"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -270,6 +275,28 @@ def test_parquet_categories_and_missing_whole_numbers(tmp_path):
     frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": [1.0, 2.0], "timestamp": [1, 2]})
     frame.astype({"user_id": "category"}).to_parquet(tmp_path / "a.parquet")
     assert rows(table(str(tmp_path / "a.parquet"))) == [["u", "1", 1], ["v", "2", 2]]
+
+
+def test_decimals_of_databases_are_ids_and_an_item_without_a_title_is_called_by_one_line(tmp_path):
+    ids = [Decimal("1"), Decimal("20.00")]
+    table_ = pa.table({"user_id": pa.array(ids, pa.decimal128(38, 2)), "item_id": ["x\r\n\u202ey", "\x13"]})
+    pq.write_table(table_, tmp_path / "a.parquet")
+    found = table(str(tmp_path / "a.parquet"))
+    assert found.interactions["user_id"].tolist() == ["1", "20"]
+    assert found.items["item_id"].tolist() == ["x\r\n\u202ey", "\x13"] and found.items["title"][0] == "x y"
+    broken = pa.table({"user_id": pa.array([Decimal("1.5")]), "item_id": ["a"]})
+    pq.write_table(broken, tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="user_id '1.5' is no id"):
+        table(str(tmp_path / "b.parquet"))
+
+
+def test_compressed_files_read_alike_or_say_why(tmp_path):
+    plain = b'{"user_id": "u", "item_id": "a"}\n'
+    for name, made in (("a.jsonl.bz2", bz2.compress(plain)), ("b.jsonl.xz", lzma.compress(plain))):
+        assert table(write(tmp_path / name, made)).interactions["user_id"].tolist() == ["u"]
+    for name in ("c.csv.zip", "d.jsonl.bz2", "e.jsonl.xz", "f.csv.gz", "g.jsonl.zst", "h.csv.zst"):
+        with pytest.raises(DataError, match=f"{name}: "):
+            table(write(tmp_path / name, b"no such archive"))
 
 
 HEAD = "user_id,item_id,timestamp,rating\n"

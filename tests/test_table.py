@@ -137,6 +137,39 @@ def test_a_quoted_text_that_is_too_long_is_one_row(tmp_path, monkeypatch):
     assert found[1].problem.startswith("lines 3 to 1004: not CSV: field larger than field limit")
 
 
+def test_names_may_hold_what_patterns_hold(tmp_path):
+    (tmp_path / "[2026]").mkdir()
+    other, wanted = write(tmp_path, "users1.csv", "user_id\na\n"), write(tmp_path, "users[1].csv", "user_id\nb\n")
+    write(tmp_path / "[2026]", "c.csv", "user_id\nc\n")
+    places = (wanted, other, f"{tmp_path}/[2026]", f"{tmp_path}/[2026]/c.csv", f"{tmp_path}/users?.csv")
+    assert [[row.values["user_id"] for row in rows(place)] for place in places] == [["b"], ["a"], ["c"], ["c"], ["a"]]
+
+
+def test_a_column_that_is_nearly_called_like_one_that_is_read_is_said(tmp_path):
+    found = Table.find(write(tmp_path, "a.csv", "user_id,excluded,Candidates,note\n1,7,8,x\n"))
+    assert [*found.misspelt(["user_id", "exclude", "candidates"])] == [
+        "a.csv: column 'excluded' is not read; rename it if 'exclude' is meant",
+        "a.csv: column 'Candidates' is not read; rename it if 'candidates' is meant",
+    ]
+
+
+def test_the_query_of_an_address_is_no_part_of_its_name():
+    assert table._reader("https://host/users.csv?signature=a.b/c") == "csv"
+    assert table._reader("https://host/users.jsonl.gz?x=1") == "jsonl" and table._reader("/data/users.csv?x") is None
+    found = Table(("https://host/a/users.csv?key=secret",), "csv", None)
+    assert found.names() == ["users.csv"]
+
+
+def test_headers_as_spreadsheets_write_them(tmp_path):
+    place = write(tmp_path, "a.csv", "user_id, exclude ,,\n1,7,,\n")
+    assert rows(place) == [Row(1, {"user_id": "1", "exclude": "7"})]
+    twice = pa.table([pa.array(["1"]), pa.array(["2"])], names=["user_id", "user_id"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    for read in (Table.columns, lambda found: [*found.rows(["user_id"])]):
+        with pytest.raises(JobError, match="column 'user_id' appears twice"):
+            read(Table.find(str(tmp_path / "b.parquet")))
+
+
 def test_a_long_list_fits_into_a_cell(tmp_path):
     cell = ",".join(f"item{i}" for i in range(30_000))  # more than Python's own limit of 131,072 characters
     place = write(tmp_path, "a.csv", f'user_id,items\na,"{cell}"\n')

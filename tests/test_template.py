@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_all_mistakes_at_once(tmp_path: Path):
 )
 def test_templates_that_run_or_grow_are_refused(tmp_path: Path, text: str):
     refused(tmp_path, text)
+
+
+def test_one_text_named_many_times_costs_no_hour(tmp_path: Path):
+    path = tmp_path / "next_item.yaml"
+    head = "task: next_item\nversion: 1\nslots: [a]\nreply: list\nuser:\n"
+    for count, message in ((3, "more than 100,000 characters in all"), (5000, "at most 100")):
+        path.write_text(head + f"- text: &x '{'{{ a.b }} ' * 4000}'\n" + "- text: *x\n" * count)
+        began = time.monotonic()
+        with pytest.raises(PromptError, match=message):
+            Template.load(path)
+        assert time.monotonic() - began < 5
 
 
 def test_files_that_are_no_prompts(tmp_path: Path):

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from llmrec.choices.search import score as log_p_of
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import histories, queries
 from llmrec.engine.hf import HFEngine
+from llmrec.engine.start import alone
 from llmrec.errors import AdapterError, AssetError, RecipeError
 from llmrec.evaluate import evaluate
 from llmrec.files import digest
@@ -42,6 +44,7 @@ from llmrec.model.encode import Encoder
 from llmrec.model.fit import fit
 from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.plan import Plan
+from llmrec.opened import Opened
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.train import run_folder, train, validation
@@ -135,7 +138,7 @@ def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
     assert first["loss"] == pytest.approx(2 * first["loss/next_item"] + first["loss/review_sentiment"])
 
 
-def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
+def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path, tmp_path: Path) -> None:
     settings = ("prior.kind=teacher", "teacher.members=2", "sasrec.epochs=2", "sasrec.valid_every=1", "fit.epochs=1")
     recipe = config.load_recipe("films", settings)
     folder = train(recipe, out=world / "adapters" / "walks")
@@ -170,6 +173,11 @@ def test_a_teacher_may_stay_as_the_prior(world: Path, home: Path) -> None:
         member.bias = torch.nn.Parameter(member.bias[:14])
     fewer = model.prior.expects([[0, 2, 14], []])
     assert fewer.shape == kept.shape and known == 15 and 0 < fewer[1, 14] < kept[1].max()
+
+    again.members[0].bias.data[3] = torch.nan
+    again.save(tmp_path / adapter.TEACHER, model.catalog)
+    with pytest.raises(AdapterError, match="values that are not finite"):
+        read_teacher(tmp_path / adapter.TEACHER)
 
     for damage in (lambda file: file.write_bytes(b"no tensors"), Path.unlink):
         damage(folder / adapter.TEACHER)
@@ -490,6 +498,10 @@ def test_another_recipe_is_another_run(world: Path) -> None:
     base, catalog = base_model(recipe.base_model), Catalog.of(prepare.load(recipe))
     same = config.load_recipe("films", ("fit.checkpoint_minutes=1",))
     other = config.load_recipe("films", ("lora.rank=16",))
+    smaller = ("fit.micro_batch_tokens=128", "fit.cache=none", "fit.gradient_checkpointing=true", "serve.requests=4")
+    undropped = config.load_recipe("films", ("lora.dropout=0",))
+    fits = config.load_recipe("films", ("lora.dropout=0", *smaller))  # as after an end by lack of memory
+    assert run_folder(fits, base, catalog) == run_folder(undropped, base, catalog)
     assert run_folder(recipe, base, catalog) == run_folder(same, base, catalog) != run_folder(other, base, catalog)
     half = run_folder(recipe, base, catalog, dtype=torch.bfloat16)  # `precision: auto` on another machine
     assert half != run_folder(recipe, base, catalog)
@@ -566,6 +578,38 @@ def test_the_seed_alone_decides_the_first_weights(world: Path, monkeypatch: pyte
         with pytest.raises(KeyboardInterrupt):
             train(config.load_recipe("films", (f"fit.precision={precision}",)))
     assert drawn[0] == drawn[1]
+
+
+def test_weights_that_take_the_place_of_others_meanwhile_are_not_loaded_under_their_card(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Opened.of(config.load_recipe("films"), "films")
+    monkeypatch.setattr("llmrec.engine.start.start", lambda *_, **__: SimpleNamespace())
+    assert opened.start("cpu")
+    other = replace(opened, card=opened.card | {"weights": "of others"})
+    with pytest.raises(AdapterError, match="another version took its place while it was being loaded"):
+        other.start("cpu")
+
+
+def test_one_model_is_in_memory_at_a_time() -> None:
+    class Model:
+        engine = SimpleNamespace(close=lambda: None)
+
+    loaded: dict[str | None, Model] = {None: Model()}
+    before = weakref.ref(loaded[None])
+
+    def load() -> Model:
+        assert before() is None
+        return Model()
+
+    assert alone(loaded, "films", load) is alone(loaded, "films", load)
+
+
+def test_one_process_trains_in_one_precision_after_another(world: Path) -> None:
+    recipe = config.load_recipe("films")
+    for precision, mixed in (("bf16", "bf16"), ("float32", "no"), ("bf16", "bf16")):
+        changed = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"precision": precision})})
+        assert training.accelerator_for(changed).mixed_precision == mixed
 
 
 def test_a_tenth_more_of_any_task_counts_alike() -> None:

@@ -169,7 +169,7 @@ HALF = '"\\ud800"'
         ("/recommend", {"history": [1] * 100_000}, 400, "request: history.0: "),
         ("/recommend", {"n": 0}, 400, "request: n: "),
         ("/recommend", {"n": web.MAX_LIST + 1}, 400, "request: n: "),
-        ("/recommend", {"history": ["Red Sun"] * (web.MAX_ITEMS + 1)}, 400, "request: history: "),
+        ("/recommend", {"history": ["Red Sun"] * (web.MAX_HISTORY + 1)}, 400, "request: history: "),
         ("/recommend", {"history": ["x" * (web.MAX_TITLE + 1)]}, 400, "request: history.0: "),
         ("/recommend", {"only": ["colour=Red"]}, 400, "colour"),
         ("/recommend", {"exclude": ["Red Sun"] * (web.MAX_FILTERS + 1)}, 400, "name items as item:ID"),

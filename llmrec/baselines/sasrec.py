@@ -27,7 +27,7 @@ _ROWS = 256  # histories scored at once
 
 
 class SASRec(nn.Module):
-    """Scores are logits of the next item.  The same seed, data and device give the same weights."""
+    """Scores are logits of the next item.  On a processor the same seed and data give the same weights."""
 
     def __init__(self, items: int, settings: config.SASRec) -> None:
         super().__init__()

@@ -84,6 +84,12 @@ class Teacher:
         transitions = Transitions.fit(dataset, catalog, recipe.prior)
         return cls(saved.members, transitions, saved.share, recipe.split.repeats)
 
+    def to(self, device: torch.device) -> Teacher:
+        """The same, with members that compute there."""
+        for member in self.members:
+            member.to(device)
+        return self
+
     def save(self, file: Path, catalog: Catalog) -> None:
         """The members' weights, how they are mixed, and which items they know, as safetensors: a recipe may change, the
         weight of a prior was fitted for this one; and so may the order of a catalog."""
@@ -160,6 +166,8 @@ def read(file: Path) -> Saved:
             and items.shape != (known,)
         ):
             raise ValueError("its members do not know the same items")
+        if not all(bool(tensor.isfinite().all()) for member in members for tensor in member.state_dict().values()):
+            raise ValueError("its weights hold values that are not finite")
     except (OSError, SafetensorError, LookupError, RuntimeError, TypeError, ValueError, RecipeError) as error:
         why = str(error).partition("\n")[0]
         raise AdapterError(f"{file}: not a teacher that training saved ({why}); restore it or train again") from None

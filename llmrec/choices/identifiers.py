@@ -30,7 +30,7 @@ def identifiers(
     A title that several items share keeps its plain form for the first of them; the others get their year, then a
     number.  Raises: ChoiceError where no number tells them apart.
     """
-    texts = [one_line(title) for title in titles]
+    texts = [printable(title) for title in titles]
     texts, encoded = clipped(texts, encode, max_tokens)
     tokens = [tuple(ids) for ids in encoded]
     taken: set[str] = set()
@@ -62,7 +62,7 @@ def lines(names: Sequence[str], encode: Encode, *, max_tokens: int) -> list[np.n
     return identifiers(names, [None] * len(names), encode, max_tokens=max_tokens)[1]
 
 
-def one_line(title: str) -> str:
+def printable(title: str) -> str:
     """NFC, without control or bidirectional-override characters, single spaces, at most 300 characters."""
     text = unicodedata.normalize("NFC", title)
     if not text.isprintable():  # nearly every title is

@@ -18,6 +18,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import ChoiceError, ScoreError
 
+OPENED = 1 << 26  # decisions of a prompt, squared, times prompts: what an attention mask of all of them grows with
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
 
 OneBonus = np.ndarray | Except | None
@@ -186,7 +187,9 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
     """(prompts, choices) float32: the whole distribution of each prompt; every decision is opened."""
     prompts = engine.pinned(prompts)
     result = np.empty((len(prompts), len(choices)), np.float32)
-    for group in _together(engine, prompts):
+    nodes = max(len(trie.node_lo) for trie, _, _ in choices.parts())
+    most = max(1, OPENED // max(nodes, 1) ** 2)
+    for group in (some[at : at + most] for some in _together(engine, prompts) for at in range(0, len(some), most)):
         for part, (trie, first, share) in enumerate(choices.parts()):
             places = ((i, part, node) for i in group for node in range(len(trie.node_lo)))
             below = _asked(engine, prompts, choices, places)
@@ -205,6 +208,7 @@ def score(
     engine: Engine, prompts: Sequence[Prompt], choices: Choices, candidates: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
     """log p of given candidates, (candidates,) float32 nats for each prompt; nodes that they share are opened once."""
+    prompts = engine.pinned(prompts)
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
     for group in _together(engine, prompts):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from llmrec.data.records import MAX_INTERACTIONS, MAX_ITEMS
+from llmrec.data.records import MAX_INTERACTIONS, MAX_ITEMS, one_line
 from llmrec.errors import DataError
 from llmrec.files import digest, whole
 
@@ -64,7 +64,7 @@ class Dataset:
         year = items["year"] if "year" in items else pd.Series(pd.NA, items.index, dtype="Int64")
         categories = items["categories"] if "categories" in items else [()] * len(items)
         items = items.assign(
-            title=title.astype("str").fillna(items["item_id"]), year=year.astype("Int64"),
+            title=_named(title.astype("str"), items["item_id"]), year=year.astype("Int64"),
             categories=pd.Series([list(c) if isinstance(c, (list, tuple, np.ndarray)) else [] for c in categories],
                                  items.index, dtype=object),
         )  # fmt: skip
@@ -150,6 +150,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def _named(title: pd.Series, item_id: pd.Series) -> pd.Series:
+    """Titles; an item without one is called what its id looks like on one line."""
+    nameless = title.isna()
+    return title.mask(nameless, item_id[nameless].map(lambda one: one_line(one) or one))
 
 
 def _with_all(rows: pd.DataFrame | None, key: str, events: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "rating", "review")
 ITEM_COLUMNS = ("item_id", "title", "year", "categories")
@@ -44,6 +47,14 @@ def separated_by(columns: Sequence[object]) -> str:
     """What separates the columns of a file that was read as one column; empty where that is nothing usual."""
     only = str(columns[0]) if len(columns) == 1 else ""
     return next((name for mark, name in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")) if mark in only), "")
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number of a kind that can hold others: a float, which is what pandas makes of whole numbers
+    beside a gap, or a decimal, which is what databases do."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, (float, np.floating)) and float(value).is_integer()
 
 
 def shown(value: object) -> str:

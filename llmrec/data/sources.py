@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
 import io
 import json
 import logging
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from llmrec.data.records import (
     MAX_INTERACTIONS,
     PAIR_COLUMNS,
     REVIEW_COLUMNS,
+    is_whole,
     one_line,
     paragraphs,
     separated_by,
@@ -61,6 +62,7 @@ ARTICLE_AT_END = re.compile(
 )
 LOG = logging.getLogger("llmrec")
 MAX_SHOWN_COLUMNS = 20
+UNREADABLE = (OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # and compressed
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -523,11 +525,9 @@ def _ids(table: Table, name: str, columns: dict[str, str], own_name_too: bool = 
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool) or _whole(value) or _missing(value)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (float, np.floating)) and float(value).is_integer()
+    return (
+        isinstance(value, (str, int, np.integer)) and not isinstance(value, bool) or is_whole(value) or _missing(value)
+    )
 
 
 def _missing(value: Any) -> bool:
@@ -535,7 +535,7 @@ def _missing(value: Any) -> bool:
 
 
 def _id_text(value: Any) -> str | None:
-    return None if _missing(value) else str(int(value)) if _whole(value) else str(value)
+    return None if _missing(value) else str(int(value)) if is_whole(value) else str(value)
 
 
 def _not_unicode(value: Any) -> bool:
@@ -665,7 +665,7 @@ def _delimited(path: Path, separator: str, *, quoted: bool = True, names: list[s
         if found:
             what = f"{_place(path, int(found[2]))}: {found[3]} fields, the header has {found[1]}"
         raise DataError(f"{path}: {what}; quote text that holds the separator") from None
-    except (pd.errors.EmptyDataError, csv.Error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (pd.errors.EmptyDataError, csv.Error, ValueError, *UNREADABLE) as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     if not isinstance(rows.index, pd.RangeIndex):
         raise DataError(
@@ -689,12 +689,21 @@ def _check_fields(path: Path, separator: str, quoting: Literal[0, 3], columns: i
 
 
 @contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Any]:
+    """The file's bytes, decompressed where its name says that they are compressed."""
+    codec = infer_compression(str(path))
+    if codec is None and path.suffix.lower() in (".zst", ".zstd"):
+        raise DataError(f"{path}: this Python cannot decompress it; pip install zstandard")
+    with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
+        yield plain
+
+
+@contextlib.contextmanager
 def _records(path: Path, separator: str, quoting: Literal[0, 3]) -> Iterator[Any]:
     """A reader of the file's rows, the header first."""
-    codec = infer_compression(str(path))
     limit = csv.field_size_limit(2**31 - 1)  # of the whole process
     try:
-        with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
+        with _plain(path) as plain:
             lines = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
             yield csv.reader(lines, delimiter=separator, quoting=quoting)
     finally:
@@ -720,7 +729,7 @@ def _json_lines(path: Path) -> pd.DataFrame:
     _checked_file(path)
     records, numbers = [], []
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with _plain(path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
@@ -739,7 +748,7 @@ def _json_lines(path: Path) -> pd.DataFrame:
                 numbers.append(number)
                 if len(records) > MAX_INTERACTIONS:
                     raise DataError(f"{path}: more than {MAX_INTERACTIONS:,} rows; sample it first")
-    except (OSError, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {_one(error)}") from None
     return _named(path, pd.DataFrame(records, index=numbers, dtype=object))
 

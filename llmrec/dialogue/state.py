@@ -15,14 +15,14 @@ from llmrec.errors import DataError
 from llmrec.files import whole
 
 MAX_BYTES = 1_000_000  # of a session file
-MAX_ITEMS = 500  # liked or left out; the oldest are forgotten
+MAX_ITEMS = 5_000  # liked or left out; the oldest are forgotten, and may be offered again
 MAX_LIST = 100  # items of one list
 MAX_SHOWN = 1000  # items of one list and all its continuations
 MAX_UNDO = 20
 MAX_NAMES = 100  # of categories in one filter
 
 Item = Annotated[str, Field(max_length=1000)]
-Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_SHOWN)]
+Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], FailFast(), Field(max_length=MAX_NAMES)]
 Year = Annotated[int, Field(ge=0, le=9999)]
 

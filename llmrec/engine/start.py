@@ -33,12 +33,15 @@ def alone(loaded: dict[str | None, H], name: str | None, load: Callable[[], H]) 
     """The one called `name` in `loaded`; where it is not there, what is gives back first what outlives it (a device's
     memory, connections): one model in memory at a time."""
     if name not in loaded:
-        for other in loaded.values():
-            if callable(close := getattr(other.engine, "close", None)):
-                close()
-        loaded.clear()
+        while loaded:  # nothing here may hold on to one while the next is loaded
+            _close(loaded.popitem()[1].engine)
         loaded[name] = load()
     return loaded[name]
+
+
+def _close(engine: Engine) -> None:
+    if callable(close := getattr(engine, "close", None)):
+        close()
 
 
 def start(

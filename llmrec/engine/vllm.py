@@ -115,8 +115,7 @@ class VLLMEngine(Asking):
             raise AdapterError(f"'{name}': this engine holds the merged weights of '{self._merged}' and takes no other")
         adapter.check(folder)
         served = adapter.served_name(name, adapter.weights_digest(folder))
-        old = self._loaded.get(name)
-        if old is not None and old.lora_name == served:
+        if (now := self._loaded.get(name)) is not None and now.lora_name == served:
             return served
         folder = self._lasting(folder)
         rank = adapter.read_json(folder / "adapter_config.json")["r"]
@@ -133,6 +132,7 @@ class VLLMEngine(Asking):
                 raise AdapterError(f"{folder}: vLLM refuses it: {_first_line(error)}") from error
             if not done:
                 raise AdapterError(f"{folder}: vLLM did not load it")
+            old = self._loaded.get(name)  # now: another thread may have loaded one meanwhile
             self._loaded[name] = self._versions[served] = request
             if old is not None:
                 self.llm.llm_engine.remove_lora(old.lora_int_id)

@@ -120,7 +120,7 @@ class Output:
                     f"{'; …' if len(differs) > 4 else ''}); name another folder, or give --restart to replace it"
                 )
             self.manifest = found
-        self.shards = list(self._finished())
+        self.shards = list(_vouched(self.folder, self.manifest["job"], self.format))
         self._remove_leftovers()
 
     @property
@@ -160,7 +160,7 @@ class Output:
         write_whole(self.folder / MANIFEST, _json(self.manifest))
 
     def shard_name(self, number: int) -> str:
-        return f"scores-{number:06d}.{self.format}"
+        return _shard_name(number, self.format)
 
     def _encoded(self, answers: Sequence[Mapping[str, Any]]) -> bytes:
         if self.format == "jsonl":
@@ -168,24 +168,6 @@ class Output:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(list(answers), self.schema), sink, compression="zstd")
         return sink.getvalue().to_pybytes()
-
-    def _finished(self) -> Iterator[Shard]:
-        """The shards that lines vouch for, in order; a torn line ends them."""
-        try:
-            lines = (self.folder / SHARDS).read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return
-        for number, line in enumerate(lines):
-            try:
-                shard = Shard(**json.loads(line)) if line.endswith(b"\n") else None
-            except (ValueError, TypeError):
-                shard = None
-            if shard is None or shard.job != self.manifest["job"] or shard.number != number:
-                return
-            path = self.folder / self.shard_name(number)
-            if not path.is_file() or path.stat().st_size != shard.size or digest(path) != shard.digest:
-                raise JobError(f"{path}: missing, or not what was written; put it back, or give --restart")
-            yield shard
 
     def _remove_leftovers(self) -> None:
         """What a kill left behind the last line."""
@@ -220,16 +202,47 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def answers(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """These columns of every answer of a finished output, in order."""
-    for path in sorted(path for path in folder.glob("scores-*") if _SHARD.fullmatch(path.name)):
-        if path.suffix == ".parquet":
+    """These columns of every answer of an output's finished shards, in order.
+
+    Raises: JobError where there is no output, or a shard is not what was written.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise JobError(f"{folder}: no output of `llmrec score`")
+    suffix = "parquet" if any(folder.glob("scores-*.parquet")) else "jsonl"
+    for shard in _vouched(folder, manifest["job"], suffix):
+        path = folder / _shard_name(shard.number, suffix)
+        if suffix == "parquet":
             for batch in pq.ParquetFile(path).iter_batches(columns=list(columns)):
                 yield from batch.to_pylist()
-        elif path.suffix == ".jsonl":
+        else:
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     row = json.loads(line)
                     yield {name: row[name] for name in columns}
+
+
+def _shard_name(number: int, suffix: str) -> str:
+    return f"scores-{number:06d}.{suffix}"
+
+
+def _vouched(folder: Path, job: str, suffix: str) -> Iterator[Shard]:
+    """The shards of a job that lines vouch for, in order; a torn line ends them."""
+    try:
+        lines = (folder / SHARDS).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines):
+        try:
+            shard = Shard(**json.loads(line)) if line.endswith(b"\n") else None
+        except (ValueError, TypeError):
+            shard = None
+        if shard is None or shard.job != job or shard.number != number:
+            return
+        path = folder / _shard_name(number, suffix)
+        if not path.is_file() or path.stat().st_size != shard.size or digest(path) != shard.digest:
+            raise JobError(f"{path}: missing, or not what was written; put it back, or give --restart")
+        yield shard
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], before: str = "") -> Iterator[str]:

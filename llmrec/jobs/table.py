@@ -24,7 +24,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import infer_compression
 
 from llmrec.data.records import separated_by
-from llmrec.errors import JobError, did_you_mean
+from llmrec.errors import JobError, did_you_mean, nearest
 
 READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -65,10 +65,10 @@ class Table:
             if fs.isdir(path):
                 found = [f for f in fs.ls(path, detail=False) if not f.rsplit("/", 1)[-1].startswith((".", "_"))]
                 found = [f for f in found if _reader(f)]
-            elif any(mark in path for mark in "*?["):
-                found = fs.glob(path)
+            elif fs.exists(path):  # names may hold brackets, addresses a question mark
+                found = [path]
             else:
-                found = [path] if fs.exists(path) else []
+                found = fs.glob(path) if any(mark in path for mark in "*?[") else []
         except ImportError as error:
             cause = error.__cause__
             wanted = f": pip install {cause.name}" if isinstance(cause, ImportError) and cause.name else ""
@@ -86,12 +86,16 @@ class Table:
             )
         return cls(tuple(sorted(map(str, found))), reader, fs)
 
+    def names(self) -> list[str]:
+        """What the files are called: addresses may hold keys."""
+        return [_named(file).rsplit("/", 1)[-1] for file in self.files]
+
     def columns(self) -> list[str]:
         """Of the first file: its columns, or the keys of its first row that can be read."""
         file = self.files[0]
         with self._opened(file) as raw:
             if self.reader == "parquet":
-                return list(pq.ParquetFile(raw).schema_arrow.names)
+                return _checked(file, pq.ParquetFile(raw).schema_arrow.names)
             if self.reader == "jsonl":
                 return next((list(row) for row in _json_rows(_Lines(raw)) if isinstance(row, dict)), [])
             return _header(file, _Lines(raw), self.reader)
@@ -107,6 +111,15 @@ class Table:
             hint = f"{did_you_mean(missing[0], there)}; rename the one that is meant" if there else "; it is empty"
             raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
 
+    def misspelt(self, columns: Sequence[str]) -> Iterator[str]:
+        """What is said of columns of the first file that nobody reads, and that are nearly called like one of `columns`
+        that it lacks."""
+        there = self.columns()
+        for name in there:
+            meant = nearest(name, set(columns) - set(there), least=80) if name not in columns else None
+            if meant:
+                yield f"{self.names()[0]}: column '{name}' is not read; rename it if '{meant}' is meant"
+
     def rows(self, columns: Sequence[str], *, skip: int = 0) -> Iterator[Row]:
         """Rows in order, only these columns (as far as a file has them), after the first `skip` rows.
 
@@ -114,12 +127,13 @@ class Table:
         """
         number = 0
         read: Iterator[dict[str, Any] | str]
-        for file in self.files:
-            name, before = file.rsplit("/", 1)[-1], number  # addresses may hold keys
+        for file, name in zip(self.files, self.names(), strict=True):
+            before = number
             with self._opened(file) as raw:
                 lines = None if self.reader == "parquet" else _Lines(raw)
                 if lines is None:
                     parquet = pq.ParquetFile(raw)
+                    _checked(file, parquet.schema_arrow.names)
                     if number + parquet.metadata.num_rows <= skip:
                         number += parquet.metadata.num_rows
                         continue
@@ -158,7 +172,7 @@ class Table:
     @contextmanager
     def _opened(self, file: str, mode: str = "rb", compression: str | None = "infer") -> Iterator[Any]:
         try:
-            if self.reader == "parquet" or not file.endswith(COMPRESSED):
+            if self.reader == "parquet" or not _named(file).endswith(COMPRESSED):
                 compression = None
             opened = self.fs.open(file, mode)
             with opened if compression is None else _decompressed(opened, file) as raw:
@@ -178,7 +192,13 @@ class Measured(NamedTuple):
     """Exact in Parquet; lines elsewhere, so blank lines and line breaks within quotes count too."""
 
 
+def _named(file: str) -> str:
+    """The file's name: of an address the part before its query, which may be a signature."""
+    return file.partition("?")[0] if "://" in file else file
+
+
 def _reader(file: str) -> str | None:
+    file = _named(file)
     for ending in COMPRESSED:
         if file.endswith(ending) and not file.endswith(".parquet" + ending):
             file = file.removesuffix(ending)
@@ -186,7 +206,7 @@ def _reader(file: str) -> str | None:
 
 
 def _decompressed(opened: Any, file: str) -> Any:
-    codec = infer_compression(file)
+    codec = infer_compression(_named(file))
     if codec is None:
         raise JobError(f"{file}: this Python cannot decompress it; for .zst: pip install zstandard")
     return compr[codec](opened, mode="rb")
@@ -289,7 +309,11 @@ def _header(file: str, lines: _Lines, reader: str) -> list[str]:
         raise JobError(f"{file}: no header that can be read: {error}") from None
     if lines.cut:
         raise JobError(f"{file}: the header is longer than {MAX_LINE_BYTES:,} bytes")
-    if again := [name for i, name in enumerate(header) if name in header[:i]]:
+    return _checked(file, [name.strip() for name in header])
+
+
+def _checked(file: str, header: list[str]) -> list[str]:
+    if again := [name for i, name in enumerate(header) if name and name in header[:i]]:  # spreadsheets leave ",,"
         raise JobError(f"{file}: column '{again[0]}' appears twice; rename one")
     return header
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.names import match_titles, meant_id, plain_ids
-from llmrec.data.records import MAX_ID_CHARS, paragraphs, shown
+from llmrec.data.records import MAX_ID_CHARS, is_whole, paragraphs, shown
 from llmrec.data.split import histories
 from llmrec.errors import DataError
 
@@ -450,8 +450,8 @@ def listed(values: Mapping[str, Any], column: str) -> list[str] | None:
 
 
 def _id(value: Any, column: str) -> str:
-    """Ids are text; whole numbers are taken, also as a float, which is what pandas makes of them beside a gap."""
-    if isinstance(value, float) and value.is_integer():
+    """Ids are text; whole numbers are taken."""
+    if is_whole(value):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)

@@ -68,7 +68,7 @@ class NextItem:
         recipe = self.recommender.recipe
         learns = recipe.teacher.share and recipe.fit.epochs
         if learns or recipe.prior.kind == "teacher":
-            self.fitted = teacher(self.recommender, run)
+            self.fitted = teacher(self.recommender, run).to(self.recommender.engine.device)
         if recipe.prior.kind == "teacher":
             self.recommender.prior = self.fitted
         return expectations(self.fitted) if learns and self.fitted else None

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from llmrec import config
 from llmrec.config import Lora
 from llmrec.errors import AdapterError, RecipeError
-from llmrec.files import digest, whole
+from llmrec.files import digest, sweep, whole
 from llmrec.locks import locked
 from llmrec.model.load import BaseModel, load_model, load_tokenizer
 from llmrec.tasks import TASKS
@@ -144,6 +144,7 @@ def merged(base: BaseModel, folder: Path) -> Path:
     result.parent.mkdir(parents=True, exist_ok=True)
     with locked(result.with_name(f"{result.name}.lock"), AdapterError):
         if not result.is_dir():
+            sweep(result.parent)
             plain = load_model(base, dtype=torch.float32)
             head = plain.get_output_embeddings()
             if head is not None and head.weight is plain.get_input_embeddings().weight:

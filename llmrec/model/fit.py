@@ -89,7 +89,7 @@ def fit(
         tries: what targets are chosen from, by task.
         tasks: weights, their schedules, learning rates and budgets, where they are not the usual ones.
         mixture: how tasks share an epoch, how their losses are weighed against each other, and what conflicts cost.
-        run: folder of checkpoints, log and activations; a run that lies there is resumed exactly.
+        run: folder of checkpoints, log and activations; a run that lies there is resumed, on processors exactly.
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
         validate: returns metrics of the model as it is, `metric` among them.
         metric: what validation maximises.

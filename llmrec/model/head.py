@@ -1,6 +1,6 @@
 """The output head as rows: which vectors score some tokens, an adapter's share included.
 
-Choices need a few hundred of the vocabulary's scores, so the whole product is never formed.
+Choices from a catalog need a few hundred of the vocabulary's scores, so the whole product is not formed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
@@ -125,7 +125,7 @@ def tensor_digest(folder: Path) -> str:
         with safe_open(names[name], framework="pt") as tensors:
             tensor = tensors.get_tensor(name).contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.view(torch.uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     digest = total.hexdigest()[:12]
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +175,8 @@ def _from_gguf(file: Path) -> Path:
     with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
         if folder.is_dir():
             return folder
+        from transformers import GgufConfig  # newer than the rest of what is needed here
+
         where = {"gguf_file": file.name}
         tokenizer = _read(file, AutoTokenizer.from_pretrained, file.parent, **where)
         model = _read(

@@ -86,8 +86,9 @@ class TrieLoss(nn.Module):
 
     def _soft(self, rows: Tensor, options: Tensor, log_p: Tensor, expected: Expected) -> Tensor:
         """Cross-entropy with the teacher's shares among the options; padding has no log p and no share."""
-        below = expected.below[expected.target[rows]]
-        share = (below.gather(1, self.child_hi[options]) - below.gather(1, self.child_lo[options])).float()
+        target = expected.target[rows][:, None]  # no copy of whole rows: a catalog may have 200,000 items
+        below_hi, below_lo = (expected.below[target, ends[options]] for ends in (self.child_hi, self.child_lo))
+        share = (below_hi - below_lo).float()
         real = log_p > -torch.inf
         share = share.masked_fill(~real, 0.0)
         share = share / share.sum(1, keepdim=True).clamp(min=1e-12)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from llmrec import config
 from llmrec.errors import AdapterError
-from llmrec.files import WRITING
+from llmrec.files import NEW, WRITING, sweep
 from llmrec.locks import locked
 from llmrec.model import adapter, verify
 
@@ -59,7 +59,7 @@ def keep(domain: str, folder: Path, *, anew: bool = False) -> str:
     card = adapter.read_json(folder / adapter.CARD)
     digest = config.checked_name(str(card.get("weights")), "digest")
     place = kept(domain) / digest
-    if place.is_dir() and (not anew or adapter.read_json(place / adapter.CARD) == card):
+    if _is_whole(place, digest) and (not anew or adapter.read_json(place / adapter.CARD) == card):
         return digest
     with _copy(domain, folder) as copy:
         if place.is_dir():
@@ -113,6 +113,7 @@ def back(domain: str) -> str:
         raise AdapterError(
             f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
         )
+    adapter.check(kept(domain) / past[-1])
     serve(domain, past[-1])
     with lock(domain):
         adapter.write_json(kept(domain) / "history.json", {"served": past})
@@ -133,7 +134,7 @@ def check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder}: a file; name a folder for the adapter")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent).cleanup()
+    tempfile.TemporaryDirectory(prefix=NEW, dir=folder.parent).cleanup()
     if folder.is_mount():
         raise AdapterError(f"{folder}: a file system of its own; name a folder in it, e.g. {folder / 'new'}")
     inside = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
@@ -148,7 +149,8 @@ def rewritten(folder: Path) -> Iterator[Path]:
     domain's adapter that is replaced is kept as a version, to roll back to."""
     folder = folder.resolve()  # a link stays one
     folder.parent.mkdir(parents=True, exist_ok=True)
-    above = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    sweep(folder.parent)
+    above = Path(tempfile.mkdtemp(prefix=NEW, dir=folder.parent))
     try:
         copy = above / folder.name
         if folder.is_dir():
@@ -233,6 +235,15 @@ def _keep_served(domain: str) -> str | None:
     return keep(domain, config.adapter_folder(domain), anew=True) if before else None
 
 
+def _is_whole(place: Path, digest: str) -> bool:
+    """Whether a version is kept with the weights that it is named after: a disk may have lost some."""
+    try:
+        adapter.check(place)
+    except AdapterError:
+        return False
+    return place.name == digest
+
+
 def _belongs(name: str) -> bool:
     """Whether what is called so in an adapter's folder is part of one."""
     return name == "prompts" or verify.limit(name) is not None
@@ -260,7 +271,8 @@ def _note(domain: str, before: str | None, now: str) -> None:
 def _copy(domain: str, folder: Path) -> Iterator[Path]:
     """A copy of an adapter beside the versions; what lies there in the end, if anything, is deleted."""
     kept(domain).mkdir(parents=True, exist_ok=True)
-    above = Path(tempfile.mkdtemp(prefix=".new-", dir=kept(domain)))
+    sweep(kept(domain))
+    above = Path(tempfile.mkdtemp(prefix=NEW, dir=kept(domain)))
     try:
         copy = above / "adapter"
         shutil.copytree(

@@ -25,6 +25,7 @@ from llmrec.config import NOT_YAML, Section, prompt_file
 from llmrec.errors import PromptError, did_you_mean
 
 MAX_FILE_BYTES = 100_000
+MAX_ENTRIES = 100  # of each list
 MAX_RENDERED = 100_000  # characters of all messages together
 MAX_DEPTH = 50  # of an expression; Python's own compiler gives up not far above
 
@@ -105,11 +106,11 @@ class Template(Section):
     """Raised with every change of meaning."""
     follows: Literal["", "next_item"] = ""
     """`next_item`: a turn after that task's list, on the same person; `system` is the list's."""
-    slots: tuple[str, ...] = ()
+    slots: tuple[str, ...] = Field((), max_length=MAX_ENTRIES)
     """Every name that `system` and `user` may use."""
     system: str = ""
     """The system turn; none where empty."""
-    user: tuple[Wording, ...] = Field(min_length=1)
+    user: tuple[Wording, ...] = Field(min_length=1, max_length=MAX_ENTRIES)
     """The user's turn, in one or more wordings."""
     reply: Literal["list", "text", "choice"]
     """`list`: lines of items, each a choice; `choice`: one entry of `choices`; `text`: free."""
@@ -118,12 +119,12 @@ class Template(Section):
     `identifier.max_tokens` and made unique; changing it needs a new training."""
     choices: str = ""
     """The closed set that a choice comes from."""
-    facts: tuple[str, ...] = ()
+    facts: tuple[str, ...] = Field((), max_length=MAX_ENTRIES)
     """Every name that `replies` may use."""
-    replies: tuple[str, ...] = ()
+    replies: tuple[str, ...] = Field((), max_length=MAX_ENTRIES)
     """What a text should be, in one or more wordings, filled from the data: what training teaches.  A printed item or
     category becomes a name, which an answer chooses from those that are true of the person."""
-    labels: tuple[Label, ...] = ()
+    labels: tuple[Label, ...] = Field((), max_length=MAX_ENTRIES)
     """The closed set itself, where `choices: labels`."""
 
     _path: Path = PrivateAttr(Path("."))
@@ -256,6 +257,9 @@ class Template(Section):
             yield f"system: a turn after the list of {self.follows} has that one's; leave it out"
         if self.replies and self.reply != "text":
             yield "replies: stand where `reply: text`, and only there"
+        if sum(len(text) for text, _ in self._parts.values()) > MAX_FILE_BYTES:  # YAML can name one text many times
+            yield f"more than {MAX_FILE_BYTES:,} characters in all"
+            return
         for place, (text, names) in self._parts.items():
             yield from (f"{place}: {problem}" for problem in _check(text, names))
 

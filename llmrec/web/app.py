@@ -43,7 +43,7 @@ from llmrec.data.names import BY_ID
 from llmrec.data.records import one_line, shown
 from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, respond
-from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_LIST, Session, check_session, trimmed
+from llmrec.dialogue.state import MAX_BYTES, MAX_LIST, Session, check_session, trimmed
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.jobs.work import Known
@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
 
 LOG = logging.getLogger("llmrec")
 MAX_BODY = MAX_BYTES + 100_000  # bytes: a session and what is said
+MAX_HISTORY = 500  # titles of one request: each is looked up
 BODY_SECONDS = 10.0  # until a request has to be there
 ADMITTED = 128  # requests that are worked on, each in a thread that mostly waits; more are refused
 CONNECTIONS = 512  # more are refused
@@ -96,7 +97,7 @@ class ListRequest(Section):
 
     user: Text | None = None
     """Somebody of the domain's data, whose history stands before `history`; only where the server was told so."""
-    history: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_ITEMS)] = ()
+    history: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_HISTORY)] = ()
     """Titles, oldest first, tolerantly matched; or item:ID."""
     n: int = Field(10, ge=1, le=MAX_LIST, strict=True)
     """Length of the list."""
