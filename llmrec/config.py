@@ -890,10 +890,8 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
         *parents, leaf = key.split(".")
         place: Any = values
         for parent in parents:
-            if parent not in place and place is values:
-                place[parent] = _default(kind, parent)
-            elif isinstance(names := place.get(parent), list) and all(isinstance(name, str) for name in names):
-                place[parent] = {name: {} for name in names}  # a list of names has no settings yet
+            if place is values and (names := _names(kind, values, parent)):
+                place[parent] = names
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise RecipeError(f"{override}: '{parent}' is a value, not a section")
@@ -908,12 +906,16 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
         raise RecipeError("; ".join(_explain(source, kind, problem, given) for problem in error.errors())) from None
 
 
-def _default(kind: type[Section], key: str) -> dict[str, Any]:
-    """What a setting within `key` is added to where nothing is given: a default that maps names to settings keeps its
-    names."""
+def _names(kind: type[Section], values: dict[str, Any], key: str) -> dict[str, Any]:
+    """What a setting within `key` is added to where `key` maps names to sections and is given as a list, or not at all:
+    these names, or those of its default."""
     field = kind.model_fields.get(key)
-    made = field.get_default(call_default_factory=True) if field and not field.is_required() else None
-    return {name: {} for name in made} if isinstance(made, dict) else {}
+    if field is None or get_origin(field.annotation) is not dict:
+        return {}
+    if key not in values:
+        return {name: {} for name in field.get_default(call_default_factory=True)}
+    names = values[key] if isinstance(values[key], list) else []
+    return {name: {} for name in names if isinstance(name, str)}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

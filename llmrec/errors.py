@@ -54,22 +54,16 @@ class ScoreError(EngineError):
     """Scores that are no numbers."""
 
 
-def nearest(name: str, options: Iterable[str], *, least: float = 60) -> str | None:
-    """The option that is most like `name`, of those that are `least` percent like it."""
-    found = process.extractOne(name, sorted(options), processor=str.casefold, score_cutoff=least)
-    return found[0] if found else None
-
-
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """`; did you mean 'rank'? (alpha, dropout, rank)` for an unknown `name`, `; known: alpha, dropout, rank` without a
     near match.  Of many options those most like it."""
     options = sorted(options)
-    near = nearest(name, options)
+    near = process.extractOne(name, options, processor=str.casefold, score_cutoff=60)
     shown = options
     if len(options) > MAX_OPTIONS:
         shown = [*(found[0] for found in process.extract(name, options, processor=str.casefold, limit=NEAREST)),
                  f"and {len(options) - NEAREST:,} more"]  # fmt: skip
     known = ", ".join(shown)
     if near:
-        return f"; did you mean '{near}'? ({known})"
+        return f"; did you mean '{near[0]}'? ({known})"
     return f"; known: {known}" if known else ""

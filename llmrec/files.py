@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import re
 import secrets
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+
+def _of_zstandard() -> Iterator[type[Exception]]:
+    for name in ("zstandard", "compression.zstd"):  # a package; Python's own from 3.14 on
+        with suppress(ImportError):
+            yield import_module(name).ZstdError
+
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *_of_zstandard(),
+)  # fmt: skip
+"""What reading a file raises, compressed or not."""
 
 _UMASK = os.umask(0o077)  # it cannot be read without being set
 os.umask(_UMASK)
 WRITING = ".writing-"  # what the names of unfinished files and folders begin with
 NEW = ".new-"  # the same of folders in which others are made
+_OURS = re.compile(rf"{re.escape(WRITING)}([0-9a-f]{{8}}|\d+)-.+|{re.escape(NEW)}[a-z0-9_]{{8}}")
 LEFT_OVER = 86_400  # seconds after which what is unfinished was left by a process that was killed
 
 
@@ -58,11 +75,12 @@ def digest(path: Path) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what processes that were killed have left in `folder` a day ago or earlier."""
-    for path in [*folder.glob(f"{WRITING}*"), *folder.glob(f"{NEW}*")]:
-        with suppress(FileNotFoundError):
-            if time.time() - path.lstat().st_mtime > LEFT_OVER:
-                _remove(path)
+    """Deletes what processes that were killed have left in a folder of ours a day ago or earlier, as far as it may."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            with suppress(OSError):
+                if _OURS.fullmatch(path.name) and time.time() - path.lstat().st_mtime > LEFT_OVER:
+                    _remove(path)
 
 
 def unfinished(path: Path) -> bool:

@@ -225,10 +225,7 @@ def score(
                         output.commit(done.rows, done.answers, done.rejects, done.unchanged)
                     if done.rows < asked.shard_rows:
                         if asked.table.measure().digest != measured.digest:
-                            raise JobError(
-                                f"{asked.table.files[0]}: the input has changed since the job began, so what is in "
-                                f"{folder} may answer either; score it again with --restart"
-                            )
+                            raise output.spoilt("the input changed while it was read, so these may answer either")
                         output.finish()
                         break
             except KeyboardInterrupt:

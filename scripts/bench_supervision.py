@@ -15,6 +15,7 @@ dense lists stand beside another training than one target per row.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -74,7 +75,9 @@ def curve(recipe: config.Recipe, tokens: int, points: int) -> tuple[list[Point],
     epochs = tokens / an_epoch
     settings = recipe.fit.model_copy(update={"epochs": epochs, "valid_every": epochs / points, "patience": 10**9})
     run = run_folder(recipe.model_copy(update={"fit": settings}), base, task, dtype=dtype)
-    run = run.with_name(f"{run.name}-supervision")  # its log holds other metrics
+    # Its log holds other metrics, and its time is another where only memory settings differ.
+    timed = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:6]
+    run = run.with_name(f"{run.name}-{timed}-supervision")
     before = run / "before.json"
     if not before.is_file():
         run.mkdir(parents=True, exist_ok=True)

@@ -652,10 +652,16 @@ def test_a_damaged_version_is_replaced_and_never_served(project: Path) -> None:
     adapters.promote("films", new, (), force=True)
     kept = store.kept("films") / old / adapter.WEIGHTS
     kept.write_bytes(kept.read_bytes()[:-8])
-    with pytest.raises(AdapterError, match="is not what card.json describes"):
+    with pytest.raises(AdapterError, match="nothing was served before.*promote films VERSION --force"):
         store.back("films")
     assert store.served("films") == new
     adapter.check(folder)
+    more = other(project, 1.02)
+    third = adapters.add("films", more)
+    shutil.rmtree(store.kept("films") / third)
+    shutil.copytree(store.kept("films") / new, store.kept("films") / third)  # whole, and another
+    assert adapters.add("films", more) == third
+    assert adapter.weights_digest(store.kept("films") / third) == third
 
 
 def test_what_is_served_and_damaged_is_replaced_by_force(project: Path) -> None:

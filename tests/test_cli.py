@@ -337,6 +337,8 @@ def test_a_setting_of_a_task_is_added_to_what_is_trained():
     for tasks in ({}, {"tasks": ["next_item"]}, {"tasks": {"next_item": {}}}):
         found = config.section(config.Recipe, {"domain": "a", "data": data, **tasks}, ("tasks.interest.weight=2",))
         assert [*found.tasks] == ["next_item", "interest"] and found.tasks["interest"].weight == 2
+    with pytest.raises(RecipeError, match="'targets' is a value, not a section"):
+        config.load_recipe("movies", ("lora.targets.foo=1",))
 
 
 def test_a_setting_without_its_section_is_recognised():

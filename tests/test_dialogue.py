@@ -18,7 +18,7 @@ from llmrec.data.names import label
 from llmrec.dialogue.grammar import MAX_MENTIONS, MAX_MESSAGE, parse
 from llmrec.dialogue.query import Mention, Query, Reference
 from llmrec.dialogue.reply import Ranked, Reply, respond
-from llmrec.dialogue.state import MAX_BYTES, MAX_UNDO, Session, State, load_session, save_session
+from llmrec.dialogue.state import MAX_BYTES, MAX_ITEMS, MAX_UNDO, Session, State, load_session, save_session
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError
 
@@ -1323,6 +1323,18 @@ def test_a_session_that_was_saved_can_be_opened(tmp_path: Path, monkeypatch: pyt
     assert opened.past[-1] == session.past[-1]  # the oldest are forgotten
 
 
+def test_long_histories_stay_known_and_longer_ones_can_be_opened(tmp_path: Path):
+    """An item that somebody chose is not offered, however long ago."""
+    ids = [f"{'x' * 190}{n}" for n in range(MAX_ITEMS)]
+    catalog = Catalog(ids, ids, [None] * len(ids), [()] * len(ids))
+    few, all_ = ids[:2000], ids  # the second is more than a file may have
+    for liked in (few, all_):
+        save_session(Session(domain="films", state=State(liked=tuple(liked))), tmp_path / "me.json")
+        kept = load_session(tmp_path / "me.json", "films", catalog).state.liked
+        assert kept == tuple(liked[-len(kept) :]) and len(kept) > MAX_ITEMS * 0.39
+    assert len(kept) < MAX_ITEMS
+
+
 def test_help_speaks_of_the_catalog():
     text = "\n".join(say("help")[0].text)
     assert "I liked Fargo and Heat" in text and "Sci-Fi, War and Western." in text
@@ -1366,6 +1378,7 @@ def test_sessions_go_on(tmp_path: Path):
         ('{"domain": "films", "past": [{"without": ["Nope"]}]}', "no category 'Nope'"),
         ('{"domain": "films", "state": {"n": 1000000}}', "state.n"),
         ('{"domain": "films", "state": {"years": [1990]}}', "state.years"),
+        (json.dumps({"domain": "films", "state": {"shown": ["1"] * 1001}}), "state.shown: "),
         ('{"domain": "films", "state": {"doubt": {"act": "like", "text": "x", "options": ["nope"]}}}', "item 'nope'"),
         (" " * (MAX_BYTES + 1), "larger than"),
     ],

@@ -74,13 +74,15 @@ def test_two_processes_never_share_an_unfinished_file(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_swept_after_a_day(tmp_path: Path) -> None:
-    kept = {tmp_path / f"{WRITING}1-now", tmp_path / f"{NEW}now", tmp_path / "card.json"}
-    left = {tmp_path / f"{WRITING}1-merged", tmp_path / f"{NEW}x", tmp_path / f"{WRITING}1-card.json"}
-    for path in {*kept, *left} - {tmp_path / f"{WRITING}1-card.json"}:
+    new = {tmp_path / f"{WRITING}0123abcd-now", tmp_path / f"{NEW}abcd_123"}
+    others = {tmp_path / "card", tmp_path / f"{NEW}website", tmp_path / f"{WRITING}thesis"}  # somebody's own
+    kept, file = {*new, *others}, tmp_path / f"{WRITING}1-card.json"
+    left = {tmp_path / f"{WRITING}0123abcd-merged", tmp_path / f"{NEW}abcd_124", file}
+    for path in {*kept, *left} - {file}:
         path.mkdir()
         (path / "weights").write_text("")
-    (tmp_path / f"{WRITING}1-card.json").write_text("{")
-    for path in {*left, tmp_path / "card.json"}:
+    file.write_text("{")
+    for path in {*left, *others}:
         os.utime(path, (0, time.time() - LEFT_OVER - 60))
     sweep(tmp_path)
     assert {*tmp_path.iterdir()} == kept

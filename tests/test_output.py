@@ -19,13 +19,13 @@ from llmrec.jobs.output import MANIFEST, REJECTS, SHARDS, Output, answers, diffe
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
-MADE = {"n": 3, "input": {"digest": "abc"}}
+MADE = {"n": 3, "input": {"digest": "abc"}, "format": "parquet"}
 
 
 @contextmanager
 def begun(folder: Path, made=MADE, format: str = "parquet", **options) -> Iterator[Output]:
     with Output(folder, SCHEMA, format) as found:
-        found.begin(made, {}, **options)
+        found.begin(made | {"format": format}, {}, **options)
         yield found
 
 
@@ -158,6 +158,31 @@ def test_answers_that_were_touched_are_refused(tmp_path):
         [*answers(tmp_path, ["row"])]
 
 
+def test_lines_that_were_lost_are_refused(tmp_path):
+    go_on(tmp_path / "out", 9)
+    assert len([*answers(tmp_path / "out", ["row"])]) == 8
+    (tmp_path / "out" / "scores-all.jsonl").write_text("somebody's own")
+    lines = (tmp_path / "out" / SHARDS).read_text().splitlines(keepends=True)
+    for kept in (lines[:1], []):
+        (tmp_path / "out" / SHARDS).write_text("".join(kept))
+        with pytest.raises(JobError, match="_shards.jsonl: missing, or not what was written"):
+            [*answers(tmp_path / "out", ["row"])]
+    (tmp_path / "out" / SHARDS).unlink()
+    with pytest.raises(JobError, match="_shards.jsonl: missing"):
+        [*answers(tmp_path / "out", ["row"])]
+
+
+def test_what_is_spoilt_is_not_gone_on_with(tmp_path):
+    with begun(tmp_path / "out") as found:
+        assert "may answer either; score again with --restart" in str(found.spoilt("these may answer either"))
+    with pytest.raises(JobError, match="may answer either; score again with --restart"), begun(tmp_path / "out"):
+        pass
+    with begun(tmp_path / "out", restart=True) as found:
+        found.finish()
+    with begun(tmp_path / "out") as found:
+        assert found.finished
+
+
 def test_rejects_that_were_touched_are_refused(tmp_path):
     go_on(tmp_path / "out", 9, stop=6)
     (tmp_path / "out" / REJECTS).write_bytes(b"")
@@ -182,7 +207,7 @@ def test_an_input_whose_name_is_no_text(tmp_path):
     odd = {"n": 3, "input": {"path": b"us\xffers.csv".decode(errors="surrogateescape")}}
     for _ in range(2):  # begins, and goes on
         with begun(tmp_path, odd) as found:
-            assert found.manifest["made_from"] == odd
+            assert found.manifest["made_from"] == odd | {"format": "parquet"}
 
 
 def test_folders_that_hold_something_else(tmp_path):

@@ -355,9 +355,13 @@ def test_an_input_that_changes_meanwhile_is_said(world, tmp_path, monkeypatch):
         csv(tmp_path, "user_id", *(f"u{i}" for i in reversed(range(USERS))))
 
     monkeypatch.setattr(score.Output, "begin", edited)
-    with pytest.raises(JobError, match="the input has changed since the job began.*--restart"):
+    with pytest.raises(JobError, match="the input changed while it was read.*--restart"):
         done(job(world, source), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["finished"] is None
+    monkeypatch.undo()
+    csv(tmp_path, "user_id", *(f"u{i}" for i in range(USERS)))  # as it was, and the answers are not all of it
+    with pytest.raises(JobError, match="the input changed while it was read"):
+        done(job(world, source), tmp_path / "out")
 
 
 def test_only_users_whose_history_changed(world, tmp_path):

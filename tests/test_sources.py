@@ -8,6 +8,7 @@ import json
 import lzma
 import re
 import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -294,6 +295,12 @@ def test_compressed_files_read_alike_or_say_why(tmp_path):
     plain = b'{"user_id": "u", "item_id": "a"}\n'
     for name, made in (("a.jsonl.bz2", bz2.compress(plain)), ("b.jsonl.xz", lzma.compress(plain))):
         assert table(write(tmp_path / name, made)).interactions["user_id"].tolist() == ["u"]
+    for names in ((), ("1.jsonl", "2.jsonl")):
+        with zipfile.ZipFile(tmp_path / "several.jsonl.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, plain)
+        with pytest.raises(DataError, match=f"several.jsonl.zip: an archive of {len(names)} files"):
+            table(str(tmp_path / "several.jsonl.zip"))
     for name in ("c.csv.zip", "d.jsonl.bz2", "e.jsonl.xz", "f.csv.gz", "g.jsonl.zst", "h.csv.zst"):
         with pytest.raises(DataError, match=f"{name}: "):
             table(write(tmp_path / name, b"no such archive"))

@@ -146,7 +146,7 @@ def test_names_may_hold_what_patterns_hold(tmp_path):
 
 
 def test_a_column_that_is_nearly_called_like_one_that_is_read_is_said(tmp_path):
-    found = Table.find(write(tmp_path, "a.csv", "user_id,excluded,Candidates,note\n1,7,8,x\n"))
+    found = Table.find(write(tmp_path, "a.csv", "user_id,excluded,Candidates,note,date,id\n1,7,8,x,2,3\n"))
     assert [*found.misspelt(["user_id", "exclude", "candidates"])] == [
         "a.csv: column 'excluded' is not read; rename it if 'exclude' is meant",
         "a.csv: column 'Candidates' is not read; rename it if 'candidates' is meant",

@@ -11,10 +11,8 @@ import csv
 import io
 import json
 import logging
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -47,6 +45,7 @@ from llmrec.data.records import (
     shown,
 )
 from llmrec.errors import DataError, did_you_mean
+from llmrec.files import UNREADABLE
 
 # Of RecBole's item files: which columns are titles, years and categories.  First match wins.
 RECBOLE_ITEM_COLUMNS = {
@@ -62,7 +61,6 @@ ARTICLE_AT_END = re.compile(
 )
 LOG = logging.getLogger("llmrec")
 MAX_SHOWN_COLUMNS = 20
-UNREADABLE = (OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # and compressed
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -694,6 +692,10 @@ def _plain(path: Path) -> Iterator[Any]:
     codec = infer_compression(str(path))
     if codec is None and path.suffix.lower() in (".zst", ".zstd"):
         raise DataError(f"{path}: this Python cannot decompress it; pip install zstandard")
+    if codec == "zip":
+        with zipfile.ZipFile(path) as archive:
+            if len(archive.namelist()) != 1:
+                raise DataError(f"{path}: an archive of {len(archive.namelist())} files; unpack it and name one")
     with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
         yield plain
 

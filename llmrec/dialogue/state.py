@@ -16,6 +16,7 @@ from llmrec.files import whole
 
 MAX_BYTES = 1_000_000  # of a session file
 MAX_ITEMS = 5_000  # liked or left out; the oldest are forgotten, and may be offered again
+FORGOTTEN = 250  # of them at a time, where a file would be too long
 MAX_LIST = 100  # items of one list
 MAX_SHOWN = 1000  # items of one list and all its continuations
 MAX_UNDO = 20
@@ -23,6 +24,7 @@ MAX_NAMES = 100  # of categories in one filter
 
 Item = Annotated[str, Field(max_length=1000)]
 Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
+Shown = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_SHOWN)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=300)], ...], FailFast(), Field(max_length=MAX_NAMES)]
 Year = Annotated[int, Field(ge=0, le=9999)]
 
@@ -34,7 +36,7 @@ class Doubt(Section):
     """What becomes of the one that is meant."""
     text: Annotated[str, Field(max_length=3000)]
     """The name as it was written."""
-    options: Items
+    options: Shown
     """Item ids."""
 
 
@@ -53,7 +55,7 @@ class State(Section):
     """First and last, null where open."""
     n: int = Field(10, ge=1, le=MAX_LIST)
     """Length of a list."""
-    shown: Items = ()
+    shown: Shown = ()
     """The list that was shown last with its continuations, best first."""
     doubt: Doubt | None = None
     """What was asked back last."""
@@ -143,9 +145,17 @@ def save_session(session: Session, path: Path) -> None:
 
 
 def trimmed(session: Session) -> Session:
-    """The session without so much of its oldest past that its file has at most MAX_BYTES."""
-    while len(_as_bytes(session)) > MAX_BYTES and session.past:
-        session = session.model_copy(update={"past": session.past[1:]})
+    """The session without so much of its oldest past, and then of what was liked or left out first, that its file has
+    at most MAX_BYTES."""
+    while len(_as_bytes(session)) > MAX_BYTES:
+        state = session.state
+        if session.past:
+            session = session.model_copy(update={"past": session.past[1:]})
+        elif state.liked or state.excluded:
+            fewer = {"liked": state.liked[FORGOTTEN:], "excluded": state.excluded[FORGOTTEN:]}
+            session = session.model_copy(update={"state": state.model_copy(update=fewer)})
+        else:
+            break
     return session
 
 

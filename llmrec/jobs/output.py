@@ -119,6 +119,8 @@ class Output:
                     f"{self.folder}: made with other settings or input ({'; '.join(differs[:4])}"
                     f"{'; …' if len(differs) > 4 else ''}); name another folder, or give --restart to replace it"
                 )
+            if why := found.get("spoilt"):
+                raise self._refused(why)
             self.manifest = found
         self.shards = list(_vouched(self.folder, self.manifest["job"], self.format))
         self._remove_leftovers()
@@ -158,6 +160,15 @@ class Output:
         """All rows are done."""
         self.manifest |= {"finished": _now(), "counts": self.counts()}
         write_whole(self.folder / MANIFEST, _json(self.manifest))
+
+    def spoilt(self, why: str) -> JobError:
+        """Writes down that nobody may go on with what is here, and says so."""
+        self.manifest["spoilt"] = why
+        write_whole(self.folder / MANIFEST, _json(self.manifest))
+        return self._refused(why)
+
+    def _refused(self, why: str) -> JobError:
+        return JobError(f"{self.folder}: {why}; score again with --restart")
 
     def shard_name(self, number: int) -> str:
         return _shard_name(number, self.format)
@@ -209,8 +220,11 @@ def answers(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     manifest = read_manifest(folder)
     if manifest is None:
         raise JobError(f"{folder}: no output of `llmrec score`")
-    suffix = "parquet" if any(folder.glob("scores-*.parquet")) else "jsonl"
-    for shard in _vouched(folder, manifest["job"], suffix):
+    suffix = manifest["made_from"]["format"]
+    shards = list(_vouched(folder, manifest["job"], suffix))
+    if manifest.get("finished") and sum(shard.rows for shard in shards) != manifest["counts"]["rows"]:
+        raise JobError(f"{folder / SHARDS}: missing, or not what was written; put it back, or give --restart")
+    for shard in shards:
         path = folder / _shard_name(shard.number, suffix)
         if suffix == "parquet":
             for batch in pq.ParquetFile(path).iter_batches(columns=list(columns)):

@@ -9,8 +9,6 @@ import csv
 import hashlib
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +20,11 @@ import pyarrow.parquet as pq
 from fsspec.compression import compr
 from fsspec.core import url_to_fs
 from fsspec.utils import infer_compression
+from rapidfuzz import fuzz, process
 
 from llmrec.data.records import separated_by
-from llmrec.errors import JobError, did_you_mean, nearest
+from llmrec.errors import JobError, did_you_mean
+from llmrec.files import UNREADABLE
 
 READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -116,9 +116,9 @@ class Table:
         that it lacks."""
         there = self.columns()
         for name in there:
-            meant = nearest(name, set(columns) - set(there), least=80) if name not in columns else None
-            if meant:
-                yield f"{self.names()[0]}: column '{name}' is not read; rename it if '{meant}' is meant"
+            lacking = [] if name in columns else sorted({*columns} - {*there})
+            if near := process.extractOne(name, lacking, scorer=fuzz.ratio, processor=str.casefold, score_cutoff=80):
+                yield f"{self.names()[0]}: column '{name}' is not read; rename it if '{near[0]}' is meant"
 
     def rows(self, columns: Sequence[str], *, skip: int = 0) -> Iterator[Row]:
         """Rows in order, only these columns (as far as a file has them), after the first `skip` rows.
@@ -177,7 +177,7 @@ class Table:
             opened = self.fs.open(file, mode)
             with opened if compression is None else _decompressed(opened, file) as raw:
                 yield raw if self.reader == "parquet" else io.BufferedReader(raw, 1 << 20)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        except (*UNREADABLE, pa.ArrowException) as error:
             raise JobError(f"{file}: cannot be read: {error}") from None
 
 

@@ -53,9 +53,10 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
             save_tensors(trainable, folder / "trainable.safetensors")
             save_file(moments, folder / "optimizer.safetensors")
             (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-    left = [path for path in run.iterdir() if unfinished(path) and path.is_dir()]  # by a process that was killed
-    for old in [*sorted(run.glob("checkpoint-*"))[:-1], *left]:
+    for old in sorted(run.glob("checkpoint-*"))[:-1]:
         shutil.rmtree(old)
+    for left in [path for path in run.iterdir() if unfinished(path)]:  # by a process that was killed
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> Progressed:

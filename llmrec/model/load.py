@@ -17,7 +17,7 @@ from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
 from llmrec.errors import AssetError, RecipeError
-from llmrec.files import digest, whole
+from llmrec.files import digest, sweep, whole
 from llmrec.locks import locked
 
 T = TypeVar("T")
@@ -175,6 +175,7 @@ def _from_gguf(file: Path) -> Path:
     with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
         if folder.is_dir():
             return folder
+        sweep(folder.parent)
         from transformers import GgufConfig  # newer than the rest of what is needed here
 
         where = {"gguf_file": file.name}

@@ -108,12 +108,11 @@ def back(domain: str) -> str:
         now = past[-1] if past else None
     while past and past[-1] == now:
         past.pop()
-    past = [name for name in past if (kept(domain) / name).is_dir()]
+    past = [name for name in past if _is_whole(kept(domain) / name, name)]
     if not past:
         raise AdapterError(
             f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
         )
-    adapter.check(kept(domain) / past[-1])
     serve(domain, past[-1])
     with lock(domain):
         adapter.write_json(kept(domain) / "history.json", {"served": past})
@@ -149,7 +148,9 @@ def rewritten(folder: Path) -> Iterator[Path]:
     domain's adapter that is replaced is kept as a version, to roll back to."""
     folder = folder.resolve()  # a link stays one
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent)
+    ours = folder.parent == (config.project() / "adapters").resolve()
+    if ours:
+        sweep(folder.parent)
     above = Path(tempfile.mkdtemp(prefix=NEW, dir=folder.parent))
     try:
         copy = above / folder.name
@@ -162,7 +163,7 @@ def rewritten(folder: Path) -> Iterator[Path]:
             shutil.copyfile(folder / RECIPE, copy / RECIPE)
         if not folder.is_dir():
             copy.rename(folder)
-        elif folder.parent == (config.project() / "adapters").resolve():
+        elif ours:
             with lock(folder.name):
                 before = _keep_served(folder.name)
                 exchange(copy, folder)
@@ -239,9 +240,9 @@ def _is_whole(place: Path, digest: str) -> bool:
     """Whether a version is kept with the weights that it is named after: a disk may have lost some."""
     try:
         adapter.check(place)
+        return bool(adapter.read_json(place / adapter.CARD).get("weights") == digest)
     except AdapterError:
         return False
-    return place.name == digest
 
 
 def _belongs(name: str) -> bool:

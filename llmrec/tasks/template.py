@@ -85,7 +85,7 @@ class Wording(Section):
 class Label(Section):
     """One reply of a choice, and the ratings that mean it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=True)  # `highest: .inf` is everything above
 
     text: str
     """What the model says."""
@@ -124,7 +124,7 @@ class Template(Section):
     replies: tuple[str, ...] = Field((), max_length=MAX_ENTRIES)
     """What a text should be, in one or more wordings, filled from the data: what training teaches.  A printed item or
     category becomes a name, which an answer chooses from those that are true of the person."""
-    labels: tuple[Label, ...] = Field((), max_length=MAX_ENTRIES)
+    labels: tuple[Label, ...] = ()
     """The closed set itself, where `choices: labels`."""
 
     _path: Path = PrivateAttr(Path("."))
