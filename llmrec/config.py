@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from llmrec.errors import AdapterError, RecipeError, did_you_mean
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-NAMES = "use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit"
+MAX_WINDOW = 4096  # tokens of a row: models that look back only so far are taken for such that see everything
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that is none
 MAX_RECIPE_BYTES = 1_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # names of this machine that nobody else can reach
@@ -38,7 +38,7 @@ def _engine(name: str) -> str:
 
 def _name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError(NAMES)
+        raise ValueError("use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit")
     return name
 
 
@@ -279,7 +279,7 @@ class Fit(Section):
 
     supervision: Literal["dense", "last"] = "dense"
     """`dense`: every line of a list is a target; `last`: one target per row, the field's usual fine-tuning."""
-    window_tokens: int = Field(320, ge=32, le=4096)
+    window_tokens: int = Field(320, ge=32, le=MAX_WINDOW)
     """Longest row, in tokens; longer histories become several rows."""
     overlap: float = Field(0.0, ge=0, lt=1)
     """Share of a row that repeats the row before as context only; a line is a target once."""
@@ -781,9 +781,10 @@ def project() -> Path:
 
 def checked_name(name: str, what: str = "name") -> str:
     """`name` itself if it is safe as a folder's name: names never become paths."""
-    if not NAME.fullmatch(name):
-        raise RecipeError(f"{what} {name!r}: {NAMES}")
-    return name
+    try:
+        return _name(name)
+    except ValueError as error:
+        raise RecipeError(f"{what} {name!r}: {error}") from None
 
 
 def prompt_file(task: str) -> Path:

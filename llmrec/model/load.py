@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available, logging
 
 from llmrec import assets, config
@@ -21,7 +21,6 @@ from llmrec.files import digest, sweep, whole
 from llmrec.locks import locked
 
 T = TypeVar("T")
-LOOKS_BACK = 4096  # tokens; no prompt here is as long
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _check_plain(settings: Any) -> None:
     given = {name: getattr(settings, name, None) or plain for name, plain in usual.items()}
     found = [f"{name}={value}" for name, value in given.items() if value != usual[name]]
     window = getattr(settings, "sliding_window", None) if getattr(settings, "use_sliding_window", True) else None
-    if window and window < LOOKS_BACK:
+    if window and window < config.MAX_WINDOW:
         found.append(f"sliding_window={window}")
     if found:
         raise RecipeError(f"base_model: {settings.model_type} with {', '.join(found)} is not supported; name another")
@@ -176,8 +175,6 @@ def _from_gguf(file: Path) -> Path:
         if folder.is_dir():
             return folder
         sweep(folder.parent)
-        from transformers import GgufConfig  # newer than the rest of what is needed here
-
         where = {"gguf_file": file.name}
         tokenizer = _read(file, AutoTokenizer.from_pretrained, file.parent, **where)
         model = _read(
