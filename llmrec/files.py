@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 from safetensors import SafetensorError
 
 
@@ -63,6 +66,26 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     finally:
         _remove(partial)
+
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
+
+
+def decompressed(raw: Any, name: str) -> Any:
+    """What an open file holds, as bytes to be read: decompressed where its name ends like one of `COMPRESSED`.
+
+    Raises: OSError where this Python has no such codec, and for an archive of any number of files but one.
+    """
+    if not name.lower().endswith(COMPRESSED):
+        return raw
+    if (codec := infer_compression(name.lower())) is None:
+        raise OSError("this Python cannot decompress it; for .zst: pip install zstandard")
+    if codec == "zip":
+        with zipfile.ZipFile(raw) as archive:
+            if len(files := archive.namelist()) != 1:
+                raise OSError(f"an archive of {len(files)} files; unpack it and name one")
+        raw.seek(0)
+    return compr[codec](raw, mode="rb")
 
 
 def digest(path: Path) -> str:

@@ -299,7 +299,7 @@ def test_compressed_files_read_alike_or_say_why(tmp_path):
         with zipfile.ZipFile(tmp_path / "several.jsonl.zip", "w") as archive:
             for name in names:
                 archive.writestr(name, plain)
-        with pytest.raises(DataError, match=f"several.jsonl.zip: an archive of {len(names)} files"):
+        with pytest.raises(DataError, match=f"several.jsonl.zip: cannot be read: an archive of {len(names)} files"):
             table(str(tmp_path / "several.jsonl.zip"))
     for name in ("c.csv.zip", "d.jsonl.bz2", "e.jsonl.xz", "f.csv.gz", "g.jsonl.zst", "h.csv.zst"):
         with pytest.raises(DataError, match=f"{name}: "):

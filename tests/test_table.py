@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import zipfile
 
 import fsspec
 import pandas as pd
@@ -20,7 +21,11 @@ from llmrec.jobs.table import Row, Table
 def write(tmp_path, name: str, content: str | bytes):
     path = tmp_path / name
     content = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    if name.lower().endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("inside", content)
+    else:
+        path.write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
     return str(path)
 
 
@@ -29,7 +34,10 @@ def rows(place: str, *columns: str, skip: int = 0) -> list[Row]:
     return [row._replace(place="") for row in found]
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.csv.gz", "a.jsonl.gz", "a.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.csv.gz", "a.csv.GZ", "a.jsonl.gz", "a.csv.zip", "a.parquet"],
+)
 def test_every_kind_reads_alike(tmp_path, name: str):
     users = [f"u{i}" for i in range(7)]
     path = tmp_path / name
@@ -194,7 +202,10 @@ def test_what_cannot_be_found_or_read(tmp_path):
     (tmp_path / "i.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": 1}\n' * 1000)[:-20])
     (tmp_path / "j.csv.gz").write_bytes(gzip.compress(b"user_id\n" * 1000)[:20] + b"\xff" * 20)
     (tmp_path / "k.csv.xz").write_bytes(lzma.compress(b"user_id\n" * 1000)[:40] + b"\xff" * 20)
-    for name in ("i.jsonl.gz", "j.csv.gz", "k.csv.xz"):
+    with zipfile.ZipFile(tmp_path / "l.csv.zip", "w") as archive:  # which of the two is meant?
+        archive.writestr("1", "user_id\n1\n")
+        archive.writestr("2", "user_id\n2\n")
+    for name in ("i.jsonl.gz", "j.csv.gz", "k.csv.xz", "l.csv.zip"):
         with pytest.raises(JobError, match="cannot be read"):
             rows(str(tmp_path / name))
 

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +22,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.compression import compr
-from fsspec.utils import infer_compression
 
 from llmrec import config
 from llmrec.data.dataset import Dataset
@@ -45,7 +42,7 @@ from llmrec.data.records import (
     shown,
 )
 from llmrec.errors import DataError, did_you_mean
-from llmrec.files import UNREADABLE
+from llmrec.files import UNREADABLE, decompressed
 
 # Of RecBole's item files: which columns are titles, years and categories.  First match wins.
 RECBOLE_ITEM_COLUMNS = {
@@ -687,25 +684,11 @@ def _check_fields(path: Path, separator: str, quoting: Literal[0, 3], columns: i
 
 
 @contextlib.contextmanager
-def _plain(path: Path) -> Iterator[Any]:
-    """The file's bytes, decompressed where its name says that they are compressed."""
-    codec = infer_compression(str(path))
-    if codec is None and path.suffix.lower() in (".zst", ".zstd"):
-        raise DataError(f"{path}: this Python cannot decompress it; pip install zstandard")
-    if codec == "zip":
-        with zipfile.ZipFile(path) as archive:
-            if len(archive.namelist()) != 1:
-                raise DataError(f"{path}: an archive of {len(archive.namelist())} files; unpack it and name one")
-    with path.open("rb") as raw, compr[codec](raw, mode="rb") if codec else raw as plain:
-        yield plain
-
-
-@contextlib.contextmanager
 def _records(path: Path, separator: str, quoting: Literal[0, 3]) -> Iterator[Any]:
     """A reader of the file's rows, the header first."""
     limit = csv.field_size_limit(2**31 - 1)  # of the whole process
     try:
-        with _plain(path) as plain:
+        with path.open("rb") as raw, decompressed(raw, path.name) as plain:
             lines = io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
             yield csv.reader(lines, delimiter=separator, quoting=quoting)
     finally:
@@ -731,7 +714,7 @@ def _json_lines(path: Path) -> pd.DataFrame:
     _checked_file(path)
     records, numbers = [], []
     try:
-        with _plain(path) as file:
+        with path.open("rb") as raw, decompressed(raw, path.name) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue

@@ -17,17 +17,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.compression import compr
 from fsspec.core import url_to_fs
-from fsspec.utils import infer_compression
 from rapidfuzz import fuzz, process
 
 from llmrec.data.records import separated_by
 from llmrec.errors import JobError, did_you_mean
-from llmrec.files import UNREADABLE
+from llmrec.files import COMPRESSED, UNREADABLE, decompressed
 
 READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAX_LINE_BYTES = 1_000_000  # longer lines are rejected
 MAX_FILES = 100_000
 BATCH_ROWS = 1024  # of a Parquet file decoded at once
@@ -155,7 +152,7 @@ class Table:
         """Size, content and rows of all files; reads them once."""
         total, size, rows = hashlib.sha256(), 0, 0
         for file in self.files:
-            with self._opened(file, "rb", None) as raw:
+            with self._opened(file, plain=False) as raw:
                 if self.reader == "parquet":
                     rows += pq.ParquetFile(raw).metadata.num_rows
                     raw.seek(0)
@@ -170,13 +167,15 @@ class Table:
         return Measured(total.hexdigest()[:12], size, rows)
 
     @contextmanager
-    def _opened(self, file: str, mode: str = "rb", compression: str | None = "infer") -> Iterator[Any]:
+    def _opened(self, file: str, *, plain: bool = True) -> Iterator[Any]:
+        """Its bytes; with `plain` those of text, decompressed."""
         try:
-            if self.reader == "parquet" or not _named(file).endswith(COMPRESSED):
-                compression = None
-            opened = self.fs.open(file, mode)
-            with opened if compression is None else _decompressed(opened, file) as raw:
-                yield raw if self.reader == "parquet" else io.BufferedReader(raw, 1 << 20)
+            with self.fs.open(file, "rb") as opened:
+                if plain and self.reader != "parquet":
+                    with decompressed(opened, _named(file)) as raw:
+                        yield io.BufferedReader(raw, 1 << 20)
+                else:
+                    yield opened
         except (*UNREADABLE, pa.ArrowException) as error:
             raise JobError(f"{file}: cannot be read: {error}") from None
 
@@ -198,18 +197,11 @@ def _named(file: str) -> str:
 
 
 def _reader(file: str) -> str | None:
-    file = _named(file)
+    file = _named(file).lower()
     for ending in COMPRESSED:
-        if file.endswith(ending) and not file.endswith(".parquet" + ending):
+        if not file.endswith(".parquet" + ending):
             file = file.removesuffix(ending)
-    return next((reader for suffix, reader in READERS.items() if file.lower().endswith(suffix)), None)
-
-
-def _decompressed(opened: Any, file: str) -> Any:
-    codec = infer_compression(_named(file))
-    if codec is None:
-        raise JobError(f"{file}: this Python cannot decompress it; for .zst: pip install zstandard")
-    return compr[codec](opened, mode="rb")
+    return next((reader for suffix, reader in READERS.items() if file.endswith(suffix)), None)
 
 
 class _Lines:
