@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmrec import config
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
-from llmrec.data.split import Query, histories, k_core, queries, split
+from llmrec.data.split import Query, histories, k_core, one_of_each, queries, split
 from llmrec.errors import DataError
 
 TIME, LAST = config.Split(valid=0.2, test=0.2), config.Split(method="leave_one_out")
@@ -79,6 +79,19 @@ def test_a_newcomer_is_asked_with_an_empty_history():
 def test_max_targets_are_each_users_first():
     data = split(WORLD, TIME)
     assert asked(data, "test", baskets=False, max_targets=1) == [("u", "abcd", "e"), ("v", "cab", "g")]
+
+
+def test_validation_asks_each_user_once_anywhere():
+    asked = [Query(user, tuple(range(before)), before) for user in "uvw" for before in range(20)]
+    drawn = [one_of_each(asked, 2, seed) for seed in range(200)]
+    assert all(len({query.user_id for query in found}) == len(found) == 2 for found in drawn)
+    assert {query.user_id for found in drawn for query in found} == {*"uvw"}
+    places = [query.target for found in drawn for query in found]
+    assert {*places} == {*range(20)}  # the first of all has no history
+    assert np.bincount(places).max() < 40
+    assert drawn[0] == one_of_each(asked, 2, 0)
+    assert one_of_each(asked, 5, 0) == sorted(one_of_each(asked, 5, 0), key=lambda query: query.user_id)
+    assert one_of_each(asked, 0, 0) == [] == one_of_each([], 3, 0)
 
 
 def test_a_query_holds_positions():

@@ -11,7 +11,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, new_basket
-from llmrec.data.sample import at_most
+from llmrec.data.sample import at_most, sampled
 from llmrec.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -139,6 +139,16 @@ def of_users(asked: Sequence[Query], most: int, seed: int) -> list[Query]:
     """The queries of a fixed random sample of users, in their order; 0 keeps all."""
     kept = {*at_most(list(dict.fromkeys(query.user_id for query in asked)), most, seed)}
     return [query for query in asked if query.user_id in kept]
+
+
+def one_of_each(asked: Sequence[Query], most: int, seed: int) -> list[Query]:
+    """One query of each of `most` users drawn at random, itself drawn from the user's: by time, the first ones have
+    short histories or none.  In their order."""
+    own: dict[str, list[Query]] = {}
+    for query in asked:
+        own.setdefault(query.user_id, []).append(query)
+    rng = np.random.default_rng((seed, 1))
+    return [mine[rng.integers(len(mine))] for mine in sampled([*own.values()], most, seed)]
 
 
 def _by_time(dataset: Dataset, settings: config.Split) -> np.ndarray:

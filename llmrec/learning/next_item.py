@@ -20,8 +20,8 @@ from llmrec.choices.search import listed, log_p_all, rank
 from llmrec.choices.search import score as log_p_of
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset, read_manifest
-from llmrec.data.sample import at_most, sampled
-from llmrec.data.split import Query, histories
+from llmrec.data.sample import at_most
+from llmrec.data.split import Query, histories, one_of_each
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.files import digest
@@ -57,7 +57,7 @@ class NextItem:
                 f"{adapters.MAX_KNOWN_ITEMS:,}; leave out the rare ones with data.k_core"
             )
         self.digest = learned_from(self.recommender)
-        self.asked = sampled(self.recommender.queries("valid", 1), recipe.fit.valid_users, recipe.fit.seed)
+        self.asked = one_of_each(self.recommender.queries("valid"), recipe.fit.valid_users, recipe.fit.seed)
         self.fitted: Teacher | None = None
         self.validates = bool(self.asked)
 
