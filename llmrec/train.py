@@ -77,6 +77,10 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     if start:
         transfer.put(start, model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
+    if start:
+        texts = {name: {"split": one.split} for name, one in learned.items()}
+        today = transfer.sources({"recipe": recipe.model_dump(mode="json"), **texts})
+        transfer.agree(transfer.sources(start.card), today, start.folder)
     run = run_folder(recipe, base, *learned.values(), dtype=dtype)
     alone = locked(
         run.with_name(f".{run.name}.lock"), RecipeError, doing="trains the same recipe on the same data"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import set_seed
 from scipy.special import log_softmax
 from scipy.stats import t as student
@@ -139,7 +140,7 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     learned = learners(asked, encoder, HFEngine(model, encoder.tokenizer))
     rows = [row for one in learned.values() for row in one.rows(0)]
     check_split(model.get_base_model().get_decoder(), asked.lora.first_layer, rows[0].tokens.tolist())
-    shared = cache / digest(rows, base.digest, asked.lora.first_layer)
+    shared = cache / digest(rows, base.digest, asked.lora.first_layer, dtype)
     share(shared, folder)
     state = fit(
         model, [rows], {name: one.trie for name, one in learned.items()}, asked.fit, folder, tasks=asked.tasks,
@@ -181,9 +182,9 @@ def chosen_nats(model: Recommender, asked: Sequence[Query]) -> float:
     return float(-np.concatenate(found).mean())
 
 
-def digest(rows: Sequence[Row], base: str, first_layer: int) -> str:
+def digest(rows: Sequence[Row], base: str, first_layer: int, dtype: torch.dtype) -> str:
     """Of all that activations depend on."""
-    found = hashlib.sha256(f"{base} {first_layer} {[len(row.tokens) for row in rows]}".encode())
+    found = hashlib.sha256(f"{base} {first_layer} {dtype} {[len(row.tokens) for row in rows]}".encode())
     for row in rows:
         found.update(row.tokens.tobytes())
     return found.hexdigest()[:12]

@@ -174,3 +174,24 @@ def test_a_version_is_not_promoted_over_a_card_that_says_nothing_of_its_tasks(
 def test_a_split_that_nobody_can_read_is_another_split(cut: Any, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="under another split"):
         transfer.agree({"reviews of x": cut}, {"reviews of x": {"method": "time"}}, tmp_path)
+
+
+def test_texts_that_another_split_drew_are_another_split_where_both_say_which_they_were(tmp_path: Path) -> None:
+    recipe = {
+        "domain": "x",
+        "tasks": {"review_sentiment": {"data": {"path": "x.csv"}}, "item_class": {"data": {"path": "x.csv"}}},
+    }
+
+    def sources(**texts: str) -> transfer.Sources:
+        return transfer.sources({"recipe": recipe, **{task: {"split": digest} for task, digest in texts.items()}})
+
+    old = sources(review_sentiment="a", item_class="b")
+    for fine in (old, sources(), sources(review_sentiment="a"), sources(item_class="b")):
+        transfer.agree(old, fine, tmp_path)
+        transfer.agree(fine, old, tmp_path)
+    with pytest.raises(AdapterError, match=r"texts of item_class=b.*texts of item_class=c"):
+        transfer.agree(old, sources(review_sentiment="a", item_class="c"), tmp_path)
+    # A chain says what any of it has learned from; what a card says may be anything.
+    later = {"recipe": recipe, "item_class": {"split": "b"}, "init_from": {"sources": sources(review_sentiment="a")}}
+    assert transfer.sources(later) == old
+    assert transfer.sources({"recipe": recipe, "init_from": {"sources": {"reviews of x.csv": [1]}}}) == sources()

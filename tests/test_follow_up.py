@@ -16,13 +16,14 @@ from tiny import COLOURS
 from llmrec import config, recommender
 from llmrec.baselines.together import Together
 from llmrec.data.catalog import Catalog
-from llmrec.data.split import histories
+from llmrec.data.split import History, histories
 from llmrec.engine import Prompt
 from llmrec.errors import AdapterError, DataError, PromptError
 from llmrec.explain import explain, print_explanation
 from llmrec.follow_up import FollowUp
 from llmrec.insight import Insight
 from llmrec.learning import learners
+from llmrec.learning.follow_up import Moments
 from llmrec.model.encode import Encoder
 from llmrec.model.load import base_model, load_tokenizer
 from llmrec.prepare import load
@@ -97,6 +98,18 @@ def test_an_explanation_names_what_is_true(trained: Path, capsys: pytest.Capture
     print_explanation(found)
     assert "Blue Rain" in capsys.readouterr().out
     assert explain("films", "Red Sun", user="u4", base=True).title == "Red Sun"
+
+
+def test_training_asks_at_moments_that_validation_could_ask_at() -> None:
+    """Between baskets; what was chosen at one time is no context for the rest of it."""
+    times = np.array([0, 1, 2, 3, 4, 4, 4, 5, 6, 6])
+    history = History("u", np.arange(10), times)
+    for baskets, wanted in ((True, [7, 8]), (False, [5, 6, 7, 8, 9])):
+        recipe = config.load_recipe("films", (f"split.baskets={str(baskets).lower()}",))
+        moments = Moments("interest", recipe, Encoder(load_tokenizer(base_model(recipe.base_model).folder)), None)
+        assert moments._cuts(history).tolist() == wanted
+        assert all(1 <= len(moment.after) for moment, _ in moments.train(0))
+    assert moments._cuts(History("v", np.arange(5), times[:5])).tolist() == []
 
 
 def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: Path) -> None:

@@ -152,3 +152,23 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_the_digest_tells_splits_and_histories_apart(tmp_path: Path) -> None:
     one, same, other = (Pairs.read(undated(tmp_path, seed=seed), Path).digest for seed in (0, 0, 1))
     assert one == same != other
+
+
+def test_the_digest_tells_the_split_of_people_apart_where_texts_have_times(tmp_path: Path) -> None:
+    rows = [
+        {
+            "who": f"u{u}",
+            "what": f"i{k}",
+            "name": f"Thing {k}",
+            "when": k,
+            "text": f"The strap {u}-{k} holds well.",
+            "person": f"Plays {u}",
+        }
+        for u in range(40)
+        for k in range(5)
+    ]
+    columns = COLUMNS | {"timestamp": "when"}
+    one, same, other = (Pairs.read(written(tmp_path, rows, columns=columns, seed=seed), Path) for seed in (0, 0, 1))
+    assert one.table.equals(other.table) and one.sides != other.sides
+    assert one.digest == same.digest != other.digest
+    assert one.split_digest == same.split_digest != other.split_digest

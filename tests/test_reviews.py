@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec.config import ReviewSource
-from llmrec.data.reviews import Reviews, broader, split
+from llmrec.data.reviews import Reviews, broader, split, split_digest
 from llmrec.errors import DataError
 
 
@@ -97,3 +97,11 @@ def test_categories_are_cut_to_their_broad_levels() -> None:
     assert groups == ("Tops", "Dresses") and group.tolist() == [0, 0, 1]
     assert broader(["Tops > Knits > Fine", "Tops > Knits > Wide"], 2)[0] == ("Tops > Knits",)
     assert broader(["a > b", "a"], 0)[0] == ("a > b", "a")
+
+
+def test_a_split_is_known_by_which_texts_lie_where() -> None:
+    table = pd.DataFrame({"review": ["Good  one", "bad", "Bad"], "split": ["train", "test", "test"]})
+    said = split_digest(table["review"], table["split"])
+    assert said == split_digest(table["review"][::-1].str.upper(), table["split"][::-1])
+    assert said != split_digest(table["review"], table["split"].replace("test", "valid"))
+    assert said != split_digest(table["review"][:1], table["split"][:1])

@@ -69,6 +69,19 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(torch.arange(5, 25)[None]).logits
 
 
+def test_texts_that_are_split_anew_are_no_start(world: Path, tmp_path: Path) -> None:
+    """One more puts others on each side: what was learned from may be asked."""
+    text = (world / "books.csv").read_text()
+    asked = config.load_recipe("books", ("init_from=books", "fit.epochs=0.1"))
+    (world / "books.csv").write_text(text + "a book more,5\n")
+    try:
+        with pytest.raises(AdapterError, match="under another split .*texts of review_sentiment="):
+            train(asked, out=tmp_path / "more")
+    finally:
+        (world / "books.csv").write_text(text)
+    train(asked, out=tmp_path / "same")
+
+
 def test_it_answers_as_the_other_adapter_before_the_first_step(world: Path) -> None:
     asked = recipe()
     base = base_model(asked.base_model)
@@ -109,7 +122,8 @@ def test_the_card_says_where_it_started_and_terms_are_carried(world: Path, tmp_p
     card = json.loads((folder / "card.json").read_text())
     before, after = (load_file(place / adapter.WEIGHTS) for place in (world / "adapters" / "books", folder))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    cut = {"valid": 0.1, "test": 0.1, "seed": 0}
+    texts = json.loads((world / "adapters" / "books" / "card.json").read_text())["review_sentiment"]["split"]
+    cut = {"valid": 0.1, "test": 0.1, "seed": 0, "texts of review_sentiment": texts}
     assert card["init_from"] == {
         "domain": "books", "weights": digest, "licence": "CC0", "sources": {f"reviews of {world / 'books.csv'}": cut}
     }  # fmt: skip
@@ -118,7 +132,7 @@ def test_the_card_says_where_it_started_and_terms_are_carried(world: Path, tmp_p
     again = transfer.start(recipe(f"init_from={folder}"), base_model(asked.base_model))
     assert again is not None and again.note["weights"] == card["weights"]
     split = f"tasks={{review_sentiment: {{data: {{path: {world / 'books.csv'}, seed: 1}}}}}}"
-    with pytest.raises(AdapterError, match="seed=0; here .* seed=1"):  # what it started from counts, too
+    with pytest.raises(AdapterError, match="seed=0, .*; here .* seed=1"):  # what it started from counts, too
         transfer.start(recipe(f"init_from={folder}", split), base_model(asked.base_model))
 
 

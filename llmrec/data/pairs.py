@@ -19,6 +19,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data import sources
 from llmrec.data.names import meant_id, plain_ids
+from llmrec.data.reviews import split_digest
 from llmrec.data.sample import at_most
 from llmrec.data.sentences import Features, reason
 from llmrec.data.split import SPLITS
@@ -114,7 +115,15 @@ class Pairs:
         rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
         sha256 = hashlib.sha256(rows.tobytes())
         sha256.update(json.dumps(self.history, sort_keys=True).encode())
+        if self.timed and self.sides:  # which are not those of the texts
+            sha256.update(json.dumps(self.sides, sort_keys=True).encode())
         return sha256.hexdigest()[:12]
+
+    @property
+    def split_digest(self) -> str:
+        people = pd.Series(self.sides, dtype="str")  # where no text has a time, those of the texts
+        texts = pd.concat([self.table["review"], pd.Series(people.index, dtype="str")])
+        return split_digest(texts, pd.concat([self.table["split"], people]))
 
     @property
     def items(self) -> dict[str, Item]:

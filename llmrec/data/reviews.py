@@ -49,6 +49,17 @@ class Reviews:
         rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
         return hashlib.sha256(rows.tobytes()).hexdigest()[:12]
 
+    @property
+    def split_digest(self) -> str:
+        return split_digest(self.table["review"], self.table["split"])
+
+
+def split_digest(texts: pd.Series, splits: pd.Series) -> str:
+    """First 12 hex digits of SHA-256 over which texts (but for case and white space) lie on which side, in any order:
+    the same whatever else is read of them."""
+    lines = sorted({f"{split} {' '.join(text.casefold().split())}" for text, split in zip(texts, splits, strict=True)})
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
 
 def split(texts: pd.Series, source: config.ReviewSource) -> np.ndarray:
     """(reviews,) train, valid or test.  A random order of the different texts is cut, so that equal texts (but for

@@ -32,6 +32,8 @@ class Learner(Protocol):
     trie: ChoiceTrie
     digest: str
     """Of the data that it learns from."""
+    split: str
+    """Of which texts lie on which side, of whatever is read of them; empty for a task of histories."""
     validates: bool
     """Whether there is something to validate on."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmrec import config
 from llmrec.data.sample import sampled
-from llmrec.data.split import histories, people
+from llmrec.data.split import History, histories, people
 from llmrec.engine import Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
@@ -45,21 +45,32 @@ class Moments:
         model = recommender(recipe, encoder, engine)
         self.follow_up = FollowUp.build(model, Template.today(task))
         self.seed = [recipe.fit.seed, *task.encode()]
-        self._histories = [found.items.tolist() for found in histories(model.dataset, model.catalog, "train")]
+        found = histories(model.dataset, model.catalog, "train")
+        self._able = [(one.items.tolist(), cuts) for one in found if len(cuts := self._cuts(one))]
         chosen = sampled(people(model.queries("valid")), recipe.fit.valid_users, self.seed)
         self.valid = [Moment([*person.history], [*person.after], False) for person in chosen]
 
     def train(self, variant: int) -> Iterator[tuple[Moment, np.random.Generator]]:
         """One moment of every person with enough training interactions, or as many in all as the task's `examples`."""
         rng = np.random.default_rng([*self.seed, variant])
-        able = [items for items in self._histories if len(items) > FEWEST]
+        able = self._able
         if not able:
-            raise RecipeError(f"nobody has more than {FEWEST} training interactions, too few to ask after a list")
+            raise RecipeError(
+                f"nobody has training interactions after {FEWEST} earlier ones, too few to ask after a list"
+            )
         count = self.settings.examples or len(able)
         for i in np.concatenate([rng.permutation(len(able)) for _ in range(-(-count // len(able)))])[:count]:
-            items = able[i]
-            cut = int(rng.integers(FEWEST, len(items)))
+            items, cuts = able[i]
+            cut = int(rng.choice(cuts))
             yield Moment(self._seen(items[:cut], rng), items[cut:], True), rng
+
+    def _cuts(self, history: History) -> np.ndarray:
+        """How many of a history's items may stand before a moment; with baskets none of what comes after it has the
+        time of one of these, as validation and tests ask."""
+        cuts = np.arange(FEWEST, len(history.items))
+        if self.recipe.split.baskets:
+            cuts = cuts[history.timestamps[cuts] != history.timestamps[cuts - 1]]
+        return cuts
 
     def finish(self) -> dict[str, Any]:
         """For the card: the categories, and the items of the lists that stand before."""
@@ -82,6 +93,8 @@ class Moments:
 
 class FollowUpText(TextLearner):
     """A task whose reply is text; see `llmrec.learning.Learner`.  A subclass says what the reply to a moment is."""
+
+    split = ""
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         super().__init__(encoder, engine)

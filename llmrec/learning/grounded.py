@@ -27,7 +27,7 @@ class Grounded(TextLearner):
         super().__init__(encoder, engine)
         self.asking = GroundedTask(recipe, Template.today(self.task), encoder)
         pairs = source(recipe, self.task)
-        self.digest = pairs.digest
+        self.digest, self.split = pairs.digest, pairs.split_digest
         found = examples(pairs, self.task)
         self.train = of_split(found, "train", recipe.tasks[self.task].examples, recipe.fit.seed)
         valid = of_split(found, "valid", 0, recipe.fit.seed)
@@ -49,7 +49,7 @@ class Grounded(TextLearner):
         return prompts, [self.asking.reply(example.text) for example in self._asked]
 
     def finish(self, out: Path) -> dict[str, Any]:
-        return {self.task: {"texts": self.digest, "learned_from": len(self.train)}}
+        return {self.task: {"texts": self.digest, "split": self.split, "learned_from": len(self.train)}}
 
 
 class Explanation(Grounded):

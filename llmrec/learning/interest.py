@@ -23,6 +23,7 @@ class Interest:
     """See `llmrec.learning.Learner`."""
 
     metric = "interest_p"
+    split = ""
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.moments = Moments("interest", recipe, encoder, engine)

@@ -47,6 +47,7 @@ class NextItem:
     """See `llmrec.learning.Learner`."""
 
     metric = METRIC
+    split = ""
 
     def __init__(self, recipe: config.Recipe, encoder: Encoder, engine: HFEngine | None):
         self.recommender = recommender(recipe, encoder, engine)

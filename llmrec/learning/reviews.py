@@ -38,7 +38,7 @@ class ReviewLearner:
         template = Template.today(self.task)
         self.asking = ReviewTask.build(recipe, template, encoder, reviews.categories)
         self.trie: ChoiceTrie = self.asking.choices.trie
-        self.digest = reviews.digest
+        self.digest, self.split = reviews.digest, reviews.split_digest
         self.train, self.valid = (
             labelled(reviews.part(part), template, self.asking.labels) for part in ("train", "valid")
         )
@@ -76,6 +76,7 @@ class ReviewLearner:
         return {
             self.task: {
                 "reviews": self.digest,
+                "split": self.split,
                 "labels": list(self.asking.labels),
                 "shift": shift.tolist(),
                 "temperature": temperature,

@@ -16,6 +16,7 @@ from llmrec.model.load import BaseModel
 
 Sources = dict[str, dict[str, Any]]
 """By name of the data, how it was split into what is learned and what is asked."""
+TEXTS = "texts of "  # before a task's name: digest of which texts lay on which side
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ def checked(folder: Path, base: BaseModel) -> dict[str, Any]:
 
 
 def agree(theirs: Sources, ours: Sources, folder: Path) -> None:
-    """Raises AdapterError where the adapter in `folder` learned from the same data under another split."""
+    """Raises AdapterError where the adapter in `folder` learned from the same data under another split.  Which texts
+    lie on which side counts where both say it: with one text more others do."""
     for name in sorted(theirs.keys() & ours.keys()):
-        if theirs[name] != ours[name]:
+        if not _alike(theirs[name], ours[name]):
             raise AdapterError(
                 f"{folder}: it learned from {name} under another split ({_words(theirs[name])}; here "
                 f"{_words(ours[name])}), so it may have seen what is measured here; use one split"
@@ -125,9 +127,19 @@ def sources(card: dict[str, Any]) -> Sources:
         cut = ("method",) if read.split.method == "leave_one_out" else ("method", "valid", "test")
         rated = {} if read.data.min_rating is None else {"min_rating": read.data.min_rating}  # it moves the cut
         found[f"interactions of {read.data.path}"] = {key: getattr(read.split, key) for key in cut} | rated
-    for task in read.tasks.values():
+    for name, task in read.tasks.items():
         if task.data is not None:
-            found[f"reviews of {task.data.path}"] = task.data.model_dump(include={"valid", "test", "seed"})
+            source = f"reviews of {task.data.path}"
+            learned = card.get(name)
+            digest = learned.get("split") if isinstance(learned, dict) else None
+            texts = {f"{TEXTS}{name}": digest} if digest else {}
+            before = found.get(source)
+            others = (
+                {key: of for key, of in before.items() if str(key).startswith(TEXTS)}
+                if isinstance(before, dict)
+                else {}
+            )
+            found[source] = others | task.data.model_dump(include={"valid", "test", "seed"}) | texts
     return found
 
 
@@ -147,6 +159,14 @@ def licence(ours: str, start: Start | None) -> str:
     if theirs in ("", ours):
         return ours
     return "; ".join(filter(None, [ours, f"started from weights of: {theirs}"]))
+
+
+def _alike(theirs: Any, ours: Any) -> bool:
+    """Whether two splits of one source, of which some card may say anything, are one as far as both tell."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return False
+    told = {key for key in theirs.keys() | ours.keys() if not str(key).startswith(TEXTS)} | theirs.keys() & ours.keys()
+    return all(theirs.get(key) == ours.get(key) for key in told)
 
 
 def _words(cut: Any) -> str:
