@@ -23,7 +23,7 @@ from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, Ranker, Reply, respond
 from llmrec.dialogue.state import MAX_ITEMS, Session, State, load_session, save_session
 from llmrec.dialogue.vocabulary import Vocabulary
-from llmrec.errors import DataError
+from llmrec.errors import DataError, LlmrecError
 from llmrec.recommend import rows, user_history
 from llmrec.screen import screen
 
@@ -164,7 +164,13 @@ def talk(chat: Chat, console: Console | None = None) -> None:
     for message in _messages(console):
         if not message.strip():
             continue
-        reply = chat.say(message)
+        try:
+            reply = chat.say(message)
+        except LlmrecError as error:  # of this message; what was said before goes on, where somebody sits there
+            if not sys.stdin.isatty():
+                raise
+            console.print(Text(f"error: {error}"), soft_wrap=True)
+            continue
         print_reply(reply, console)
         if reply.ends:
             return

@@ -22,6 +22,10 @@ from llmrec.errors import AdapterError, EngineError, LlmrecError, RecipeError
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)?=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
 SHOWN = 6  # counts of a line
+FULL = (
+    "the GPU's memory is full: end what else fills it, or ask a server that holds the model (--engine http://…); in "
+    "training, halve fit.micro_batch_tokens or set fit.gradient_checkpointing=true"
+)
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
         errno.EEXIST, errno.ENAMETOOLONG}  # fmt: skip
@@ -42,6 +46,11 @@ class Verbs(TyperGroup):
             if ctx.params.get("verbose"):
                 traceback.print_exc()
             typer.echo(f"error: {_line(error)}", err=True)
+            raise typer.Exit(MISTAKE) from None
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+                raise
+            typer.echo(f"error: {FULL} ({_line(error)})", err=True)
             raise typer.Exit(MISTAKE) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +24,8 @@ from llmrec.tasks.saved import saved_prompts
 from llmrec.tasks.template import Name, Template
 from llmrec.writing import Allowed, Names
 
+LOG = logging.getLogger("llmrec")
+
 MAX_CATEGORIES = 10  # of an item, in a question about it
 VARIANTS = {"explanation": explanation.variants, "interest_summary": interest_summary.variants}
 
@@ -37,9 +40,12 @@ class FollowUp:
     """What a reply may name, by kind: the catalog's items, and its categories in the order of the alphabet."""
 
     @classmethod
-    def build(cls, recommender: Recommender, template: Template) -> FollowUp:
-        """Raises: DataError where the domain's items have no categories."""
-        categories = sorted({name for own in recommender.catalog.categories for name in own})
+    def build(cls, recommender: Recommender, template: Template, known: Sequence[str] | None = None) -> FollowUp:
+        """Names the categories `known`, by default all of the catalog.
+
+        Raises: DataError where the domain's items have no categories.
+        """
+        categories = known or sorted({name for own in recommender.catalog.categories for name in own})
         if len(categories) < 2:
             raise DataError(
                 f"{recommender.recipe.domain}: {template.task} needs items of two or more categories, and they have "
@@ -58,9 +64,9 @@ class FollowUp:
 
     @classmethod
     def load(cls, recommender: Recommender, task: str) -> FollowUp:
-        """With the wording that the recommender's adapter was trained on (without one: today's).
+        """With the wording and the categories that the recommender's adapter was trained on (without one: today's).
 
-        Raises: AdapterError where the adapter has not learned the task, or learned it with other categories.
+        Raises: AdapterError where the adapter has not learned the task.
         """
         if recommender.adapter is None:
             return cls.build(recommender, Template.today(task))
@@ -72,10 +78,17 @@ class FollowUp:
                 f"{recommender.adapter}: not trained on {task} (only {', '.join(saved)}); name it among the "
                 f"recipe's tasks and run `llmrec train {recommender.recipe.domain}`"
             )
-        found = cls.build(recommender, saved[task])
-        if list(found.categories) != known.get("categories"):
-            raise AdapterError(f"{recommender.adapter}: trained on {task} with other categories; train it again")
-        return found
+        categories = known.get("categories")
+        if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
+            categories = []
+        if len({*categories}) != len(categories) or len(categories) < 2:
+            raise AdapterError(f"{folder}: the categories that {task} was trained on cannot be read; train it again")
+        today = {name for own in recommender.catalog.categories for name in own}
+        if new := sorted(today - {*categories}):
+            LOG.warning(
+                "%s: %s does not name what training never saw: %s", recommender.recipe.domain, task, ", ".join(new[:5])
+            )
+        return cls.build(recommender, saved[task], categories)
 
     @cached_property
     def readings(self) -> Readings:
@@ -88,7 +101,14 @@ class FollowUp:
         return self.names["category"].texts
 
     def categories_of(self, items: Sequence[int]) -> list[tuple[str, ...]]:
-        return [self.recommender.catalog.categories[item] for item in items]
+        """Those of each item that the task names."""
+        return [
+            tuple(name for name in self.recommender.catalog.categories[item] if name in self._named) for item in items
+        ]
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(self.categories)
 
     def lines_of(self, items: Sequence[int]) -> list[str]:
         """Their identifiers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,8 @@ from llmrec.model.encode import Encoder
 from llmrec.opened import Opened
 from llmrec.tasks import next_item
 from llmrec.tasks.template import Template
+
+LOG = logging.getLogger("llmrec")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,28 @@ def _choices(known: Sequence[np.ndarray], newcomers: Sequence[np.ndarray], new_s
     return Choices(ChoiceTrie.build(known), ChoiceTrie.build(newcomers), new_share, trust)
 
 
+def _as_learned(recipe: config.Recipe, card: dict[str, Any], adapter: str | None) -> config.Recipe:
+    """With titles cut as the adapter has learned them: the recipe may have changed since."""
+    if adapter is None or "items" not in card:
+        return recipe
+    made = card.get("recipe", {})
+    learned = config.section(config.Identifier, made.get("identifier", {}), source=f"{adapters.CARD} of {adapter}")
+    window = made.get("fit", {}).get("window_tokens", recipe.fit.window_tokens)
+    if window != recipe.fit.window_tokens:
+        LOG.warning(
+            "%s was trained with fit.window_tokens=%s and reads %s here; set that in the recipe, or train it again",
+            adapter, window, recipe.fit.window_tokens,
+        )  # fmt: skip
+    if learned.max_tokens == recipe.identifier.max_tokens:
+        return recipe
+    LOG.warning(
+        "%s: titles have at most %d tokens, as it was trained; identifier.max_tokens=%d waits for the next training",
+        adapter, learned.max_tokens, recipe.identifier.max_tokens,
+    )  # fmt: skip
+    identifier = recipe.identifier.model_copy(update={"max_tokens": learned.max_tokens})
+    return recipe.model_copy(update={"identifier": identifier})
+
+
 @dataclass
 class Recommender:
     """Ranks a domain's catalog for histories of catalog positions."""
@@ -137,6 +162,7 @@ class Recommender:
         card, encoder = opened.card, opened.encoder
         if prior := card.get("recipe", {}).get("prior"):  # as it was when its weight was fitted
             recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
+        recipe = _as_learned(recipe, card, adapter)
         of_base = adapter is not None and not (engine == "vllm" and recipe.serve.merge)  # merged weights have no base
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,
@@ -194,7 +220,10 @@ class Recommender:
         where one token behind it would do: for each part of a root that takes many requests.
         """
         widest = getattr(self.engine, "widest", WIDE)
-        return int(max(len(trie.children(0)) for trie, _, _ in self.listing.choices.parts()) > widest)
+        roots = (
+            trie.children(0) for trie, _, _ in self.listing.choices.parts() if len(trie) > 1
+        )  # one decides nothing
+        return int(max(map(len, roots), default=0) > widest)
 
     def rank(
         self,

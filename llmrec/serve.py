@@ -87,6 +87,10 @@ def command(
     served = {adapter.served_name(name, adapter.weights_digest(folder)): folder for name, folder in lasting}
     words += [f"{name}={folder}" for name, folder in served.items()]
     environment = ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
+    if host not in config.LOOPBACK and not os.environ.get("VLLM_API_KEY"):
+        LOG.warning(
+            "without VLLM_API_KEY everybody who reaches %s may ask this server; set it here and for who asks", host
+        )
     if host in config.LOOPBACK:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return words, {name: os.environ.get(name, value) for name, value in environment.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -17,7 +18,7 @@ from llmrec import cli, config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.engine import Node
 from llmrec.engine.fake import FakeEngine
-from llmrec.errors import DataError
+from llmrec.errors import DataError, EngineError
 from llmrec.model.encode import Encoder
 from llmrec.recommender import Listing, Recommender
 from llmrec.tasks.template import Template
@@ -145,6 +146,26 @@ def test_a_pipe(engine: Watching):
     result = run(stdin="I liked Fargo, -n 3\n\nnot the first\nquit\nnever read\n")
     assert result.exit_code == 0 and "> not the first" in result.stdout and result.stdout.rstrip().endswith("Goodbye.")
     assert "never read" not in result.stdout
+
+
+def test_a_message_that_fails_ends_no_conversation(engine: Watching, monkeypatch: pytest.MonkeyPatch):
+    told = iter(["I liked Fargo", "I liked Heat", "history"])
+    fails = iter([True, False, False, False])
+    chat = verb.chat("films", base=True)
+    say = chat.say
+
+    def broken(message: str):
+        if next(fails):
+            raise EngineError("no answer; is `llmrec serve` running there?")
+        return say(message)
+
+    monkeypatch.setattr(chat, "say", broken)
+    monkeypatch.setattr("builtins.input", lambda _: next(told, "quit"))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    shown = Console(file=io.StringIO(), width=120)
+    verb.talk(chat, shown)
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "error: no answer" in text and "Heat" in text and chat.session.state.liked == ("i1",)
 
 
 def test_a_model_is_loaded_for_a_list_only(engine: Watching, monkeypatch: pytest.MonkeyPatch):

@@ -87,6 +87,9 @@ def acts(message: str, words: Vocabulary = WORDS) -> list[tuple[str, object]]:
         ("anything but the empire strikes back", [("not", "es")]),
         ("nothing like Fargo", [("not", "f")]),
         ("forget Fargo", [("forget", "f")]),
+        ("forget that I liked Fargo", [("forget", "f")]),
+        ("forget that I saw Fargo", [("forget", "f")]),
+        ("I'm not interested in Alien", [("not", "al")]),
         ("I haven't seen Alien", [("forget", "al")]),
         ('like "Heat" (1986)', [("like", "h86")]),
         ("Heat (1995)", [("like", "h95")]),
@@ -786,6 +789,11 @@ def test_length(message: str, n: int | None):
         ("why the third?", Query("why", mentions=(Reference("like", 3),))),
         ("why 2?", Query("why", mentions=(Reference("like", 2),))),
         ("any year", Query(lift=("year",))),
+        *(
+            (text, Query(lift=("year",)))
+            for text in ("all years", "remove the year filter", "no year", "without a year")
+        ),
+        *((text, Query(lift=("category",))) for text in ("all genres", "no genre filter", "drop the category")),
         ("any genre, any decade", Query(lift=("category", "year"))),
         ("remove all filters", Query(lift=("category", "year"))),
         ("no filters", Query(lift=("category", "year"))),

@@ -108,7 +108,7 @@ def test_training_asks_at_moments_that_validation_could_ask_at() -> None:
         recipe = config.load_recipe("films", (f"split.baskets={str(baskets).lower()}",))
         moments = Moments("interest", recipe, Encoder(load_tokenizer(base_model(recipe.base_model).folder)), None)
         assert moments._cuts(history).tolist() == wanted
-        assert all(1 <= len(moment.after) for moment, _ in moments.train(0))
+        assert all(len(moment.after) >= 1 for moment, _ in moments.train(0))
     assert moments._cuts(History("v", np.arange(5), times[:5])).tolist() == []
 
 
@@ -126,6 +126,23 @@ def test_nobody_and_nothing_are_refused_with_the_way_out(trained: Path, world: P
     (other / "card.json").write_text(json.dumps(card))
     with pytest.raises(AdapterError, match="not trained on interest"):
         summarize("films", user="u1", adapter="narrow")
+
+
+def test_a_category_that_training_never_saw_is_not_named(
+    trained: Path, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else the one new item changes."""
+    items = tmp_path / "items.csv"
+    items.write_text((world / "items.csv").read_text() + "i99,Silver Boat,Silver\n")
+    recipe = (f"data.items={items}",)
+    before = explain("films", "Red Sun", user="u1")
+    assert explain("films", "Red Sun", user="u1", overrides=recipe) == before
+    assert "films: explanation does not name what training never saw: Silver" in caplog.text
+    listed = recommend("films", user="u1", n=20, overrides=recipe)
+    assert "Silver Boat" in [entry.title for entry in listed.items]
+    new = explain("films", "Silver Boat", user="u1", overrides=recipe)
+    assert new.title == "Silver Boat" and new.shared == () and "Silver" not in new.text.replace("Silver Boat", "")
+    assert summarize("films", user="u1", overrides=recipe) == summarize("films", user="u1")
 
 
 def test_who_learned_no_lists_still_says_what_it_learned(

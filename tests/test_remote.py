@@ -18,7 +18,7 @@ from conftest import Served
 from llmrec.engine import Node, Prompt
 from llmrec.engine.hf import HFEngine
 from llmrec.engine.remote import RemoteEngine
-from llmrec.engine.server import Server
+from llmrec.engine.server import Refused, Server
 from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter
 
@@ -90,7 +90,9 @@ def test_a_server_names_what_it_does_not_have(server: str, tmp_path: Path) -> No
     client = Server(server)
     with pytest.raises(AdapterError, match=r"404: The lora adapter 'music-0' cannot be found\.$"):
         client.unload("music-0")
-    with pytest.raises(AdapterError, match="not taken: .*404: .*music-0.*; name it when starting `llmrec serve`$"):
+    with pytest.raises(
+        AdapterError, match="not taken: .*404: .*music-0.*; name it when starting `llmrec serve`.*serve.max_rank$"
+    ):
         client.load("music-0", tmp_path / "none")
     client.close()
 
@@ -163,6 +165,37 @@ def test_an_adapter_that_somebody_else_has_just_loaded(
     assert engine.load("films", tmp_path) == "films-1234abcd" and engine.adapters == ("films",)
     with pytest.raises(AdapterError, match="already been loaded"):  # though the server does not have it
         engine.load("films", tmp_path)
+    engine.close()
+
+
+def test_a_server_that_was_started_anew_gets_the_adapter_again(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"index": 0, "logprobs": {"top_logprobs": [{f"token_id:{token}": -1.0 for token in SOME.tolist()}]}}
+    answer = {"choices": [said], "usage": {"prompt_tokens": 3}}
+    there: list[str] = []
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        if body["model"] not in there:
+            raise Refused(path, 404, f"the model {body['model']} does not exist")
+        return answer
+
+    engine = RemoteEngine(odd, "base", None)
+    monkeypatch.setattr(engine._server, "post", post)
+    monkeypatch.setattr(engine._server, "load", lambda name, folder: there.append(name))
+    monkeypatch.setattr("llmrec.engine.remote.adapter.check", lambda folder: None)
+    monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "1234abcd")
+    engine.load("films", tmp_path)
+    node = Node(Prompt((5, 6), "films"), (), SOME)
+    before = engine.branch([node])
+    there.clear()
+    np.testing.assert_array_equal(engine.branch([node]), before)
+    assert there == ["films-1234abcd"]
+    there.append("base")
+    engine.branch([Node(Prompt((5, 6)), (), SOME)])
+    there.clear()
+    with pytest.raises(Refused, match="base does not exist"):
+        engine.branch([Node(Prompt((5, 6)), (), SOME)])
     engine.close()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.choices.bonus import Except, without
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Choices, log_p_all, rank, score, together
+from llmrec.choices.search import Choices, _bounded, log_p_all, rank, score, together
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
@@ -197,6 +197,20 @@ def test_given_candidates_are_scored_as_in_the_whole() -> None:
     some = score(engine, prompts, choices, [[0, 3, 5], []])
     np.testing.assert_allclose(some[0], whole[0][[0, 3, 5]], atol=1e-5)
     assert len(some[1]) == 0
+
+
+def test_candidates_are_scored_in_runs_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = choices_of([f"{a} {b} {c}" for a in "xyz" for b in "pqr" for c in "uvw"])
+    prompts = [Prompt((i,)) for i in range(7)]
+    candidates = [[*range(i * 4)] for i in range(7)]
+    whole = score(FakeEngine(), prompts, choices, candidates)
+    for opened in (1, 50, 400):
+        monkeypatch.setattr("llmrec.choices.search.OPENED", opened)
+        engine = FakeEngine()
+        for ours, theirs in zip(score(engine, prompts, choices, candidates), whole, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert len(engine.branched) > 1
+    assert list(_bounded([3, 1, 2], [9, 1, 1, 20])) == [[3], [1, 2]]
 
 
 def test_a_list_comes_from_one_version_of_an_adapter() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from conftest import PATIENCE
 from typer.testing import CliRunner
 
 from llmrec import cli, config
-from llmrec.errors import EngineError, RecipeError
+from llmrec.errors import DataError, EngineError, RecipeError
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
 from llmrec.web import app as web
@@ -203,10 +203,12 @@ def test_mistakes_are_one_line(server, path, body, status, error):
 def test_pages_of_others_cannot_ask(server):
     assert server.ask("/recommend", {}, {"Content-Type": "text/plain"})[0] == 415  # what a page may send unasked
     for host in ("evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "[", "\xff"):  # names pointed here
-        status, found, _ = server.ask("/health", headers={"Host": host})
+        status, found, _ = server.ask("/chat", {"message": "hi"}, headers={"Host": host})
         assert status == 400 and "was not told that it is" in found["error"]
+        status, found, _ = server.ask("/health", headers={"Host": host})  # load balancers ask by address
+        assert status == 200 and [*found] == ["domain"]
     for host in ("localhost:8080", "[::1]:8080", "127.0.0.1"):
-        assert server.ask("/health", headers={"Host": host})[0] == 200
+        assert server.ask("/health", headers={"Host": host})[1]["engine"] == "hf"
     for path in web.PAGE:
         status, _, headers = server.ask(path)
         assert status == 200 and "default-src 'none'" in headers["content-security-policy"]
@@ -463,6 +465,29 @@ def test_an_engine_that_fails_again_and_again_is_not_healthy(slow):
         with pytest.raises(EngineError, match="thirteen"):
             asks.rank([ListAsked([13], 3, (), None)])
     with pytest.raises(Busy, match="failed 3 times"):
+        asks.check()
+    asks._failed -= batcher.ILL  # some time later somebody may try
+    asks.check()
+    with pytest.raises(EngineError, match="thirteen"):
+        asks.rank([ListAsked([13], 3, (), None)])
+    with pytest.raises(Busy, match="failed 4 times"):
+        asks.check()
+    asks.rank([ListAsked([1], 3, (), None)])
+    asks.check()
+
+
+@pytest.mark.parametrize(("error", "ill"), [(RuntimeError("CUDA error"), True), (DataError("no such film"), False)])
+def test_whose_fault_it_is_decides_health(slow, error: Exception, ill: bool):
+    _, asks = slow
+
+    def fails() -> None:
+        raise error
+
+    for _ in range(batcher.FAILED):
+        asks.check()
+        with pytest.raises(type(error)):
+            asks.call(fails)
+    with pytest.raises(Busy) if ill else nullcontext():
         asks.check()
 
 

@@ -175,6 +175,20 @@ def _together(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         yield [i for group in some for i in group]
 
 
+def _bounded(group: Sequence[int], opened: Sequence[int]) -> Iterator[list[int]]:
+    """Runs of a group within `OPENED`, where each prompt opens so many nodes; one prompt may be beyond it."""
+    run: list[int] = []
+    widest = 0
+    for i in group:
+        if run and max(widest, opened[i]) ** 2 * (len(run) + 1) > OPENED:
+            yield run
+            run, widest = [], 0
+        run.append(i)
+        widest = max(widest, opened[i])
+    if run:
+        yield run
+
+
 def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:
     """(rankings, n) int32 choices, -1 where a list ends early."""
     lists = np.full((len(rankings), n), -1, np.int32)
@@ -211,14 +225,14 @@ def score(
     prompts = engine.pinned(prompts)
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
-    for group in _together(engine, prompts):
-        place: dict[tuple[int, int, int], int] = {}
-        for i in group:
-            for choice in candidates[i]:
-                part, trie, own = _owner(parts, choice)
-                for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
-                    node = int(trie.child_parent[child])
-                    place.setdefault((i, part, node), len(place))
+    opened: list[dict[tuple[int, int], None]] = [{} for _ in prompts]
+    for nodes, chosen in zip(opened, candidates, strict=True):
+        for choice in chosen:
+            part, trie, own = _owner(parts, choice)
+            for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
+                nodes[part, int(trie.child_parent[child])] = None
+    for group in (run for some in _together(engine, prompts) for run in _bounded(some, [*map(len, opened)])):
+        place = {at: k for k, at in enumerate((i, *node) for i in group for node in opened[i])}
         answers = _asked(engine, prompts, choices, place)
         for i in group:
             found = []

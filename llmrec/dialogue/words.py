@@ -49,6 +49,7 @@ _NOT = (
     r"need|care for|recommend|give|suggest|find|see|watch)(?: me)?|not (?:at all )?like|(?:nothing|less) like|unlike|"
     r"(?:something |anything |much )?better than|"
     rf"(?:not|no|never|no longer|(?:is|are|was|were)n['’]?t){_MUCH} (?:of )?(?:a |an )?(?:big |great |huge )?fans? of|"
+    r"(?:not|no longer|(?:is|are|was|were)n['’]?t)(?: really| that| at all)? (?:interested in|into)|"
     r"(?:can(?:['’]?t|not)|could(?:n['’]?t| not)) stand|won['’]?t (?:watch|see)|"
     r"(?:tired|sick|bored) (?:of|with)|fed up with|had it with|(?<!get )(?<!not )enough(?: of)?|done with|"
     r"(?:is|are|was|were)n['’]?t|none of|stop (?:recommending|suggesting|showing|giving|finding)(?: me)?|"
@@ -65,7 +66,10 @@ _LIKE = (
     r"liked|loved?|enjoy(?:ed)?|adore[ds]?|watched|saw|seen|likes|(?:big |great |huge )?fans? of|"
     r"favou?rites?(?: is| are)?|prefer|such as|add|include"
 )
-_REMOVE = r"forget(?: about)?|remove|delete|drop|take (?:out|away)"
+_REMOVE = (
+    r"forget(?: about)?(?: that)?(?: (?:i|we)(?: (?:said|told you)(?: that)?(?: (?:i|we))?)?(?: have)? "
+    r"(?:liked?|loved?|enjoy(?:ed)?|saw|seen|watched))?|remove|delete|drop|take (?:out|away)"
+)
 _UNSEEN = (
     r"(?:have not|haven['’]?t|never|not)(?: yet| ever)? (?:seen|watched)|never saw|"
     r"(?:i )?(?:did not|didn['’]?t) (?:see|watch)"
@@ -154,9 +158,23 @@ RETRACTS = re.compile(  # within one message: "a comedy, no, a drama", "the 80s,
     re.I,
 )
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
+_LIFT = r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: about)?(?: the| my| a| any)? "
+_FILTER = r"\b(?: (?:filter|limit)s?\b)?"
 LIFTS = (
-    (("year",), re.compile(r"(?:from |of )?any (?:years?|time|decade|era|age)\b", re.I)),
-    (("category",), re.compile(r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b", re.I)),
+    (
+        ("year",),
+        re.compile(
+            rf"(?:from |of )?any (?:years?|time|decade|era|age)\b|(?:(?:from |of )?all |{_LIFT})years?{_FILTER}", re.I
+        ),
+    ),
+    (
+        ("category",),
+        re.compile(
+            r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b|"
+            rf"(?:(?:of )?all |{_LIFT})(?:categor(?:y|ies)|genres?){_FILTER}",
+            re.I,
+        ),
+    ),
     (
         ("category", "year"),
         re.compile(r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: all)?(?: the| my)? filters?\b", re.I),

@@ -43,7 +43,7 @@ class RemoteEngine(Asking):
         self._model = model
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="llmrec-http")
         self._loaded: dict[str, str] = {}
-        self._versions: set[str] = set()
+        self._versions: dict[str, Path] = {}
         self.tally = Tally()
         listed = self._server.models()
         if model not in listed:
@@ -71,7 +71,7 @@ class RemoteEngine(Asking):
         if served not in self._server.models():
             self._server.load(served, folder)
         self._loaded[name] = served
-        self._versions.add(served)
+        self._versions[served] = folder
         return served
 
     def unload(self, name: str) -> None:
@@ -83,7 +83,7 @@ class RemoteEngine(Asking):
         served = loaded(self._loaded, name)
         if [*self._loaded.values()].count(served) == 1:
             self._server.unload(served)
-            self._versions.discard(served)
+            del self._versions[served]
         del self._loaded[name]
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterable[list[int]]:
@@ -142,7 +142,13 @@ class RemoteEngine(Asking):
         def post(request: tuple[str, dict[str, Any], list[int]]) -> Any:
             name, options, members = request
             body = {"model": name, "prompt": [prompts[i] for i in members], **GREEDY, **options}
-            return self._server.post("/v1/completions", body)
+            try:
+                return self._server.post("/v1/completions", body)
+            except Refused as error:
+                if error.status != 404 or name not in self._versions:
+                    raise
+                self._server.load(name, self._versions[name])  # a server that was started anew has forgotten it
+                return self._server.post("/v1/completions", body)
 
         found = {}
         for (_, _, members), answer in zip(requests, self._threads.map(post, requests), strict=True):

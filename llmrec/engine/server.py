@@ -67,7 +67,9 @@ class Server:
         take it."""
         try:
             body = {"lora_name": name, "lora_path": str(folder.resolve())}
-            self._change("load", body, "; name it when starting `llmrec serve`")
+            self._change(
+                "load", body, "; name it when starting `llmrec serve`, or give that the rank with serve.max_rank"
+            )
         except AdapterError as error:
             if name not in self.models():  # else somebody was quicker
                 raise AdapterError(f"{folder}: not taken: {error}") from None

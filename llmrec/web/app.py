@@ -214,9 +214,10 @@ def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
             machine (DNS rebinding).
     """
 
-    async def health(_: Request) -> Response:  # however many requests there are
+    async def health(request: Request) -> Response:  # however many requests there are
         try:
-            return _json(answers.health())
+            found = answers.health()
+            return _json(found if _host(request.scope) in hosts else {"domain": found["domain"]})
         except Busy as error:
             return _error(503, error)
 
@@ -236,21 +237,26 @@ def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
     return app
 
 
+def _host(scope: Scope) -> str | None:
+    """The name that a request asks; None for none that can be read."""
+    try:
+        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
+    except ValueError:  # "[" and such
+        return None
+
+
 class OnlyFor:
-    """Refuses requests under any other name.  (Starlette's own check cannot read `[::1]:8080`.)"""
+    """Refuses requests under any other name, but for how this server is: load balancers ask by address.  (Starlette's
+    own check cannot read `[::1]:8080`.)"""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
-        try:
-            name = urlsplit(f"//{sent}").hostname
-        except ValueError:  # "[" and such
-            name = None
-        if name in self.hosts:
+        if scope["type"] == "http" and (_host(scope) in self.hosts or scope["path"] == "/health"):
             await self.app(scope, receive, send)
         else:
+            sent = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
             text = f"this server was not told that it is {shown(sent)}; start it with --name"
             await _error(400, text)(scope, receive, send)
 

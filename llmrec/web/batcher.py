@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from llmrec.errors import EngineError
+from llmrec.errors import EngineError, LlmrecError
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
     from llmrec.choices.search import Ranking
@@ -28,7 +28,8 @@ LEAST = 10  # places that a shorter list counts for
 WAITING = 256  # questions that wait; more are refused
 PATIENCE = 120.0  # seconds until somebody who waits is told so
 GLANCE = 0.25  # seconds between two looks at whether somebody has gone
-FAILED = 3  # engine errors in a row after which a server is not healthy
+FAILED = 3  # failures in a row, but for what is wrong with a question, after which a server is not healthy …
+ILL = 30  # … for so many seconds: then somebody shall try, for else nobody would see that it is well again
 STOPPED = "this server is being stopped"
 
 T = TypeVar("T")
@@ -141,6 +142,7 @@ class Batcher:
         self._taken: list[_Waiting] = []
         self._since: float | None = None
         self._failures = 0
+        self._failed = 0.0  # when the last was
         self.died = False
         """Whether it ended without being told to."""
         self._thread = threading.Thread(target=self._work, daemon=True, name="model")
@@ -166,7 +168,7 @@ class Batcher:
         since = self._since
         if not self.alive:
             raise Busy("the model's thread has ended")
-        if self._failures >= FAILED:
+        if self._failures >= FAILED and time.monotonic() - self._failed < ILL:
             raise Busy(f"the engine has failed {self._failures} times in a row")
         if since is not None and time.monotonic() - since > PATIENCE:
             raise Busy(f"the model has not answered for {time.monotonic() - since:.0f} seconds")
@@ -268,7 +270,8 @@ class Batcher:
             answers = make()
         except BaseException as error:  # noqa: BLE001 - it belongs to those who asked; the thread goes on
             if last:
-                self._failures += isinstance(error, EngineError)
+                if isinstance(error, EngineError) or not isinstance(error, LlmrecError):
+                    self._failures, self._failed = self._failures + 1, time.monotonic()
                 for one in asked:
                     _fail(one.future, error)
             else:
@@ -288,7 +291,7 @@ class Batcher:
                 forget()
         except Exception:  # one that is gone cannot even do this; what is asked next will say so
             LOG.exception("the engine cannot be reset")
-            self._failures = FAILED
+            self._failures, self._failed = FAILED, time.monotonic()
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:
