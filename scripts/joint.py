@@ -441,6 +441,11 @@ def _card(recipe: config.Recipe, folder: Path) -> dict[str, Any]:
     trained = card.get("recipe", {})
     if {"next_item", *KINDS, "interest"} & {*saved} and trained.get("split") != recipe.split.model_dump(mode="json"):
         raise AdapterError(f"{folder}: trained under another split, so it may have seen the answers; train it again")
+    rated = recipe.data.min_rating if recipe.data else None
+    if trained.get("data") and trained["data"].get("min_rating") != rated:  # it moves the cut
+        raise AdapterError(
+            f"{folder}: trained with another data.min_rating, so it may have seen the answers; train again"
+        )
     if SENTIMENT in saved and card[SENTIMENT].get("reviews") != source(recipe, SENTIMENT).digest:
         raise AdapterError(f"{folder}: learned from another split of the reviews; train it again")
     return card

@@ -99,6 +99,9 @@ def test_people_are_known_by_what_they_chose(tmp_path: Path) -> None:
     more.write_text("user,item\n" + "".join(f"1,i{k}\n" for k in range(20)) + "1,unknown\n")
     history = config.ChoiceSource(path=str(more), columns={"user_id": "user", "item_id": "item"})
     source = undated(tmp_path, history=history)
+    with pytest.raises(DataError, match="choices without times beside texts with them"):
+        Pairs.read(dated(tmp_path, history=history), Path)
+    source = undated(tmp_path, history=history)
     [one] = [one for one in Pairs.read(source, Path).of_people() if one.user_id == "1"]
     assert len(one.earlier) == EARLIER and all(item.title for item in one.earlier)
     explained = [one for one in Pairs.read(source, Path).of_items() if one.user_id == "1"]

@@ -102,6 +102,11 @@ class Pairs:
             if not (table["split"] == name).any():
                 raise DataError(f"{source.path}: no text is left for the split '{name}'; give more, or other shares")
         history: dict[str, list[str]] = defaultdict(list)
+        if source.history and timed:
+            raise DataError(
+                f"{source.history.path}: choices without times beside texts with them: which came first? "
+                "Leave out data.history, or the column of times"
+            )
         if source.history:
             more = sources.read_chosen(source.history, resolve)
             known = more["user_id"].isin(table["user_id"]) & more["item_id"].isin(table["item_id"])

@@ -149,7 +149,7 @@ class Table:
                         yield Row(number, {key: row[key] for key in columns if key in row}, place=place)
 
     def measure(self) -> Measured:
-        """Size, content and rows of all files; reads them once."""
+        """Size, content and rows of all files."""
         total, size, rows = hashlib.sha256(), 0, 0
         for file in self.files:
             with self._opened(file, plain=False) as raw:

@@ -118,6 +118,11 @@ def fit(
     )  # fmt: skip
     kept = trainable | balance.parameters
     state = load_checkpoint(run, kept, optimizer)
+    if len({*gather_object([(run.name, state.step, plan.steps)])}) > 1:
+        raise RecipeError(
+            f"{run}: the processes of this training are not at one step of one run; give all of them the same data and "
+            "fit.precision, and one LLMREC_HOME"
+        )
     balance.state = state.balance
     if not accelerator.is_main_process:
         state.recent.clear()  # what lies there is the main process's
@@ -338,7 +343,7 @@ def _mean_losses(recent: Sequence[tuple[str, float, float]], factor: Mapping[str
     for task, value, count in recent:
         nats[task], counts[task] = nats.get(task, 0.0) + value, counts.get(task, 0.0) + count
     means = {task: nats[task] / counts[task] for task in nats}
-    each = {f"loss/{task}": mean for task, mean in means.items()} if len(factor) > 1 else {}
+    each = {f"loss/{task}": mean for task, mean in means.items()} if [*factor.values()] != [1.0] else {}
     return {"loss": sum(factor[task] * mean for task, mean in means.items()), **each}
 
 

@@ -117,7 +117,7 @@ class Template(Section):
     line: str = "{{ item.title }}"
     """What names an item in a list, and is predicted; `item` has title, year and categories.  Cut to the recipe's
     `identifier.max_tokens` and made unique; changing it needs a new training."""
-    choices: str = ""
+    choices: Literal["", "catalog", "categories", "labels"] = ""
     """The closed set that a choice comes from."""
     facts: tuple[str, ...] = Field((), max_length=MAX_ENTRIES)
     """Every name that `replies` may use."""
