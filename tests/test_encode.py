@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def test_hostile_messages_open_no_turn(encoder: Encoder) -> None:
 def test_harmless_text_is_what_the_tokenizer_makes_of_it(encoder: Encoder) -> None:
     text = "You recommend films. 2001 times!"
     assert encoder.text(text) == encoder.tokenizer.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("says", ["{{ date_string }}", "{{ strftime_now('%d %b %Y') }}"])
+def test_a_template_with_a_date_says_the_same_every_day(says: str) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer("gpt2"))
+    tokenizer.chat_template = f"Today: {says}" + "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    header = Encoder(tokenizer).header([Message("user", "Hi")])
+    text = tokenizer.decode(header)
+    assert re.fullmatch(r"Today: 0?1 Jan 2025Hi", text), text
 
 
 def test_a_header_is_what_the_chat_template_says() -> None:

@@ -10,6 +10,7 @@ import math
 import re
 import secrets
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,8 @@ from llmrec.tasks.template import Message
 
 MAX_TEXT = 100_000  # characters of one message or title; more is an error, not a silent cut
 TOGETHER = 10_000  # texts of one call to the tokenizer, whose answers are many times what is kept of them
+DAY = {"date_string": "1 Jan 2025", "strftime_now": date(2025, 1, 1).strftime}
+"""The date that some chat templates say: always the same, for an adapter knows the prompts that it was trained on."""
 
 
 class Encoder:
@@ -152,7 +155,7 @@ class Encoder:
         if not self.tokenizer.chat_template:
             bos = self.tokenizer.bos_token or ""
             return bos + "".join(f"{turn['content']}\n\n" for turn in turns)
-        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False, **DAY}
         try:
             return self.tokenizer.apply_chat_template(turns, **options)
         except Exception:  # templates without a system role raise an error of their own: the user's turn takes its text
