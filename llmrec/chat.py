@@ -61,21 +61,22 @@ class Exact:
         model = self._loaded()
         if "explanation" not in model.card:
             return ""
-        return self._told(model).explanations([history], [item], [None])[0].text
+        return self.insight().explanations([history], [item], [None])[0].text
 
     def taste(self, history: Sequence[int]) -> tuple[str, ...]:
         model = self._loaded()
         if not {"interest", "interest_summary"} <= {*model.card}:
             return ()
-        [(text, interests)] = self._told(model).summaries([history])
+        [(text, interests)] = self.insight().summaries([history])
         likely = ", ".join(f"{row.category} {row.p:.0%}" for row in interests[:LIKELY])
         return (*([text] if text else []), f"Next, most likely: {likely}.")
 
-    def _told(self, model: Recommender) -> Insight:
+    def insight(self) -> Insight:
+        """What the model knows of people, of which more is kept with every question."""
         if self._insight is None:
             from llmrec.insight import Insight
 
-            self._insight = Insight(model)
+            self._insight = Insight(self._loaded())
         return self._insight
 
     def _loaded(self) -> Recommender:

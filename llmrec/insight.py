@@ -74,6 +74,19 @@ class Insight:
     def _together(self) -> Together:
         return Together.fit(self.model.dataset, self.model.catalog)
 
+    def open(self) -> None:
+        """Reads the wordings of what the adapter has learned now: its folder may hold another version later.
+
+        Raises: AdapterError where one cannot be read.
+        """
+        for task, held in (
+            ("interest", "_interest"),
+            ("interest_summary", "_summary"),
+            ("explanation", "_explanation"),
+        ):
+            if task in self.model.card:
+                getattr(self, held)
+
     def summaries(self, histories: Sequence[Sequence[int]]) -> list[tuple[str, tuple[Interest, ...]]]:
         """Sentences and interests for each history (catalog positions, oldest first, none empty).
 

@@ -23,8 +23,10 @@ from typer.testing import CliRunner
 
 from llmrec import cli, config
 from llmrec.errors import DataError, EngineError, RecipeError
+from llmrec.explain import explain
 from llmrec.recommend import recommend
 from llmrec.recommender import Recommender
+from llmrec.summarize import summarize
 from llmrec.web import app as web
 from llmrec.web import batcher
 from llmrec.web.batcher import Batcher, Busy, Caller, ListAsked
@@ -104,6 +106,28 @@ def test_a_list_is_that_of_the_command_line(server):
     ids = server.answers.model.catalog.item_id
     _, rest, _ = server.ask("/recommend", {"exclude": [f"item:{one}" for one in ids[2:]] * 20})
     assert {item["item_id"] for item in rest["items"]} == {*ids[:2]}
+
+
+def test_reasons_and_summaries_are_those_of_the_command_line(server, monkeypatch):
+    history = ["Red Sun", "Red Moon", "Red Rain", "Blue Rain", "Red River"]
+    status, found, _ = server.ask("/explain", {"item": "red sun", "history": history[1:]})
+    assert (status, found) == (200, json.loads(json.dumps(explain("films", "Red Sun", history=history[1:]).as_dict())))
+    status, found, _ = server.ask("/summarize", {"history": history})
+    wanted = json.loads(json.dumps(summarize("films", history=history).as_dict()))
+    assert status == 200 and found["text"] == wanted["text"] and found["history"] == wanted["history"]
+    for here, there in zip(found["interests"], wanted["interests"], strict=True):
+        assert here == pytest.approx(there, abs=1e-4)
+    for path, body, status, error in (
+        ("/summarize", {}, 400, "history: empty"),
+        ("/explain", {"history": history}, 400, "item"),
+        ("/explain", {"item": "Zzzzz", "history": history}, 400, "Zzzzz"),
+        ("/explain", {"item": "Red Sun", "user": "u1"}, 403, "--users"),
+    ):
+        got, found, _ = server.ask(path, body)
+        assert got == status and error in found["error"], found
+    monkeypatch.setattr(server.answers.model, "card", {})
+    assert server.ask("/explain", {"item": "Red Sun", "history": history})[0] == 404
+    assert server.ask("/summarize", {"history": history})[0] == 404
 
 
 def test_what_is_asked_together_is_answered_as_alone(server, monkeypatch, caplog):

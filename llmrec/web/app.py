@@ -2,6 +2,8 @@
 stands on.
 
     POST /recommend   {"history": ["Fargo"], "n": 10, "exclude": [], "only": ["category=Comedy"]} → a list
+    POST /explain     {"item": "Heat", "history": ["Fargo"]} → why it suits them, and the facts behind it
+    POST /summarize   {"history": ["Fargo"]} → sentences on their taste, and which categories come next
     POST /chat        {"say": "something like Fargo", "session": null} → {"reply", "session"}: send that back next time
     GET  /health      what answers
     GET  /            the page
@@ -39,7 +41,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmrec import config
 from llmrec.chat import Exact, ranked
 from llmrec.config import LOOPBACK, Section
-from llmrec.data.names import BY_ID
+from llmrec.data.names import BY_ID, match_titles
 from llmrec.data.records import one_line, shown
 from llmrec.dialogue.grammar import MAX_MESSAGE
 from llmrec.dialogue.reply import Ranked, respond
@@ -48,6 +50,7 @@ from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.jobs.work import Known
 from llmrec.recommend import question, recommendation
+from llmrec.summarize import Summary
 from llmrec.web.batcher import CALLER, Batcher, Busy, Caller, Desk, ListAsked
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -92,13 +95,25 @@ def _few_names(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
-class ListRequest(Section):
-    """What POST /recommend asks."""
+class SummaryRequest(Section):
+    """What POST /summarize asks."""
 
     user: Text | None = None
     """Somebody of the domain's data, whose history stands before `history`; only where the server was told so."""
     history: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_HISTORY)] = ()
     """Titles, oldest first, tolerantly matched; or item:ID."""
+
+
+class ExplanationRequest(SummaryRequest):
+    """What POST /explain asks."""
+
+    item: Text
+    """The title, tolerantly matched, or item:ID."""
+
+
+class ListRequest(SummaryRequest):
+    """What POST /recommend asks."""
+
     n: int = Field(10, ge=1, le=MAX_LIST, strict=True)
     """Length of the list."""
     exclude: Annotated[tuple[Text, ...], FailFast(), Field(max_length=MAX_EXCLUDED), AfterValidator(_few_names)] = ()
@@ -161,8 +176,12 @@ class Answers:
         self.users = Known.of(model.dataset, catalog).history if users else None
 
     def warm_up(self) -> None:
-        """What the first list needs is computed, or fails, before anybody asks.  Raises: as `Recommender.rank`."""
+        """What the first list and the first reason need is there, or fails, before anybody asks.
+
+        Raises: as `Recommender.rank`; AdapterError.
+        """
         self.model.rank([()], 10, prior=self.batcher.prior)
+        self.shared.exact.insight().open()
 
     def health(self) -> dict[str, Any]:
         """Raises: Busy where nobody is answered."""
@@ -185,6 +204,26 @@ class Answers:
         [ranking] = self.batcher.rank([ListAsked(wanted.history, asked.n, wanted.exclude, wanted.allowed)])
         return recommendation(self.model, wanted, ranking).as_dict() | {"adapter": self.adapter}
 
+    def explain(self, asked: ExplanationRequest) -> dict[str, Any]:
+        """Raises: Rejected, DataError, Busy."""
+        self._learned("explanation")
+        history = self._somebody(asked)
+        with self.desk.seat():
+            [item] = match_titles([asked.item], self.model.catalog)
+        insight = self.shared.exact.insight
+        [found] = self.batcher.call(lambda: insight().explanations([history], [item], [asked.user]))
+        return found.as_dict() | {"adapter": self.adapter}
+
+    def summarize(self, asked: SummaryRequest) -> dict[str, Any]:
+        """Raises: Rejected, DataError, Busy."""
+        self._learned("interest", "interest_summary")
+        history = self._somebody(asked)
+        insight = self.shared.exact.insight
+        [(text, interests)] = self.batcher.call(lambda: insight().summaries([history]))
+        titles = tuple(self.model.catalog.title[item] for item in history)
+        found = Summary(self.model.recipe.domain, self.adapter, asked.user, titles, text, interests)
+        return found.as_dict()
+
     def chat(self, asked: ChatRequest) -> dict[str, Any]:
         """Raises: DataError, Busy."""
         recipe = self.model.recipe
@@ -195,6 +234,19 @@ class Answers:
             check_session(session, self.model.catalog, "session")
             reply, session = respond(session, asked.say, self.vocabulary, self.shared, recipe.noun, recipe.unit)
         return {"reply": reply.as_dict() | {"ends": reply.ends}, "session": trimmed(session).model_dump(mode="json")}
+
+    def _learned(self, *tasks: str) -> None:
+        if missing := [task for task in tasks if task not in self.model.card]:
+            raise Rejected(404, f"this adapter has not learned {missing[0]}; it answers /recommend and /chat")
+
+    def _somebody(self, asked: SummaryRequest) -> list[int]:
+        """Raises: Rejected, DataError where nothing is known of anybody."""
+        known = self._history(asked.user)
+        with self.desk.seat():
+            history = known + match_titles(asked.history, self.model.catalog)
+        if not history:
+            raise DataError("history: empty; send the titles of what somebody chose")
+        return history
 
     def _history(self, user: str | None) -> list[int]:
         if user is None:
@@ -225,6 +277,8 @@ def build(answers: Answers, hosts: Sequence[str]) -> Starlette:
     routes = [
         Route("/health", health, methods=["GET"]),
         Route("/recommend", answered(lambda body: answers.recommend(_read(ListRequest, body))), methods=["POST"]),
+        Route("/explain", answered(lambda body: answers.explain(_read(ExplanationRequest, body))), methods=["POST"]),
+        Route("/summarize", answered(lambda body: answers.summarize(_read(SummaryRequest, body))), methods=["POST"]),
         Route("/chat", answered(lambda body: answers.chat(_read(ChatRequest, body))), methods=["POST"]),
         *(Route(path, _file(*file), methods=["GET"]) for path, file in PAGE.items()),
     ]
