@@ -109,6 +109,7 @@ def test_a_list_is_that_of_the_command_line(server):
 
 
 def test_reasons_and_summaries_are_those_of_the_command_line(server, monkeypatch):
+    server.answers.warm_up()
     history = ["Red Sun", "Red Moon", "Red Rain", "Blue Rain", "Red River"]
     status, found, _ = server.ask("/explain", {"item": "red sun", "history": history[1:]})
     assert (status, found) == (200, json.loads(json.dumps(explain("films", "Red Sun", history=history[1:]).as_dict())))
