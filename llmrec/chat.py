@@ -170,7 +170,7 @@ def talk(chat: Chat, console: Console | None = None) -> None:
         except LlmrecError as error:  # of this message; what was said before goes on, where somebody sits there
             if not sys.stdin.isatty():
                 raise
-            console.print(Text(f"error: {error}"), soft_wrap=True)
+            console.print(Text(f"error: {one_line(str(error), MAX_MESSAGE)}"), soft_wrap=True)
             continue
         print_reply(reply, console)
         if reply.ends:

@@ -50,7 +50,7 @@ class Verbs(TyperGroup):
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
                 raise
-            typer.echo(f"error: {FULL} ({_line(error)})", err=True)
+            typer.echo(f"error: {FULL} ({_line(EngineError(str(error)))})", err=True)
             raise typer.Exit(MISTAKE) from None
 
 

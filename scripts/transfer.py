@@ -149,7 +149,7 @@ class Study:
         teacher = learner.teacher(folder)
         once = Plan([rows], asked.fit.model_copy(update={"epochs": 1.0}), asked.tasks).steps
         settings = asked.fit.model_copy(update={"epochs": max(asked.fit.epochs, self.steps / once)})
-        shared = self.out / "activations" / digest(rows, self.base.digest, asked.lora.first_layer)
+        shared = self.out / "activations" / digest(rows, self.base.digest, asked.lora.first_layer, torch.float32)
         if settings.cache != "none":
             check_split(model.get_base_model().get_decoder(), asked.lora.first_layer, rows[0].tokens.tolist())
             share(shared, folder)

@@ -194,4 +194,6 @@ def test_texts_that_another_split_drew_are_another_split_where_both_say_which_th
     # A chain says what any of it has learned from; what a card says may be anything.
     later = {"recipe": recipe, "item_class": {"split": "b"}, "init_from": {"sources": sources(review_sentiment="a")}}
     assert transfer.sources(later) == old
+    both = transfer.joined(sources(review_sentiment="a"), sources(item_class="b"))
+    assert both == old and transfer.joined({}, old) == old == transfer.joined(old, {})
     assert transfer.sources({"recipe": recipe, "init_from": {"sources": {"reviews of x.csv": [1]}}}) == sources()

@@ -172,6 +172,7 @@ def raising(error: BaseException):
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "error: /x/y: No space left on device; free"),
         (PermissionError(errno.EROFS, "Read-only file system", "/x"), 2, "error: /x: Read-only file system; free"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 2, "error: the GPU's memory is full: "),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -624,3 +624,16 @@ def test_a_tenth_more_of_any_task_counts_alike() -> None:
     assert validated(ndcg=0.05, p=0.77) == pytest.approx(1.1**0.5 * before)
     assert validated(ndcg=0.0, p=0.7) < validated(ndcg=0.0, p=0.8)
     assert "mean" not in validation({"ndcg": SimpleNamespace(metric="ndcg", validate=lambda: {"ndcg": 0.5})})
+
+
+def test_titles_are_cut_as_the_adapter_has_learned_them(
+    trained: Path, world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the recipe says by now; a longer window is its own affair, and is said."""
+    recipe = config.load_recipe("films", ("identifier.max_tokens=2", "fit.window_tokens=90"))
+    model = Recommender.load(recipe, "films")
+    assert "identifier.max_tokens=2 waits for the next training" in caplog.text
+    assert "trained with fit.window_tokens=120 and reads 90 here" in caplog.text
+    before = Recommender.load(config.load_recipe("films"), "films")
+    assert model.listing.identifiers == before.listing.identifiers
+    assert model.recipe.identifier == before.recipe.identifier

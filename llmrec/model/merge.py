@@ -113,7 +113,7 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
             if task in (known := transfer.recipe_of(part.card).tasks):
                 tasks.setdefault(task, known[task].model_dump(mode="json"))
         transfer.agree(transfer.sources(part.card), found, part.folder)
-        found |= transfer.sources(part.card)
+        found = transfer.joined(found, transfer.sources(part.card))
     shapes = [transfer.recipe_of(part.card).lora for part in parts]
     reach = {  # as far as any of them
         "first_layer": min(shape.first_layer for shape in shapes),

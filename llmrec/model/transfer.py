@@ -121,7 +121,7 @@ def sources(card: dict[str, Any]) -> Sources:
     merged = card.get("merged")
     for before in [card.get("init_from"), card.get("part_of"), *(merged if isinstance(merged, list) else ())]:
         if isinstance(before, dict) and isinstance(before.get("sources"), dict):
-            found |= before["sources"]
+            found = joined(found, before["sources"])
     read = recipe_of(card)
     if read.data is not None:
         cut = ("method",) if read.split.method == "leave_one_out" else ("method", "valid", "test")
@@ -133,14 +133,17 @@ def sources(card: dict[str, Any]) -> Sources:
             learned = card.get(name)
             digest = learned.get("split") if isinstance(learned, dict) else None
             texts = {f"{TEXTS}{name}": digest} if digest else {}
-            before = found.get(source)
-            others = (
-                {key: of for key, of in before.items() if str(key).startswith(TEXTS)}
-                if isinstance(before, dict)
-                else {}
-            )
-            found[source] = others | task.data.model_dump(include={"valid", "test", "seed"}) | texts
+            cut = task.data.model_dump(include={"valid", "test", "seed"})
+            found = joined(found, {source: cut | texts})
     return found
+
+
+def joined(some: Sources, more: Sources) -> Sources:
+    """Both; of one source what either says of its texts, and the cut of `more`."""
+    known = {name: some[name] for name in some.keys() & more.keys() if isinstance(some[name], dict)}
+    return some | {
+        name: {**known[name], **cut} if name in known and isinstance(cut, dict) else cut for name, cut in more.items()
+    }
 
 
 def recipe_of(card: dict[str, Any]) -> Recipe:

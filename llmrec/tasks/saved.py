@@ -29,6 +29,7 @@ class _Known(BaseModel):
 class _Trained(_Known):
     tasks: dict[str, dict[str, Any]] | list[str] = {}  # the first cards name them alone
     split: dict[str, Any] = {}
+    identifier: dict[str, Any] = {}
     fit: dict[str, Any] = {}
     data: dict[str, Any] | None = None
 
