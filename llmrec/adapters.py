@@ -339,7 +339,7 @@ def _catalog(folder: Path, card: dict[str, Any], recipe: config.Recipe, encoder:
         return
     items = card.get("items")
     trained = [str(item) for item in items] if isinstance(items, list) else []
-    longest, coding = recipe.identifier.max_tokens, of_adapter(card, catalog)
+    longest, coding = transfer.recipe_of(card).identifier.max_tokens, of_adapter(card, catalog)
     Listing.build(catalog, Template.load(file), encoder, longest, trained, recipe.new_share, coding)
 
 

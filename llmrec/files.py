@@ -68,7 +68,7 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
         _remove(partial)
 
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
+COMPRESSED = (".gz", ".bz2", ".xz", ".lzma", ".zip", ".zst", ".zstd")
 
 
 def decompressed(raw: Any, name: str) -> Any:
@@ -78,7 +78,7 @@ def decompressed(raw: Any, name: str) -> Any:
     """
     if not name.lower().endswith(COMPRESSED):
         return raw
-    if (codec := infer_compression(name.lower())) is None:
+    if (codec := infer_compression(name.lower().removesuffix("d"))) is None:  # .zstd is .zst
         raise OSError("this Python cannot decompress it; for .zst: pip install zstandard")
     if codec == "zip":
         with zipfile.ZipFile(raw) as archive:

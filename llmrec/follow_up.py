@@ -63,10 +63,12 @@ class FollowUp:
         )  # fmt: skip
 
     @classmethod
-    def load(cls, recommender: Recommender, task: str) -> FollowUp:
+    def load(cls, recommender: Recommender, task: str, *, measured: bool = False) -> FollowUp:
         """With the wording and the categories that the recommender's adapter was trained on (without one: today's).
 
-        Raises: AdapterError where the adapter has not learned the task.
+        Categories that came later are not named; they are an error where it is `measured` beside others.
+
+        Raises: AdapterError where the adapter has not learned the task, or a category is gone.
         """
         if recommender.adapter is None:
             return cls.build(recommender, Template.today(task))
@@ -84,7 +86,17 @@ class FollowUp:
         if len({*categories}) != len(categories) or len(categories) < 2:
             raise AdapterError(f"{folder}: the categories that {task} was trained on cannot be read; train it again")
         today = {name for own in recommender.catalog.categories for name in own}
+        if gone := sorted({*categories} - today):
+            raise AdapterError(
+                f"{recommender.adapter}: {task} was trained on the category '{gone[0]}', which no item has any more; "
+                "name it as before, or train again"
+            )
         if new := sorted(today - {*categories}):
+            if measured:
+                raise AdapterError(
+                    f"{recommender.adapter}: {task} was trained before there was a category '{new[0]}', which may be "
+                    "the right answer here; train it again"
+                )
             LOG.warning(
                 "%s: %s does not name what training never saw: %s", recommender.recipe.domain, task, ", ".join(new[:5])
             )

@@ -75,7 +75,7 @@ class Insight:
         return Together.fit(self.model.dataset, self.model.catalog)
 
     def open(self) -> None:
-        """Reads the wordings of what the adapter has learned now: its folder may hold another version later.
+        """Reads now what is read once: wordings, as the adapter's folder may hold another version later, and counts.
 
         Raises: AdapterError where one cannot be read.
         """
@@ -86,6 +86,8 @@ class Insight:
         ):
             if task in self.model.card:
                 getattr(self, held)
+        if "explanation" in self.model.card:
+            self._together  # noqa: B018 - it is counted here
 
     def summaries(self, histories: Sequence[Sequence[int]]) -> list[tuple[str, tuple[Interest, ...]]]:
         """Sentences and interests for each history (catalog positions, oldest first, none empty).

@@ -105,7 +105,7 @@ def _choices(known: Sequence[np.ndarray], newcomers: Sequence[np.ndarray], new_s
     return Choices(ChoiceTrie.build(known), ChoiceTrie.build(newcomers), new_share, trust)
 
 
-def _as_learned(recipe: config.Recipe, card: dict[str, Any], adapter: str | None) -> config.Recipe:
+def _cut_as_learned(recipe: config.Recipe, card: dict[str, Any], adapter: str | None) -> config.Recipe:
     """With titles cut as the adapter has learned them: the recipe may have changed since."""
     if adapter is None or "items" not in card:
         return recipe
@@ -162,7 +162,7 @@ class Recommender:
         card, encoder = opened.card, opened.encoder
         if prior := card.get("recipe", {}).get("prior"):  # as it was when its weight was fitted
             recipe = recipe.model_copy(update={"prior": config.section(config.Prior, prior)})
-        recipe = _as_learned(recipe, card, adapter)
+        recipe = _cut_as_learned(recipe, card, adapter)
         of_base = adapter is not None and not (engine == "vllm" and recipe.serve.merge)  # merged weights have no base
         listing = Listing.build(
             catalog, template, encoder, recipe.identifier.max_tokens, card.get("items"), recipe.new_share,

@@ -77,8 +77,8 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     if start:
         transfer.put(start, model)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
+    texts = {name: {"split": one.split} for name, one in learned.items()}
     if start:
-        texts = {name: {"split": one.split} for name, one in learned.items()}
         today = transfer.sources({"recipe": recipe.model_dump(mode="json"), **texts})
         transfer.agree(transfer.sources(start.card), today, start.folder)
     run = run_folder(recipe, base, *learned.values(), dtype=dtype)
@@ -125,7 +125,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
                 if apart:
                     shown = {"users", learned[task].metric}  # the rest was measured with the parts of other tasks
                     card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
-                    card["part_of"] = own.note(recipe)
+                    card["part_of"] = own.note(recipe, texts)
                     own.write_recipe(made, recipe, folder)
                 adapters.write_json(folder / adapters.CARD, card)
 

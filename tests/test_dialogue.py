@@ -791,9 +791,12 @@ def test_length(message: str, n: int | None):
         ("any year", Query(lift=("year",))),
         *(
             (text, Query(lift=("year",)))
-            for text in ("all years", "remove the year filter", "no year", "without a year")
+            for text in ("any year", "remove the year filter", "no year", "without a year")
         ),
-        *((text, Query(lift=("category",))) for text in ("all genres", "no genre filter", "drop the category")),
+        *((text, Query(lift=("category",))) for text in ("no genre filter", "drop the category please")),
+        ("drop the category comedy", Query(dropped=("Comedy",))),
+        ("no genre horror", Query(without=("Horror",))),
+        ("drop the year and show me a comedy", Query(only=(("Comedy",),), lift=("year",))),
         ("any genre, any decade", Query(lift=("category", "year"))),
         ("remove all filters", Query(lift=("category", "year"))),
         ("no filters", Query(lift=("category", "year"))),

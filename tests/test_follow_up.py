@@ -108,7 +108,8 @@ def test_training_asks_at_moments_that_validation_could_ask_at() -> None:
         recipe = config.load_recipe("films", (f"split.baskets={str(baskets).lower()}",))
         moments = Moments("interest", recipe, Encoder(load_tokenizer(base_model(recipe.base_model).folder)), None)
         assert moments._cuts(history).tolist() == wanted
-        assert all(len(moment.after) >= 1 for moment, _ in moments.train(0))
+        moments._able = [(history.items.tolist(), moments._cuts(history))] * 50
+        assert {10 - len(moment.after) for moment, _ in moments.train(0)} == {*wanted}
     assert moments._cuts(History("v", np.arange(5), times[:5])).tolist() == []
 
 
@@ -143,6 +144,12 @@ def test_a_category_that_training_never_saw_is_not_named(
     new = explain("films", "Silver Boat", user="u1", overrides=recipe)
     assert new.title == "Silver Boat" and new.shared == () and "Silver" not in new.text.replace("Silver Boat", "")
     assert summarize("films", user="u1", overrides=recipe) == summarize("films", user="u1")
+    model = Recommender.load(config.load_recipe("films", recipe), "films")
+    with pytest.raises(AdapterError, match="before there was a category 'Silver'"):  # it might be the right answer
+        FollowUp.load(model, "interest", measured=True)
+    items.write_text((world / "items.csv").read_text().replace(",Red\n", ",Crimson\n"))
+    with pytest.raises(AdapterError, match="the category 'Red', which no item has any more"):
+        summarize("films", user="u1", overrides=recipe)
 
 
 def test_who_learned_no_lists_still_says_what_it_learned(

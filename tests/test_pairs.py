@@ -175,3 +175,4 @@ def test_the_digest_tells_the_split_of_people_apart_where_texts_have_times(tmp_p
     assert one.table.equals(other.table) and one.sides != other.sides
     assert one.digest == same.digest != other.digest
     assert one.split_digest == same.split_digest != other.split_digest
+    assert Pairs.read(dated(tmp_path), Path).split_digest == ""

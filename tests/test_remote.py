@@ -174,6 +174,7 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(
     said = {"index": 0, "logprobs": {"top_logprobs": [{f"token_id:{token}": -1.0 for token in SOME.tolist()}]}}
     answer = {"choices": [said], "usage": {"prompt_tokens": 3}}
     there: list[str] = []
+    listed = {"base": {"max_model_len": 100}, "base-float32": {}}
 
     def post(path: str, body: dict[str, Any]) -> Any:
         if body["model"] not in there:
@@ -183,6 +184,8 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(
     engine = RemoteEngine(odd, "base", None)
     monkeypatch.setattr(engine._server, "post", post)
     monkeypatch.setattr(engine._server, "load", lambda name, folder: there.append(name))
+    monkeypatch.setattr(engine._server, "models", lambda: listed)
+    engine.exact = True
     monkeypatch.setattr("llmrec.engine.remote.adapter.check", lambda folder: None)
     monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "1234abcd")
     engine.load("films", tmp_path)
@@ -191,6 +194,15 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(
     there.clear()
     np.testing.assert_array_equal(engine.branch([node]), before)
     assert there == ["films-1234abcd"]
+    there.clear()
+    monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "5678abcd")
+    with pytest.raises(EngineError, match="holds other weights by now"):
+        engine.branch([node])
+    monkeypatch.setattr("llmrec.engine.remote.adapter.weights_digest", lambda folder: "1234abcd")
+    del listed["base-float32"]
+    with pytest.raises(EngineError, match="serves base by now"):
+        engine.branch([node])
+    assert there == []
     there.append("base")
     engine.branch([Node(Prompt((5, 6)), (), SOME)])
     there.clear()

@@ -105,7 +105,7 @@ class Pairs:
         if source.history and timed:
             raise DataError(
                 f"{source.history.path}: choices without times beside texts with them: which came first? "
-                "Leave out data.history, or the column of times"
+                "Leave out data.history, or map no column of times (one called timestamp: rename it)"
             )
         if source.history:
             more = sources.read_chosen(source.history, resolve)
@@ -126,9 +126,10 @@ class Pairs:
 
     @property
     def split_digest(self) -> str:
-        people = pd.Series(self.sides, dtype="str")  # where no text has a time, those of the texts
-        texts = pd.concat([self.table["review"], pd.Series(people.index, dtype="str")])
-        return split_digest(texts, pd.concat([self.table["split"], people]))
+        """Of who lies on which side; empty where texts alone have sides, by their times: what was learned from is never
+        asked later."""
+        people = pd.Series(self.sides, dtype="str")
+        return split_digest(people.index.to_series(), people) if len(people) else ""
 
     @property
     def items(self) -> dict[str, Item]:

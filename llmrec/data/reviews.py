@@ -23,16 +23,19 @@ class Reviews:
 
     table: pd.DataFrame
     """Columns review, rating, headline, item_id, category, split; in the source's order."""
+    split_digest: str
+    """Of which texts lie on which side, those of people who are left out, too."""
 
     @classmethod
     def read(cls, source: config.ReviewSource, resolve: Callable[[str], Path]) -> Reviews:
         """The source's reviews, split.  Raises: DataError."""
         table = read_reviews(source, resolve)
         table = table.assign(split=split(table["review"], source))
+        digest = split_digest(table["review"], table["split"])
         if source.leave_out is not None:
             user_id = table.pop("user_id")
             table = table[without(user_id, source, resolve)].reset_index(drop=True)
-        return cls(table)
+        return cls(table, digest)
 
     def part(self, name: str) -> pd.DataFrame:
         """The reviews of one split, in order."""
@@ -48,10 +51,6 @@ class Reviews:
         """First 12 hex digits of SHA-256 over texts, ratings and splits."""
         rows = pd.util.hash_pandas_object(self.table, index=False).to_numpy()
         return hashlib.sha256(rows.tobytes()).hexdigest()[:12]
-
-    @property
-    def split_digest(self) -> str:
-        return split_digest(self.table["review"], self.table["split"])
 
 
 def split_digest(texts: pd.Series, splits: pd.Series) -> str:

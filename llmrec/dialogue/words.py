@@ -67,7 +67,7 @@ _LIKE = (
     r"favou?rites?(?: is| are)?|prefer|such as|add|include"
 )
 _REMOVE = (
-    r"forget(?: about)?(?: that)?(?: (?:i|we)(?: (?:said|told you)(?: that)?(?: (?:i|we))?)?(?: have)? "
+    r"forget(?: about)?(?:(?: that)? (?:i|we)(?: (?:said|told you)(?: that)?(?: (?:i|we))?)?(?: have)? "
     r"(?:liked?|loved?|enjoy(?:ed)?|saw|seen|watched))?|remove|delete|drop|take (?:out|away)"
 )
 _UNSEEN = (
@@ -159,19 +159,19 @@ RETRACTS = re.compile(  # within one message: "a comedy, no, a drama", "the 80s,
 )
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
 _LIFT = r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: about)?(?: the| my| a| any)? "
-_FILTER = r"\b(?: (?:filter|limit)s?\b)?"
+_FILTER = (
+    r"\b(?: (?:filter|limit)s?\b)?(?=\s*(?:$|[.,;!?]|(?:and|but|please)\b))"  # "drop the category comedy" names one
+)
 LIFTS = (
     (
         ("year",),
-        re.compile(
-            rf"(?:from |of )?any (?:years?|time|decade|era|age)\b|(?:(?:from |of )?all |{_LIFT})years?{_FILTER}", re.I
-        ),
+        re.compile(rf"(?:from |of )?any (?:years?|time|decade|era|age)\b|{_LIFT}years?{_FILTER}", re.I),
     ),
     (
         ("category",),
         re.compile(
             r"(?:of )?any (?:categor(?:y|ies)|genres?|kind|sort|type)\b|"
-            rf"(?:(?:of )?all |{_LIFT})(?:categor(?:y|ies)|genres?){_FILTER}",
+            rf"{_LIFT}(?:categor(?:y|ies)|genres?){_FILTER}",
             re.I,
         ),
     ),

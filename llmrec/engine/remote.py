@@ -13,7 +13,7 @@ import numpy as np
 from llmrec.engine import Prompt
 from llmrec.engine.asks import GROUPS, Ask, Asking, Tally, fitting, loaded
 from llmrec.engine.server import CONNECTIONS, Refused, Server
-from llmrec.errors import EngineError
+from llmrec.errors import AdapterError, EngineError
 from llmrec.model import adapter, store
 
 PROMPTS = 64  # prompts of one HTTP request
@@ -147,7 +147,7 @@ class RemoteEngine(Asking):
             except Refused as error:
                 if error.status != 404 or name not in self._versions:
                     raise
-                self._server.load(name, self._versions[name])  # a server that was started anew has forgotten it
+                self._again(name)
                 return self._server.post("/v1/completions", body)
 
         found = {}
@@ -164,6 +164,23 @@ class RemoteEngine(Asking):
         if len(found) < len(prompts):
             raise EngineError(f"{self.url}: {len(found)} answers to {len(prompts)} prompts")
         return [found[i] for i in range(len(prompts))]
+
+    def _again(self, served: str) -> None:
+        """Loads a version that the server has forgotten, as one does that was started anew.
+
+        Raises: EngineError where it serves another base by now, in another precision, or does not take the version.
+        """
+        listed, folder = self._server.models(), self._versions[served]
+        if self._model not in listed or self.exact != (f"{self._model}-float32" in listed):
+            raise EngineError(
+                f"{self.url} serves {', '.join(listed) or 'nothing'} by now, not what it served; start this again"
+            )
+        try:
+            if not served.endswith(adapter.weights_digest(folder)):
+                raise EngineError(f"{folder}: holds other weights by now than {served}; start this again")
+            self._server.load(served, folder)
+        except AdapterError as error:
+            raise EngineError(str(error)) from None
 
     def _name(self, name: str | None) -> str:
         return self._model if name is None else self._version(name)

@@ -108,7 +108,7 @@ def _model(trained: bool) -> Callable[[World, Sequence[str]], Predicting]:
     def make(world: World, names: Sequence[str]) -> Predicting:
         from llmrec.follow_up import FollowUp
 
-        task = FollowUp.load(world.model(trained), "interest")
+        task = FollowUp.load(world.model(trained), "interest", measured=True)
         assert list(task.categories) == list(names)
 
         def predict(asked: Sequence[Person]) -> np.ndarray:

@@ -162,7 +162,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
 
     judge = LLMJudge.of(settings)
     world = World.of(settings, settings.task, adapter="llm" in settings.writers)
-    task = FollowUp.load(world.model("llm" in settings.writers), settings.task)
+    task = FollowUp.load(world.model("llm" in settings.writers), settings.task, measured=True)
     template, identifiers = task.template, task.recommender.listing.identifiers
     del task  # and with it the model, once another one is asked for
     if not template.replies:
@@ -252,7 +252,7 @@ def _copy(world: World) -> Writing:
 def _model(world: World, kind: Kind, task: str, *, trained: bool) -> Writing:
     from llmrec.follow_up import FollowUp
 
-    loaded = FollowUp.load(world.model(trained), task)
+    loaded = FollowUp.load(world.model(trained), task, measured=True)
     return lambda people: in_blocks(lambda some: kind.replies(loaded, some), people, task)
 
 

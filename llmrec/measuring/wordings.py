@@ -194,7 +194,7 @@ def recommender(recipe: config.Recipe, edited: Template) -> Recommender:
 def _after_list(recipe: config.Recipe, edited: Template) -> tuple[World, FollowUp]:
     from llmrec.follow_up import FollowUp
 
-    task = FollowUp.load(recommender(recipe, edited), edited.task)
+    task = FollowUp.load(recommender(recipe, edited), edited.task, measured=True)
     settings = config.AfterList(domain=recipe.domain, split="valid")
     model = task.recommender
     return World(settings, recipe, model.dataset, model.catalog, None), task

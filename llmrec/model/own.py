@@ -65,10 +65,14 @@ def fold(model: PeftModel, task: str, lora: Lora, folder: Path) -> str:
     return digest
 
 
-def note(recipe: Recipe) -> dict[str, Any]:
-    """What a task's card says of the training that it is part of, whose whole data what is shared has seen."""
+def note(recipe: Recipe, texts: dict[str, Any]) -> dict[str, Any]:
+    """What a task's card says of the training that it is part of, whose whole data what is shared has seen.
+
+    Args:
+        texts: task → as its card, which side its texts lie on.
+    """
     shape = {"rank": recipe.lora.rank, "own": recipe.lora.own}
-    told = transfer.sources({"recipe": recipe.model_dump(mode="json")})
+    told = transfer.sources({"recipe": recipe.model_dump(mode="json"), **texts})
     return {"domain": recipe.domain, "tasks": [*recipe.tasks], **shape, "sources": told}
 
 

@@ -76,7 +76,8 @@ def agree(theirs: Sources, ours: Sources, folder: Path) -> None:
         if not _alike(theirs[name], ours[name]):
             raise AdapterError(
                 f"{folder}: it learned from {name} under another split ({_words(theirs[name])}; here "
-                f"{_words(ours[name])}), so it may have seen what is measured here; use one split"
+                f"{_words(ours[name])}), so it may have seen what is measured here; use one split, or start from the "
+                "base model (init_from=null)"
             )
 
 

@@ -237,7 +237,7 @@ class Answers:
 
     def _learned(self, *tasks: str) -> None:
         if missing := [task for task in tasks if task not in self.model.card]:
-            raise Rejected(404, f"this adapter has not learned {missing[0]}; it answers /recommend and /chat")
+            raise Rejected(404, f"this adapter has not learned {missing[0]}")
 
     def _somebody(self, asked: SummaryRequest) -> list[int]:
         """Raises: Rejected, DataError where nothing is known of anybody."""
