@@ -72,7 +72,7 @@ class Exact:
         return (*([text] if text else []), f"Next, most likely: {likely}.")
 
     def insight(self) -> Insight:
-        """What the model knows of people, of which more is kept with every question."""
+        """What the model says of people; its wordings and counts are read once."""
         if self._insight is None:
             from llmrec.insight import Insight
 

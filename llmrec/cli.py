@@ -50,7 +50,7 @@ class Verbs(TyperGroup):
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
                 raise
-            typer.echo(f"error: {FULL} ({_line(EngineError(str(error)))})", err=True)
+            typer.echo(f"error: {FULL} ({_line(error)})", err=True)
             raise typer.Exit(MISTAKE) from None
 
 
@@ -1125,10 +1125,10 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(shown) + (f", and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else "")
 
 
-def _line(error: LlmrecError | OSError) -> str:
+def _line(error: LlmrecError | OSError | RuntimeError) -> str:
     from llmrec.data.names import readable
 
-    if isinstance(error, LlmrecError):
+    if not isinstance(error, OSError):
         return readable(" ".join(str(error).split()))
     place = f"{error.filename}: " if error.filename else ""
     return readable(f"{place}{error.strerror}; free space, or choose a folder that can be written (--out, LLMREC_HOME)")

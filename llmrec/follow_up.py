@@ -45,7 +45,7 @@ class FollowUp:
 
         Raises: DataError where the domain's items have no categories.
         """
-        categories = known or sorted({name for own in recommender.catalog.categories for name in own})
+        categories = known or recommender.catalog.category_names
         if len(categories) < 2:
             raise DataError(
                 f"{recommender.recipe.domain}: {template.task} needs items of two or more categories, and they have "
@@ -85,7 +85,7 @@ class FollowUp:
             categories = []
         if len({*categories}) != len(categories) or len(categories) < 2:
             raise AdapterError(f"{folder}: the categories that {task} was trained on cannot be read; train it again")
-        today = {name for own in recommender.catalog.categories for name in own}
+        today = {*recommender.catalog.category_names}
         if gone := sorted({*categories} - today):
             raise AdapterError(
                 f"{recommender.adapter}: {task} was trained on the category '{gone[0]}', which no item has any more; "

@@ -57,18 +57,12 @@ class Insight:
 
     def __init__(self, model: Recommender) -> None:
         self.model = model
+        self._tasks: dict[str, FollowUp] = {}
 
-    @cached_property
-    def _interest(self) -> FollowUp:
-        return FollowUp.load(self.model, "interest")
-
-    @cached_property
-    def _summary(self) -> FollowUp:
-        return FollowUp.load(self.model, "interest_summary")
-
-    @cached_property
-    def _explanation(self) -> FollowUp:
-        return FollowUp.load(self.model, "explanation")
+    def _task(self, name: str) -> FollowUp:
+        if name not in self._tasks:
+            self._tasks[name] = FollowUp.load(self.model, name)
+        return self._tasks[name]
 
     @cached_property
     def _together(self) -> Together:
@@ -79,13 +73,8 @@ class Insight:
 
         Raises: AdapterError where one cannot be read.
         """
-        for task, held in (
-            ("interest", "_interest"),
-            ("interest_summary", "_summary"),
-            ("explanation", "_explanation"),
-        ):
-            if task in self.model.card:
-                getattr(self, held)
+        for task in {"interest", "interest_summary", "explanation"} & {*self.model.card}:
+            self._task(task)
         if "explanation" in self.model.card:
             self._together  # noqa: B018 - it is counted here
 
@@ -94,7 +83,7 @@ class Insight:
 
         Raises: AdapterError where the tasks were not learned.
         """
-        interest, summary = self._interest, self._summary
+        interest, summary = self._task("interest"), self._task("interest_summary")
         own = [interest.categories_of(history) for history in histories]
         texts = [plain(reply) for reply in summary_replies(summary, histories)]
         found = []
@@ -114,7 +103,7 @@ class Insight:
 
         Raises: AdapterError where the task was not learned.
         """
-        catalog, task = self.model.catalog, self._explanation
+        catalog, task = self.model.catalog, self._task("explanation")
         near = [nearest(self._together, history, item) for history, item in zip(histories, items, strict=True)]
         replies = explanation_replies(task, histories, items, near)
         return [

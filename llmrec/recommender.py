@@ -220,9 +220,8 @@ class Recommender:
         where one token behind it would do: for each part of a root that takes many requests.
         """
         widest = getattr(self.engine, "widest", WIDE)
-        roots = (
-            trie.children(0) for trie, _, _ in self.listing.choices.parts() if len(trie) > 1
-        )  # one decides nothing
+        # A tree of one choice decides nothing.
+        roots = (trie.children(0) for trie, _, _ in self.listing.choices.parts() if len(trie) > 1)
         return int(max(map(len, roots), default=0) > widest)
 
     def rank(

@@ -18,7 +18,7 @@ from llmrec.tasks.grounded import SUMMARY
 
 if TYPE_CHECKING:  # it imports torch
     from llmrec.grounded import Told
-    from llmrec.insight import Interest
+    from llmrec.insight import Insight, Interest
 
 BAR = 24  # cells of the longest bar
 
@@ -69,9 +69,15 @@ def summarize(
     from llmrec.recommender import Recommender
 
     model = Recommender.load(recipe, name, engine=engine)
-    [(text, interests)] = Insight(model).summaries([asked.history])
-    titles = tuple(model.catalog.title[item] for item in asked.history)
-    return Summary(recipe.domain, model.adapter, user, titles, text, interests)
+    return summary(Insight(model), asked.history, user)
+
+
+def summary(insight: Insight, history: Sequence[int], user: str | None) -> Summary:
+    """The interests of a history of catalog positions, oldest first, not empty.  Raises: AdapterError."""
+    model = insight.model
+    [(text, interests)] = insight.summaries([history])
+    titles = tuple(model.catalog.title[item] for item in history)
+    return Summary(model.recipe.domain, model.adapter, user, titles, text, interests)
 
 
 def print_summary(found: Summary, console: Console | None = None) -> None:

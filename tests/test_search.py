@@ -210,7 +210,7 @@ def test_candidates_are_scored_in_runs_that_fit_into_memory(monkeypatch: pytest.
         for ours, theirs in zip(score(engine, prompts, choices, candidates), whole, strict=True):
             np.testing.assert_array_equal(ours, theirs)
         assert len(engine.branched) > 1
-    assert list(_bounded([3, 1, 2], [9, 1, 1, 20])) == [[3], [1, 2]]
+    assert list(_bounded({3: 20, 1: 1, 2: 1})) == [[3], [1, 2]]
 
 
 def test_a_list_comes_from_one_version_of_an_adapter() -> None:

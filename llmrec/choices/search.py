@@ -7,7 +7,7 @@ no open bound exceeds are the true top n of the whole set.  No beam width, no in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -175,16 +175,16 @@ def _together(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         yield [i for group in some for i in group]
 
 
-def _bounded(group: Sequence[int], opened: Sequence[int]) -> Iterator[list[int]]:
-    """Runs of a group within `OPENED`, where each prompt opens so many nodes; one prompt may be beyond it."""
+def _bounded(group: Mapping[int, int]) -> Iterator[list[int]]:
+    """Runs within `OPENED` of a group, prompt → how many nodes it opens; one prompt alone may be beyond it."""
     run: list[int] = []
     widest = 0
-    for i in group:
-        if run and max(widest, opened[i]) ** 2 * (len(run) + 1) > OPENED:
+    for i, nodes in group.items():
+        if run and max(widest, nodes) ** 2 * (len(run) + 1) > OPENED:
             yield run
             run, widest = [], 0
         run.append(i)
-        widest = max(widest, opened[i])
+        widest = max(widest, nodes)
     if run:
         yield run
 
@@ -202,8 +202,7 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
     prompts = engine.pinned(prompts)
     result = np.empty((len(prompts), len(choices)), np.float32)
     nodes = max(len(trie.node_lo) for trie, _, _ in choices.parts())
-    most = max(1, OPENED // max(nodes, 1) ** 2)
-    for group in (some[at : at + most] for some in _together(engine, prompts) for at in range(0, len(some), most)):
+    for group in (run for some in _together(engine, prompts) for run in _bounded(dict.fromkeys(some, nodes))):
         for part, (trie, first, share) in enumerate(choices.parts()):
             places = ((i, part, node) for i in group for node in range(len(trie.node_lo)))
             below = _asked(engine, prompts, choices, places)
@@ -225,31 +224,33 @@ def score(
     prompts = engine.pinned(prompts)
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
-    opened: list[dict[tuple[int, int], None]] = [{} for _ in prompts]
-    for nodes, chosen in zip(opened, candidates, strict=True):
-        for choice in chosen:
-            part, trie, own = _owner(parts, choice)
-            for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
-                nodes[part, int(trie.child_parent[child])] = None
-    for group in (run for some in _together(engine, prompts) for run in _bounded(some, [*map(len, opened)])):
-        place = {at: k for k, at in enumerate((i, *node) for i in group for node in opened[i])}
-        answers = _asked(engine, prompts, choices, place)
-        for i in group:
-            found = []
-            for choice in candidates[i]:
-                part, trie, own = _owner(parts, choice)
-                total = parts[part][2]
-                for child in trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]:
-                    node = int(trie.child_parent[child])
-                    total += float(answers[place[i, part, node]][child - trie.child_offsets[node]])
-                found.append(total)
-            result[i] = np.array(found, np.float32)
+    for some in _together(engine, prompts):
+        paths = {i: [_path(parts, choice) for choice in candidates[i]] for i in some}
+        opened = {i: dict.fromkeys(node for _, path in paths[i] for node, _ in path) for i in some}
+        for group in _bounded({i: len(opened[i]) for i in some}):
+            place = {at: k for k, at in enumerate((i, *node) for i in group for node in opened[i])}
+            answers = _asked(engine, prompts, choices, place)
+            for i in group:
+                found = []
+                for total, path in paths[i]:
+                    for node, child in path:
+                        total += float(answers[place[(i, *node)]][child])
+                    found.append(total)
+                result[i] = np.array(found, np.float32)
     return result
 
 
-def _owner(parts: list[tuple[ChoiceTrie, int, float]], choice: int) -> tuple[int, ChoiceTrie, int]:
+def _path(parts: list[tuple[ChoiceTrie, int, float]], choice: int) -> tuple[float, list[tuple[tuple[int, int], int]]]:
+    """log p of the part that a choice lies in, and its decisions: (part, node), and which of the node's children."""
     part = len(parts) - 1 if choice >= parts[-1][1] else 0
-    return part, parts[part][0], choice - parts[part][1]
+    trie, first, share = parts[part]
+    own = choice - first
+    children = trie.decision_child[trie.decision_offsets[own] : trie.decision_offsets[own + 1]]
+    nodes = trie.child_parent[children]
+    return share, [
+        ((part, node), child)
+        for node, child in zip(nodes.tolist(), (children - trie.child_offsets[nodes]).tolist(), strict=True)
+    ]
 
 
 class _Bounds:

@@ -42,6 +42,11 @@ class Catalog:
         return {item_id: i for i, item_id in enumerate(self.item_id)}
 
     @cached_property
+    def category_names(self) -> list[str]:
+        """All categories of its items, in the order of the alphabet."""
+        return sorted({name for own in self.categories for name in own})
+
+    @cached_property
     def digest(self) -> str:
         """First 12 hex digits of SHA-256 over ids, titles, years and categories, in order."""
         rows = [self.item_id, self.title, self.year, self.categories]

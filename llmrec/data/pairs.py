@@ -19,7 +19,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data import sources
 from llmrec.data.names import meant_id, plain_ids
-from llmrec.data.reviews import split_digest
+from llmrec.data.reviews import alike, split_digest
 from llmrec.data.sample import at_most
 from llmrec.data.sentences import Features, reason
 from llmrec.data.split import SPLITS
@@ -85,6 +85,11 @@ class Pairs:
         Raises: DataError.
         """
         table, timed = sources.read_pairs(source, resolve)
+        if source.history and timed:
+            raise DataError(
+                f"{source.history.path}: choices without times beside texts with them: which came first? "
+                "Leave out data.history, or map no column of times (one called timestamp: rename it)"
+            )
         table = table[table["review"].notna()].sort_values("timestamp", kind="stable").reset_index(drop=True)
         sides = {}
         if not timed or table["person"].notna().any():
@@ -102,11 +107,6 @@ class Pairs:
             if not (table["split"] == name).any():
                 raise DataError(f"{source.path}: no text is left for the split '{name}'; give more, or other shares")
         history: dict[str, list[str]] = defaultdict(list)
-        if source.history and timed:
-            raise DataError(
-                f"{source.history.path}: choices without times beside texts with them: which came first? "
-                "Leave out data.history, or map no column of times (one called timestamp: rename it)"
-            )
         if source.history:
             more = sources.read_chosen(source.history, resolve)
             known = more["user_id"].isin(table["user_id"]) & more["item_id"].isin(table["item_id"])
@@ -256,7 +256,7 @@ def _by_person(users: pd.Series, source: config.ReviewSource) -> np.ndarray:
 
 def _apart(table: pd.DataFrame) -> pd.DataFrame:
     """Without texts and pairs that stand in a split that is asked later."""
-    text = table["review"].str.casefold().str.split().str.join(" ")
+    text = alike(table["review"])
     pair = pd.Series(list(zip(table["user_id"], table["item_id"], strict=True)), table.index)
     kept = pd.Series(True, table.index)
     for i, name in enumerate(SPLITS):

@@ -53,17 +53,22 @@ class Reviews:
         return hashlib.sha256(rows.tobytes()).hexdigest()[:12]
 
 
+def alike(texts: pd.Series) -> pd.Series:
+    """The texts but for case and white space."""
+    return texts.str.casefold().str.split().str.join(" ")
+
+
 def split_digest(texts: pd.Series, splits: pd.Series) -> str:
     """First 12 hex digits of SHA-256 over which texts (but for case and white space) lie on which side, in any order:
     the same whatever else is read of them."""
-    lines = sorted({f"{split} {' '.join(text.casefold().split())}" for text, split in zip(texts, splits, strict=True)})
+    lines = sorted({*(splits + " " + alike(texts))})
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def split(texts: pd.Series, source: config.ReviewSource) -> np.ndarray:
     """(reviews,) train, valid or test.  A random order of the different texts is cut, so that equal texts (but for
     case and white space) never lie on two sides.  Raises: DataError where a side stays empty."""
-    text, found = pd.factorize(texts.str.casefold().str.split().str.join(" "))
+    text, found = pd.factorize(alike(texts))
     place = np.empty(len(found), np.int64)
     place[np.random.default_rng(source.seed).permutation(len(found))] = np.arange(len(found))
     held_out = round(len(found) * source.test), round(len(found) * source.valid)

@@ -158,10 +158,10 @@ RETRACTS = re.compile(  # within one message: "a comedy, no, a drama", "the 80s,
     re.I,
 )
 COMMANDS = [(command, re.compile(words, re.I)) for command, words in _COMMANDS.items()]
-_LIFT = r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: about)?(?: the| my| a| any)? "
-_FILTER = (
-    r"\b(?: (?:filter|limit)s?\b)?(?=\s*(?:$|[.,;!?]|(?:and|but|please)\b))"  # "drop the category comedy" names one
-)
+_OFF = r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)"
+_LIFT = rf"{_OFF}(?: about)?(?: the| my| a| any)? "
+# "Drop the category comedy" names one.
+_FILTER = r"\b(?: (?:filter|limit)s?\b)?(?=\s*(?:$|[.,;!?]|(?:and|but|please)\b))"
 LIFTS = (
     (
         ("year",),
@@ -177,7 +177,7 @@ LIFTS = (
     ),
     (
         ("category", "year"),
-        re.compile(r"(?:no|without|clear|reset|remove|drop|lift|delete|forget)(?: all)?(?: the| my)? filters?\b", re.I),
+        re.compile(rf"{_OFF}(?: all)?(?: the| my)? filters?\b", re.I),
     ),
 )
 _ON = r"(?:(?:but|ok|okay|yes|please|maybe),? )?(?:i(?:['’]?d| would)? )?"

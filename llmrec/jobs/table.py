@@ -152,6 +152,8 @@ class Table:
         """Size, content and rows of all files."""
         total, size, rows = hashlib.sha256(), 0, 0
         for file in self.files:
+            compressed = _named(file).lower().endswith(COMPRESSED)
+            lines = 0
             with self._opened(file, plain=False) as raw:
                 if self.reader == "parquet":
                     rows += pq.ParquetFile(raw).metadata.num_rows
@@ -159,10 +161,12 @@ class Table:
                 while block := raw.read(1 << 20):
                     total.update(block)
                     size += len(block)
+                    lines += block.count(b"\n")
                 total.update(b"\0")  # where files end matters
             if self.reader != "parquet":
-                with self._opened(file) as text:
-                    lines = sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b""))  # noqa: B023
+                if compressed:
+                    with self._opened(file) as text:
+                        lines = sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b""))  # noqa: B023
                 rows += max(lines - (self.reader != "jsonl"), 0)
         return Measured(total.hexdigest()[:12], size, rows)
 

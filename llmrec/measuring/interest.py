@@ -32,7 +32,7 @@ def measure(settings: config.Predicted, parts: Parts) -> tuple[dict[str, Any], p
     validation see it.  Users of whom no such item has a category are left out.
     """
     world = World.of(settings, "interest", adapter="llm" in settings.predictors)
-    names = sorted({name for own in world.catalog.categories for name in own})
+    names = world.catalog.category_names
     if not names:
         raise DataError(f"{world.recipe.domain}: its items have no categories; name their column in the recipe's data")
     asked, true = asked_of(world, names, settings.split)

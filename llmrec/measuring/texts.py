@@ -207,7 +207,7 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         values, corpus = measured(
             texts[name], references=references, named=claims,
             true=[{claim for claim, holds in one.items() if holds} for one in claims],
-            features=sorted({name for own in world.catalog.categories for name in own}),
+            features=world.catalog.category_names,
         )  # fmt: skip
         exact = [float(text in ones) for text, ones in zip(texts[name], right, strict=True)]
         values["exact"] = np.array(exact)

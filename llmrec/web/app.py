@@ -50,7 +50,7 @@ from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.errors import DataError, EngineError, LlmrecError, RecipeError
 from llmrec.jobs.work import Known
 from llmrec.recommend import question, recommendation
-from llmrec.summarize import Summary
+from llmrec.summarize import summary
 from llmrec.web.batcher import CALLER, Batcher, Busy, Caller, Desk, ListAsked
 
 if TYPE_CHECKING:  # it imports torch; what is here works without
@@ -219,10 +219,8 @@ class Answers:
         self._learned("interest", "interest_summary")
         history = self._somebody(asked)
         insight = self.shared.exact.insight
-        [(text, interests)] = self.batcher.call(lambda: insight().summaries([history]))
-        titles = tuple(self.model.catalog.title[item] for item in history)
-        found = Summary(self.model.recipe.domain, self.adapter, asked.user, titles, text, interests)
-        return found.as_dict()
+        found = self.batcher.call(lambda: summary(insight(), history, asked.user))
+        return found.as_dict() | {"adapter": self.adapter}
 
     def chat(self, asked: ChatRequest) -> dict[str, Any]:
         """Raises: DataError, Busy."""
