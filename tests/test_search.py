@@ -151,6 +151,21 @@ def test_equal_scores_keep_the_catalogs_order() -> None:
     assert rank(engine, [Prompt((0,))], choices, None, 2)[0].items.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("n", [1, 10])
+def test_every_child_of_a_wide_node_that_might_lead_to_the_top_is_opened(n: int) -> None:
+    """Behind each of 500 beginnings the bonus promises what the model then calls improbable."""
+    choices = Choices(ChoiceTrie.build([[i, j] for i in range(500) for j in (1000, 1001)]))
+    rng = np.random.default_rng(0)
+    bonus = np.tile(np.float32([5, -5]), 500) + np.round(rng.normal(size=1000), 1).astype(np.float32)  # some are equal
+    bonus[rng.random(1000) < 0.1] = -np.inf
+    engine = Scripted({(): [1 / 500] * 500} | {(i,): [0.001, 0.999] for i in range(500)})
+    whole = log_p_all(engine, [Prompt((0,))], choices)[0]
+    found = rank(engine, [Prompt((0,))], choices, bonus, n)[0]
+    assert found.items.tolist() == brute_force(whole, bonus, n)[0].tolist()
+    open_at_all = np.isfinite(bonus).reshape(-1, 2).any(1).sum()
+    assert open_at_all / 2 < found.expansions <= 1 + open_at_all
+
+
 def test_corner_cases_are_answered() -> None:
     engine, prompts = FakeEngine(), [Prompt((1,)), Prompt((2,))]
     one = Choices(ChoiceTrie.build([[5, 6]]))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from llmrec.errors import ChoiceError, ScoreError
 
 OPENED = 1 << 26  # decisions of a prompt, squared, times prompts: what an attention mask of all of them grows with
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
+WIDE = 4  # of a node with twice as many children or more, how many are looked through, as a multiple of those opened
+
+LOWEST = np.finfo(np.float64).min  # the least bound that is one
 
 OneBonus = np.ndarray | Except | None
 Bonus = OneBonus | Callable[[int], OneBonus]
@@ -334,9 +338,38 @@ def _check(bonus: np.ndarray) -> None:
         raise ChoiceError("bonus holds NaN or +inf; any finite value or -inf can be used")
 
 
+class _Nodes(NamedTuple):
+    """Nodes that may be opened, as columns of (nodes,)."""
+
+    part: np.ndarray
+    node: np.ndarray
+    log_p: np.ndarray
+    bound: np.ndarray
+
+    def at(self, which: np.ndarray) -> _Nodes:
+        return _Nodes(*(column[which] for column in self))
+
+
+@dataclass
+class _Wide:
+    """The children of a node that has very many: a few of the best are looked through, the others rest here."""
+
+    nodes: _Nodes  # a bound of -inf where one has left
+    best: float
+
+    def take(self, many: int) -> _Nodes:
+        """The best `many` of them, which leave; more where bounds are equal."""
+        bound = self.nodes.bound
+        top = np.flatnonzero(bound >= max(_nth_best(bound, many), LOWEST))
+        taken = self.nodes.at(top)
+        bound[top] = -np.inf
+        self.best = float(bound.max())
+        return taken
+
+
 @dataclass
 class _Search:
-    """One prompt's frontier: open nodes by bound, and the leaves found so far."""
+    """One prompt's open nodes, and the best leaves found so far."""
 
     choices: Choices
     bounds: _Bounds | _Exceptions
@@ -349,11 +382,10 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.parts = self.choices.parts()
-        # Open nodes as parallel arrays: a root may have thousands of children.
-        self.node_part = np.empty(0, np.int32)
-        self.node = np.empty(0, np.int32)
-        self.node_log_p = np.empty(0)
-        self.node_bound = np.empty(0)
+        self.many = math.ceil(WIDER * self.n)  # how many of the best bounds a wave opens
+        none = np.empty(0, np.int32)
+        self.opened = [_Nodes(none, none, np.empty(0), np.empty(0))]
+        self.wide: list[_Wide] = []
         self.found_item = np.empty(0, np.int64)
         self.found_log_p = np.empty(0)
         self.found_score = np.empty(0)
@@ -363,10 +395,11 @@ class _Search:
             best = self.bounds.whole(part, trie)
             if best == -np.inf:
                 continue
+            log_p, score = np.array([share]), np.array([share + best])
             if len(trie) == 1:
-                self._found(np.array([first]), np.array([share]), np.array([share + best]))
+                self._found(np.array([first]), log_p, score)
             else:
-                self._opened(part, np.array([0]), np.array([share]), np.array([share + best]))
+                self.opened.append(_Nodes(np.array([part]), np.array([0]), log_p, score))
 
     def wanted(self) -> list[tuple[int, int]]:
         """The (part, node) to open next; empty when the top is proven.
@@ -374,22 +407,16 @@ class _Search:
         Opened together: every node whose bound is among the best bounds of nodes and leaves, a few more than n, because
         some of the n best turn out worse below and the next ones would be opened one by one.
         """
-        if not len(self.node):
-            return []
-        # A tie with the n-th leaf may hide a choice of a lower position, so equal bounds are opened too.
-        threshold = self._nth_score()
-        best = self.node_bound.max()
-        if best < threshold:
-            return []
-        bounds = np.concatenate([self.found_score, self.node_bound])
-        many = math.ceil(WIDER * self.n)
-        last = np.partition(bounds, len(bounds) - many)[len(bounds) - many] if len(bounds) > many else -np.inf
-        chosen = (self.node_bound >= max(threshold, min(last, best))) & (self.node_bound > -np.inf)
-        wanted = list(zip(self.node_part[chosen].tolist(), self.node[chosen].tolist(), strict=True))
-        self._closing = dict(zip(wanted, self.node_log_p[chosen].tolist(), strict=True))
-        for name in ("node_part", "node", "node_log_p", "node_bound"):
-            setattr(self, name, getattr(self, name)[~chosen])
-        self.waves += 1
+        nodes = _joined(self.opened)
+        least = self._least(nodes.bound)
+        if taken := [one.take(WIDE * self.many) for one in self.wide if one.best >= least]:
+            nodes = _joined([nodes, *taken])
+            least = self._least(nodes.bound)
+        opening = nodes.at(chosen := nodes.bound >= least)
+        self.opened = [nodes.at(~chosen)]
+        wanted = list(zip(opening.part.tolist(), opening.node.tolist(), strict=True))
+        self._closing = dict(zip(wanted, opening.log_p.tolist(), strict=True))
+        self.waves += bool(wanted)
         self.expansions += len(wanted)
         return wanted
 
@@ -399,12 +426,18 @@ class _Search:
         here = slice(trie.child_offsets[node], trie.child_offsets[node + 1])
         total = self._closing[part, node] + log_p.astype(np.float64)
         bound = total + self.bounds.below(part, trie, node)
-        alive = bound > -np.inf
         leaf = trie.child_node[here] < 0
-        ended = alive & leaf
-        self._found(first + trie.order[trie.child_lo[here][ended]].astype(np.int64), total[ended], bound[ended])
-        going = alive & ~leaf & (bound >= self._nth_score())
-        self._opened(part, trie.child_node[here][going], total[going], bound[going])
+        ended = np.flatnonzero(leaf & (bound > -np.inf))
+        ended = ended[bound[ended] >= _nth_best(bound[ended], self.n)]
+        items = first + trie.order[trie.child_lo[here][ended]].astype(np.int64)
+        self._found(items, total[ended], bound[ended])
+        going = ~leaf & (bound > -np.inf) & (bound >= self._nth_score())
+        nodes = trie.child_node[here][going]
+        below = _Nodes(np.full(len(nodes), part, np.int32), nodes, total[going], bound[going])
+        if len(nodes) <= 2 * WIDE * self.many:
+            self.opened.append(below)
+        else:
+            self.wide.append(_Wide(below, float(below.bound.max())))
 
     def ranking(self, exact: bool) -> Ranking:
         """What was found, best first."""
@@ -414,20 +447,26 @@ class _Search:
             exact, self.expansions, self.waves,
         )  # fmt: skip
 
+    def _least(self, bounds: np.ndarray) -> float:
+        """What a node needs to be opened now, where nodes of these bounds are looked through."""
+        last = _nth_best(np.concatenate([self.found_score, bounds]), self.many)
+        # A tie with the n-th leaf may hide a choice of a lower position, so equal bounds are opened too.
+        return max(self._nth_score(), min(last, bounds.max(initial=-np.inf)))
+
     def _nth_score(self) -> float:
         """Score of the n-th best leaf so far, or what is of no interest below."""
-        if len(self.found_score) < self.n:
-            return self.least
-        place = len(self.found_score) - self.n
-        return max(self.least, float(np.partition(self.found_score, place)[place]))
+        return max(self.least, _nth_best(self.found_score, self.n))
 
     def _found(self, items: np.ndarray, log_p: np.ndarray, score: np.ndarray) -> None:
         self.found_item = np.concatenate([self.found_item, items])
         self.found_log_p = np.concatenate([self.found_log_p, log_p])
         self.found_score = np.concatenate([self.found_score, score])
 
-    def _opened(self, part: int, node: np.ndarray, log_p: np.ndarray, bound: np.ndarray) -> None:
-        self.node_part = np.concatenate([self.node_part, np.full(len(node), part, np.int32)])
-        self.node = np.concatenate([self.node, node.astype(np.int32)])
-        self.node_log_p = np.concatenate([self.node_log_p, log_p])
-        self.node_bound = np.concatenate([self.node_bound, bound])
+
+def _joined(nodes: list[_Nodes]) -> _Nodes:
+    return nodes[0] if len(nodes) == 1 else _Nodes(*map(np.concatenate, zip(*nodes, strict=True)))
+
+
+def _nth_best(values: np.ndarray, n: int) -> float:
+    """The n-th greatest value; -inf where there are fewer."""
+    return float(np.partition(values, len(values) - n)[len(values) - n]) if len(values) >= n else -np.inf
