@@ -23,7 +23,7 @@ from llmrec.codes import Coding, of_adapter
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Query, queries
-from llmrec.engine import WIDE, Engine, Prompt
+from llmrec.engine import Engine, Prompt
 from llmrec.errors import AdapterError
 from llmrec.model import adapter as adapters
 from llmrec.model.encode import Encoder
@@ -219,10 +219,9 @@ class Recommender:
         None make a question about a path the cheapest.  But the prompt alone is then read again from its last block on,
         where one token behind it would do: for each part of a root that takes many requests.
         """
-        widest = getattr(self.engine, "widest", WIDE)
         # A tree of one choice decides nothing.
         roots = (trie.children(0) for trie, _, _ in self.listing.choices.parts() if len(trie) > 1)
-        return int(max(map(len, roots), default=0) > widest)
+        return int(max(map(len, roots), default=0) > self.engine.widest)
 
     def rank(
         self,

@@ -13,7 +13,7 @@ import tiny
 import yaml
 from tiny import COLOURS
 
-from llmrec import config, recommender
+from llmrec import config
 from llmrec.baselines.together import Together
 from llmrec.data.catalog import Catalog
 from llmrec.data.split import History, histories
@@ -256,16 +256,14 @@ def test_prompts_share_the_lists_tokens(trained: Path) -> None:
         assert asked.tokens[: len(ranked.tokens)] == ranked.tokens and len(asked.tokens) > len(ranked.tokens)
 
 
-def test_prompts_end_with_a_block_or_where_the_root_is_asked_in_parts_behind_one(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_end_with_a_block_or_where_the_root_is_asked_in_parts_behind_one(trained: Path) -> None:
     histories = [[item % 15 for item in range(many)] for many in range(10, 40)]
     different = []
     for parts, behind in ((1, 0), (2, 1)):
         model = Recommender.load(
             config.load_recipe("films", ["window_block=8", "fit.window_tokens=400"]), "films", engine="fake"
         )
-        monkeypatch.setattr(recommender, "WIDE", -(-len(model.listing.choices.trie.children(0)) // parts))
+        model.engine.widest = -(-len(model.listing.choices.trie.children(0)) // parts)
         room = model.recipe.fit.window_tokens - max(map(len, model.listing.lines))
         found = model.prompts(histories)
         assert found == [
@@ -405,6 +403,8 @@ def test_replies_of_a_prompt_file(tmp_path: Path) -> None:
 
 class _Engine:
     """Rows need no model but its vocabulary."""
+
+    widest = 1024
 
     def __init__(self, vocabulary: int) -> None:
         import torch

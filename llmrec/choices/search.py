@@ -21,7 +21,7 @@ from llmrec.errors import ChoiceError, ScoreError
 
 OPENED = 1 << 26  # decisions of a prompt, squared, times prompts: what an attention mask of all of them grows with
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
-WIDE = 4  # of a node with twice as many children or more, how many are looked through, as a multiple of those opened
+LOOKED_AT = 4  # children of a wide node that are looked at, as a multiple of how many a wave opens
 
 LOWEST = np.finfo(np.float64).min  # the least bound that is one
 
@@ -409,7 +409,7 @@ class _Search:
         """
         nodes = _joined(self.opened)
         least = self._least(nodes.bound)
-        if taken := [one.take(WIDE * self.many) for one in self.wide if one.best >= least]:
+        if taken := [one.take(LOOKED_AT * self.many) for one in self.wide if one.best >= least]:
             nodes = _joined([nodes, *taken])
             least = self._least(nodes.bound)
         opening = nodes.at(chosen := nodes.bound >= least)
@@ -434,7 +434,7 @@ class _Search:
         going = ~leaf & (bound > -np.inf) & (bound >= self._nth_score())
         nodes = trie.child_node[here][going]
         below = _Nodes(np.full(len(nodes), part, np.int32), nodes, total[going], bound[going])
-        if len(nodes) <= 2 * WIDE * self.many:
+        if len(nodes) <= 2 * LOOKED_AT * self.many:
             self.opened.append(below)
         else:
             self.wide.append(_Wide(below, float(below.bound.max())))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.engine import Node, Prompt
+from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import EngineError
 
 GROUPS = 4  # in flight, of a quarter of the cache each: the last search of one never waits alone
@@ -43,13 +43,12 @@ class Tally:
         self.cached += cached
 
 
-class Asking:
+class Asking(Engine):
     """`branch` and `generate` over requests, which a subclass sends."""
 
     tokenizer: Any
     groups = GROUPS
     widest = MAX_IDS
-    """Children of a node that one request takes."""
     max_tokens: int
     """Longest prompt and path of a request for one token."""
     tally: Tally

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llmrec.engine import Node, Prompt
+from llmrec.engine import Engine, Node, Prompt
 from llmrec.engine.asks import cut
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """log p drawn from a generator that is seeded by adapter, prompt and path: the same question, the same answer."""
 
     exact = True

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from llmrec.engine import Node, Prompt
+from llmrec.engine import Engine, Node, Prompt
 from llmrec.engine.asks import check, cut
 from llmrec.errors import LlmrecError
 from llmrec.model.head import base_weight, token_rows
 
-WIDE = 64  # children from which nodes that share them are scored in one matrix product
+ONE_PRODUCT = 64  # children from which nodes that share them are scored in one matrix product
 GROW = 32  # columns by which the store of keys and values grows
 
 
-class HFEngine:
+class HFEngine(Engine):
     """Engine over a loaded model.
 
     Args:
@@ -292,7 +292,7 @@ class HFEngine:
         result: list[np.ndarray] = [np.empty(0, np.float32)] * len(children)
         together: dict[bytes, list[int]] = {}
         for i, tokens in enumerate(children):
-            together.setdefault(tokens.tobytes() if len(tokens) >= WIDE else b"", []).append(i)
+            together.setdefault(tokens.tobytes() if len(tokens) >= ONE_PRODUCT else b"", []).append(i)
         for rows in (rows for key, rows in together.items() if key):
             weight = self._weight(children[rows[0]])
             log_p = torch.log_softmax(hidden[rows] @ weight.T, dim=-1).cpu().numpy()

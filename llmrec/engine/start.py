@@ -34,14 +34,9 @@ def alone(loaded: dict[str | None, H], name: str | None, load: Callable[[], H]) 
     memory, connections): one model in memory at a time."""
     if name not in loaded:
         while loaded:  # nothing here may hold on to one while the next is loaded
-            _close(loaded.popitem()[1].engine)
+            loaded.popitem()[1].engine.close()
         loaded[name] = load()
     return loaded[name]
-
-
-def _close(engine: Engine) -> None:
-    if callable(close := getattr(engine, "close", None)):
-        close()
 
 
 def start(

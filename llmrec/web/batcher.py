@@ -287,8 +287,7 @@ class Batcher:
     def _forget(self) -> None:
         """An engine that failed in the middle may hold half of what it thinks it holds."""
         try:
-            if callable(forget := getattr(self.model.engine, "forget", None)):
-                forget()
+            self.model.engine.forget()
         except Exception:  # one that is gone cannot even do this; what is asked next will say so
             LOG.exception("the engine cannot be reset")
             self._failures, self._failed = FAILED, time.monotonic()
