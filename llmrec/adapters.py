@@ -187,7 +187,12 @@ def promote(domain: str, version: str, results: Sequence[Path], *, force: bool =
         # What is served is damaged, and this is the way out: the copy of it that was kept may be whole.
         now, learned = None, [*config.load_recipe(domain).tasks]
     if now == folder.name:
-        raise AdapterError(f"{domain}: {now} is served already")
+        if read_card(folder) == read_card(current):
+            raise AdapterError(f"{domain}: {now} is served already")
+        raise AdapterError(
+            f"{domain}: {now} is served with another card (weight of the prior, temperatures), and versions are named "
+            f"by their weights; fit it in place: `llmrec train {domain} init_from={domain} fit.epochs=0`"
+        )
     _demand(inspect(folder, domain), folder)
     lost = ", ".join(_missing(learned, read_card(folder)))
     if lost and not force:

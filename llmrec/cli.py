@@ -21,7 +21,8 @@ from llmrec.errors import AdapterError, EngineError, LlmrecError, RecipeError
 
 SETTING = re.compile(r"(\w+)(\.[^\s=]+)?=")  # the beginning of what may be one
 MISTAKE = 2  # exit status of what the user can mend
-SHOWN = 6  # counts of a line
+SHOWN = 8  # counts of a line
+LONGEST = 1000  # list
 FULL = (
     "the GPU's memory is full: end what else fills it, or ask a server that holds the model (--engine http://…); in "
     "training, halve fit.micro_batch_tokens or set fit.gradient_checkpointing=true"
@@ -75,7 +76,9 @@ def is_setting(word: str, sections: Sequence[type[config.Section]] = (config.Rec
     """Whether a word sets something that one of `sections` has: `window_step=64` and `fit.epochs=1` do for a recipe, a
     filter (`category=Comedy`) or a title with an equals sign does not."""
     found = SETTING.match(word)
-    return bool(found) and any(found[1] in section.model_fields for section in sections)
+    if not found or " " in word and not word[found.end() :].startswith(("[", "{")):  # a sentence is none
+        return False
+    return any(found[1] in section.model_fields for section in sections)
 
 
 def spread(
@@ -167,7 +170,7 @@ Overrides = Annotated[
 
 User = Annotated[str | None, typer.Option(help="A user of the domain's data.", show_default=False)]
 History = Annotated[
-    list[str] | None, typer.Option(help="Titles, oldest first; after the user's own.", show_default=False)
+    list[str] | None, typer.Option(help="Titles or item:ID, oldest first; after the user's own.", show_default=False)
 ]
 OtherAdapter = Annotated[str | None, typer.Option(help="Another adapter than the domain's.", show_default=False)]
 Base = Annotated[bool, typer.Option("--base", help="The base model without an adapter.")]
@@ -382,9 +385,10 @@ def recommend(
     overrides: Overrides = None,
     user: User = None,
     history: History = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Length of the list.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, max=LONGEST, help="Length of the list.")] = 10,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Titles, category=NAME or year=FROM..TO to leave out.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Titles, item:ID, category=NAME or year=FROM..TO to leave out.", show_default=False),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="category=NAME,NAME or year=FROM..TO to stay within.", show_default=False)
@@ -431,7 +435,7 @@ def score(
     kind: Annotated[
         str, typer.Option(help="What a row asks: users, histories, pairs, summaries, explanations, reviews or classes.")
     ] = "users",
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Length of the lists.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, max=LONGEST, help="Length of the lists.")] = 10,
     since: Annotated[
         list[Path] | None,
         typer.Option(help="Finished outputs: leave out users whose history has not changed.", show_default=False),
@@ -506,7 +510,7 @@ def summarize(
 @app.command(cls=ManyValues)
 def explain(
     domain: Domain,
-    item: Annotated[str, typer.Argument(help="Title of the item.", show_default=False)],
+    item: Annotated[str, typer.Argument(help="Its title, or item:ID.", show_default=False)],
     overrides: Overrides = None,
     user: User = None,
     history: History = None,
@@ -698,7 +702,7 @@ def prompts_try(
     text: Annotated[
         str | None, typer.Option(help="Review to read (review_sentiment, item_class).", show_default=False)
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Length of the lists (next_item).")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, max=LONGEST, help="Length of the lists (next_item).")] = 10,
     prior: Prior = True,
 ) -> None:
     """Render and answer with two wordings side by side.

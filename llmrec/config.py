@@ -63,14 +63,16 @@ class DataSource(Section):
     """`recbole`: atomic files (.inter .item .user); `movielens`: ratings.csv and movies.csv; `table`: CSV, JSON lines
     or Parquet with a column map."""
     path: str
-    """Folder or file of the interactions; `asset:NAME` is a named download; `hub:OWNER/NAME[@REVISION][:SPLIT]` a hub's
+    """Folder or file of the interactions (relative paths lie in the working directory); `asset:NAME` is a named
+    download; `hub:OWNER/NAME[@REVISION][:SPLIT]` a hub's
     data set (extra `hub`)."""
     items: str | None = None
     """`table` only: the file with one row per item (item_id, title, …)."""
     users: str | None = None
     """`table` only: the file with one row per user."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our column name → the file's column name, where they differ (e.g. `user_id: reviewerID`)."""
+    """Our column name → the file's column name, where they differ (e.g. `user_id: reviewerID`).  Ours are user_id,
+    item_id, timestamp (seconds or dates), rating; of items title, year, categories (`A|B`, or a list)."""
     min_rating: float | None = None
     """Interactions rated below this are left out."""
     leave_out: str | None = None
@@ -325,6 +327,12 @@ class Fit(Section):
     """Minutes between checkpoints; training resumes from the last one."""
     seed: Seed = 0
     """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _one_target_has_no_windows(self) -> Fit:
+        if self.supervision == "last" and (idle := _set(self, "overlap", "latest")):
+            raise ValueError(f"{idle}: rows of one target each (supervision=last) do not read it; remove it")
+        return self
 
     @model_validator(mode="after")
     def _what_is_left_out_changes(self) -> Fit:
@@ -588,8 +596,8 @@ class Suite(Section):
     """What is asked."""
     domain: str
     """Domain, or path of a recipe, that says where the data comes from."""
-    splits: tuple[Asked, ...] = Field((Asked(),), min_length=1)
-    """Protocols, each with all rankers."""
+    splits: tuple[Asked, ...] | None = Field(None, min_length=1)
+    """Protocols, each with all rankers; by default one, the split of the domain's recipe."""
     rankers: tuple[str, ...] = Field(("popular", "transitions", "sasrec", "llm", "llm+prior"), min_length=1)
     """What is measured; all of them rank the same queries."""
     compare: tuple[tuple[str, str], ...] = ()

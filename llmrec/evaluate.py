@@ -93,6 +93,10 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
     how = MEASURES[task]
     name, settings = load_suite_as(how.settings, suite, overrides)
     measured = getattr(settings, how.names)
+    given = {word.partition("=")[0] for word in overrides}
+    if how.names in given and "compare" not in given:  # the suite's pairs, of what is left
+        pairs = tuple(pair for pair in settings.compare if {*pair} <= {*measured})
+        settings = settings.model_copy(update={"compare": pairs})
     for one in sorted({one for pair in settings.compare for one in pair} - set(measured)):
         raise RecipeError(
             f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them"

@@ -77,8 +77,9 @@ class FollowUp:
         known = recommender.card.get(task)
         if task not in saved or not isinstance(known, dict):
             raise AdapterError(
-                f"{recommender.adapter}: not trained on {task} (only {', '.join(saved)}); name it among the "
-                f"recipe's tasks and run `llmrec train {recommender.recipe.domain}`"
+                f"{recommender.adapter}: not trained on {task} (only {', '.join(saved)}); `llmrec summarize` "
+                "needs interest and interest_summary, `llmrec explain` explanation: name them among the recipe's "
+                f"tasks, and run `llmrec train {recommender.recipe.domain}`"
             )
         categories = known.get("categories")
         if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):

@@ -45,6 +45,11 @@ class Listing:
     choices: Choices
 
     @cached_property
+    def longest(self) -> tuple[int, int]:
+        """Tokens of the longest line, and of the longest identifier as a line."""
+        return max(map(len, self.lines)), max(map(len, self.names))
+
+    @cached_property
     def named(self) -> Choices:
         """The items as texts name them: without codes."""
         if not self.codes:
@@ -192,22 +197,20 @@ class Recommender:
 
     def prompts(self, histories: Sequence[Sequence[int]], wording: int = 0) -> list[Prompt]:
         """One prompt per history (catalog positions, oldest first); what does not fit falls off at the old end."""
-        return self._prompts(histories, wording, self.listing.lines, self.adapter)
+        return self._prompts(histories, wording)
 
-    def _prompts(
-        self, histories: Sequence[Sequence[int]], wording: int, lines: Sequence[np.ndarray], adapter: str | None
-    ) -> list[Prompt]:
-        longest = max(map(len, lines))
+    def _prompts(self, histories: Sequence[Sequence[int]], wording: int, *, of_base: bool = False) -> list[Prompt]:
+        lines = self.listing.names if of_base else self.listing.lines
         messages = next_item.messages(self.template, self.recipe, wording)
         return [
             self.encoder.list_prompt(
                 messages,
                 [lines[item] for item in history],
-                max_tokens=self.recipe.fit.window_tokens - longest,
+                max_tokens=self.recipe.fit.window_tokens - self.listing.longest[of_base],
                 step=self.recipe.window_step,
                 block=self.recipe.window_block,
                 behind=self._behind,
-                adapter=adapter,
+                adapter=None if of_base else self.adapter,
             )
             for history in histories
         ]
@@ -268,7 +271,7 @@ class Recommender:
             return rank(self.engine, *asked, progress=progress)
         known = rank(self.engine, *asked, part=0, progress=progress)
         least = [float(one.score[-1]) if len(one.score) == n else -np.inf for one in known]
-        base = self._prompts(histories, wording, self.listing.names, None)
+        base = self._prompts(histories, wording, of_base=True)
         new = rank(self.engine, base, *asked[1:], part=1, least=least)
         return [together(*pair, n) for pair in zip(known, new, strict=True)]
 
@@ -298,7 +301,7 @@ class Recommender:
         found = [np.empty(len(some), np.float32) for some in items]
         for prompts, mine in (
             (self.prompts(histories), [~one for one in new]),
-            (self._prompts(histories, 0, self.listing.names, None), new),
+            (self._prompts(histories, 0, of_base=True), new),
         ):
             wanted = [np.asarray(some, np.int64)[those].tolist() for some, those in zip(items, mine, strict=True)]
             for i, log_p in enumerate(log_p_of(self.engine, prompts, choices, wanted)):

@@ -30,7 +30,7 @@ from llmrec.learning.next_item import as_learned
 from llmrec.locks import locked
 from llmrec.model import adapter as adapters
 from llmrec.model import own, store, transfer
-from llmrec.model.activations import check_split
+from llmrec.model.activations import check_split, drop
 from llmrec.model.checkpoint import Progressed
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, fit
@@ -132,6 +132,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             for task, made in (apart or {"": recipe}).items():
                 with store.rewritten(places[task]) as folder:
                     write(folder, task, made)
+            drop(run)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process
         accelerator.end_training()

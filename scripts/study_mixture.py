@@ -43,7 +43,7 @@ from llmrec.learning.next_item import NextItem  # noqa: E402
 from llmrec.learning.reviews import ReviewSentiment  # noqa: E402
 from llmrec.metrics.classification import macro_f1  # noqa: E402
 from llmrec.model import adapter, own  # noqa: E402
-from llmrec.model.activations import check_split  # noqa: E402
+from llmrec.model.activations import check_split, drop  # noqa: E402
 from llmrec.model.encode import Encoder  # noqa: E402
 from llmrec.model.fit import fit  # noqa: E402
 from llmrec.model.load import base_model, compute_dtype, load_model, load_tokenizer  # noqa: E402
@@ -152,8 +152,8 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     metrics = next(entry for entry in reversed(state.log) if METRIC in entry)
     result = {"recipe": settings, "metrics": metrics, "last": last, "steps": state.step, "seconds": state.seconds}
     adapter.write_json(folder / "result.json", result)
-    for left in [*folder.glob("activations-*"), folder / "best.safetensors"]:
-        left.unlink(missing_ok=True)
+    drop(folder)
+    (folder / "best.safetensors").unlink(missing_ok=True)
     for left in folder.glob("checkpoint-*"):
         shutil.rmtree(left)
     return result

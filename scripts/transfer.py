@@ -42,7 +42,7 @@ from llmrec.learning import learners
 from llmrec.learning.next_item import NextItem
 from llmrec.learning.reviews import ReviewSentiment
 from llmrec.model import adapter, transfer
-from llmrec.model.activations import check_split
+from llmrec.model.activations import check_split, drop
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import fit
 from llmrec.model.load import base_model, load_model, load_tokenizer
@@ -160,8 +160,7 @@ class Study:
         )  # fmt: skip
         if settings.cache != "none":
             share(folder, shared)
-        for left in folder.glob("activations-*"):
-            left.unlink()
+        drop(folder)
         for left in folder.glob("checkpoint-*"):
             shutil.rmtree(left)
         loss = next(entry["loss"] for entry in reversed(state.log) if "loss" in entry)

@@ -52,7 +52,7 @@ def test_interactions_alone_are_enough():
 
 
 def test_counts_and_ties(dataset):
-    assert dataset.counts() == {"users": 3, "items": 3, "interactions": 4}
+    assert dataset.counts() == {"users": 3, "items": 3, "categories": 1, "interactions": 4}
     assert new_basket(dataset.interactions).tolist() == [True, True, False, True]
     assert dataset.ties() == 1 / 4
     assert Dataset.of(events()).ties() == 0

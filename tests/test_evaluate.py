@@ -217,6 +217,15 @@ def test_other_questions_leave_results_alone(project, rankers, override):
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_a_suite_asks_under_its_domains_split_and_drops_pairs_of_what_is_left_out(project, rankers, tmp_path):
+    (project / "eval" / "plain.yaml").write_text(
+        "domain: films\nrankers: [popular, first, third]\ncompare: [[first, third], [first, popular]]\ncutoffs: [3]\n"
+    )
+    found = results(evaluate("plain", ("rankers=[popular, first]",), out=tmp_path / "out"))
+    assert [*found["splits"]] == ["test-leave_one_out"]
+    assert {(d["a"], d["b"]) for d in found["splits"]["test-leave_one_out"]["differences"]} == {("first", "popular")}
+
+
 def test_protocols_stand_side_by_side(project, rankers, tmp_path):
     suite = (
         "domain: films\nrankers: [popular, first]\ncutoffs: [3]\nsplits:\n"
@@ -294,7 +303,7 @@ def test_another_method_is_prepared_in_a_folder_of_its_own(project):
     [
         ("smal", (), "no suite 'smal' in .*did you mean 'small'"),
         ("small", ("rankers=[populr]", "compare=[]"), "unknown ranker 'populr'; did you mean 'popular'"),
-        ("small", ("rankers=[first]",), "'third' is compared but not among the rankers"),
+        ("small", ("rankers=[first]", "compare=[[first, third]]"), "'third' is compared but not among the rankers"),
         ("small", ("rankes=[first]",), "unknown key 'rankes'; did you mean 'rankers'"),
         ("small", ("splits=[]",), "splits"),
         ("small", ("cutoffs=[0]",), "cutoffs"),

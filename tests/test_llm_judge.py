@@ -171,6 +171,13 @@ def test_a_refusal_says_what_to_check(serve, status: int) -> None:
     assert len(server.seen) == 1  # a redirection is not followed: the key would go along
 
 
+def test_one_text_that_is_refused_costs_its_mark_alone(serve, caplog) -> None:
+    server = serve(lambda m: (400, b"filtered") if m["reply"] == "b" else '{"rating": 3}')
+    marks = LLMJudge(server.url, "m").rate(["x"] * 3, ["a", "b", "c"])
+    assert marks[[0, 2]].tolist() == [3, 3] and np.isnan(marks[1])
+    assert "1 of 3 texts have no mark: judge" in caplog.text and "filtered" in caplog.text
+
+
 def test_addresses(serve) -> None:
     for url in ("127.0.0.1:8000", "file:///etc/passwd", "http://me:secret@host", "http://", "http://host?key=1"):
         with pytest.raises(LlmrecError, match="is no address"):

@@ -57,7 +57,15 @@ def test_prepares_a_whole_split_folder(recipe):
     folder = prepare(recipe)
     assert folder == data_folder(recipe) == config.home() / "data" / "films"
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["counts"] == {"users": 3, "items": 6, "interactions": 18, "train": 12, "valid": 3, "test": 3}
+    assert manifest["counts"] == {
+        "users": 3,
+        "items": 6,
+        "categories": 0,
+        "interactions": 18,
+        "train": 12,
+        "valid": 3,
+        "test": 3,
+    }
     assert manifest["domain"] == "films" and manifest["licence"] == "ours"
     assert manifest["data"]["path"] == recipe.data.path and manifest["split"]["method"] == "time"
     assert load(recipe).counts() == manifest["counts"]
@@ -173,7 +181,15 @@ def test_an_interrupted_folder_is_made_again(recipe, reads):
 
 def test_low_ratings_are_left_out_before_the_split(recipe):
     data = load(changed(recipe, data={"min_rating": 2}))  # times 0 and 50 of every user are rated 1
-    assert data.counts() == {"users": 3, "items": 6, "interactions": 12, "train": 6, "valid": 3, "test": 3}
+    assert data.counts() == {
+        "users": 3,
+        "items": 6,
+        "categories": 0,
+        "interactions": 12,
+        "train": 6,
+        "valid": 3,
+        "test": 3,
+    }
     assert sorted(data.interactions["timestamp"].unique()) == [10, 20, 30, 40]
 
 
@@ -181,7 +197,15 @@ def test_k_core_looks_at_training_only(recipe):
     # e and f are chosen three times each, after the cut only: no training events
     data = load(changed(recipe, data={"k_core": 3}))
     assert data.items["item_id"].tolist() == ["a", "b", "c", "d"]
-    assert data.counts() == {"users": 3, "items": 4, "interactions": 12, "train": 12, "valid": 0, "test": 0}
+    assert data.counts() == {
+        "users": 3,
+        "items": 4,
+        "categories": 0,
+        "interactions": 12,
+        "train": 12,
+        "valid": 0,
+        "test": 0,
+    }
 
 
 def test_filters_that_leave_nothing_say_so(recipe, source):

@@ -228,6 +228,16 @@ def test_candidates_are_scored_in_runs_that_fit_into_memory(monkeypatch: pytest.
     assert list(_bounded({3: 20, 1: 1, 2: 1})) == [[3], [1, 2]]
 
 
+def test_waves_are_asked_in_runs_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = choices_of([f"{a} {b} {c}" for a in "xyz" for b in "pqr" for c in "uvw"])
+    prompts = [Prompt((i,)) for i in range(7)]
+    whole, engine = rank(FakeEngine(), prompts, choices, None, 10), FakeEngine()
+    monkeypatch.setattr("llmrec.choices.search.OPENED", 50)
+    for ours, theirs in zip(rank(engine, prompts, choices, None, 10), whole, strict=True):
+        assert ours.items.tolist() == theirs.items.tolist() and ours.waves == theirs.waves
+    assert len(engine.branched) > max(found.waves for found in whole)
+
+
 def test_a_list_comes_from_one_version_of_an_adapter() -> None:
     class Changing(FakeEngine):
         """Knows by `pinned` which version answers, and is asked for no other."""

@@ -235,6 +235,20 @@ def test_items_and_users_files(tmp_path):
     dataset.save(tmp_path / "saved", {})  # whatever the further columns hold, Parquet takes it
 
 
+def test_categories_that_are_not_told_apart_or_not_read_are_named(tmp_path, caplog):
+    path = write(tmp_path / "events.csv", "user_id,item_id,timestamp\nu,1,5\nu,2,6\n")
+    items = write(tmp_path / "items.csv", 'item_id,title,genres\n1,One,"[""A"", ""B, C""]"\n2,Two,A|D\n3,[Rec],[E\n')
+    assert table(path, items=items).items["categories"].tolist() == [[], [], []]
+    assert "column 'genres' is not read" in caplog.text
+    caplog.clear()
+    read = table(path, items=items, columns={"categories": "genres"})
+    assert read.items["categories"].tolist() == [["A", "B, C"], ["A", "D"], ["[E"]]
+    assert read.counts()["categories"] == 4 and not caplog.text
+    write(tmp_path / "items.csv", 'item_id,title,categories\n1,One,"A, B"\n2,Two,A; D\n3,Three,A\n')
+    assert table(path, items=items).items["categories"].tolist() == [["A, B"], ["A; D"], ["A"]]
+    assert "'A, B' is read as one category, as are most others; put | between" in caplog.text
+
+
 def test_titles_may_stand_beside_the_interactions(tmp_path):
     path = write(tmp_path / "a.csv", "user_id,item_id,title,tag\nu,1,,x\nu,2,Two,y\nv,1,One,z\nv,1,Uno,z\n")
     dataset = table(path, columns={"categories": "tag"})

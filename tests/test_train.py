@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +39,9 @@ from llmrec.errors import AdapterError, AssetError, RecipeError
 from llmrec.evaluate import evaluate
 from llmrec.files import digest
 from llmrec.learning import Learner, learners
+from llmrec.learning import next_item as next_item_learner
 from llmrec.learning.next_item import NextItem, fit_prior_weight, training_rows
+from llmrec.measuring import suites
 from llmrec.model import adapter, verify
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import fit
@@ -122,12 +125,14 @@ def test_it_learned_the_walk(trained: Path) -> None:
     assert sum(item.p for item in found.items) < 1
 
 
-def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path) -> None:
+def test_one_adapter_learns_two_tasks(world: Path, tmp_path: Path, home: Path) -> None:
     reviews = ["review,rating", *(f"{('Sun', 'Rain')[i % 2]} {i},{(1, 5)[i % 2]}" for i in range(60))]
     (tmp_path / "reviews.csv").write_text("\n".join(reviews) + "\n")
     tasks = f"tasks={{next_item: {{weight: 2}}, review_sentiment: {{data: {{path: {tmp_path / 'reviews.csv'}}}}}}}"
     overrides = (tasks, "fit.epochs=2", "fit.valid_every=1", "fit.variants=1", "mixture.temperature=2")
     folder = train(config.load_recipe("films", overrides), out=tmp_path / "both")
+    [run] = (home / "runs").glob("films-*")  # activations are kept while it trains
+    assert [*run.glob("checkpoint-*")] and not [*run.glob("activations-*")]
     card = json.loads((folder / "card.json").read_text())
     assert set(card["loss"]) == set(card["prompts"]) == {"next_item", "review_sentiment"}
     checked = card["validation"]
@@ -465,9 +470,30 @@ def test_what_cannot_be_asked_does_not_decide_the_prior(
         assert few_weight == weight
         for a, b in zip(whole, few, strict=True):
             assert a == pytest.approx(b, abs=1e-5)
+    for query, items, _, _ in next_item_learner._weighed(model, asked):  # what both find best, and may be listed
+        assert len({*items} - {*query.history}) >= 3
     monkeypatch.setattr("llmrec.learning.next_item.DRAWN", 3)  # an estimate, and no systematic one
     _, few = fit_prior_weight(model, asked)
     assert few[0]["nats"] == pytest.approx(whole[0]["nats"], abs=0.3) and few != whole
+
+
+def test_measuring_notices_another_adapter_and_a_moved_cut(trained: Path, tmp_path: Path) -> None:
+    recipe = config.load_recipe("films")
+    weights = json.loads((trained / "card.json").read_text())["weights"]
+    model = suites.model_of(recipe, trained, "fake", {}, weights)
+    with pytest.raises(AdapterError, match="another version took its place"):
+        suites.model_of(recipe, trained, "fake", {}, "0" * 12)
+    last = int(model.dataset.interactions.query("split == 'train'")["timestamp"].max())
+    for until in (last, last + 1):
+        (tmp_path / "card.json").write_text(json.dumps({"learned_until": until}))
+        suites.check_cut(tmp_path, model.dataset, config.Asked(method="leave_one_out"))
+        with pytest.raises(AdapterError, match="later than the cut") if until > last else nullcontext():
+            suites.check_cut(tmp_path, model.dataset, config.Asked(method="time"))
+
+
+def test_one_target_a_row_has_no_windows() -> None:
+    with pytest.raises(RecipeError, match="latest: rows of one target each"):
+        config.load_recipe("films", ("fit.supervision=last", "fit.latest=1"))
 
 
 def test_an_edited_wording_is_told_and_not_used(

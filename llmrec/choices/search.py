@@ -134,9 +134,11 @@ def rank(
         if not groups:
             return result  # type: ignore[return-value]
         open_now = {i: search for searches in groups for i, search in searches.items()}
-        places = [(i, part, node) for wanted in wave for i, nodes in wanted.items() for part, node in nodes]
-        for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
-            open_now[i].open(part, node, log_p)
+        nodes_of = {i: nodes for wanted in wave for i, nodes in wanted.items()}
+        for run in _bounded({i: len(nodes) for i, nodes in nodes_of.items()}):
+            places = [(i, part, node) for i in run for part, node in nodes_of[i]]
+            for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
+                open_now[i].open(part, node, log_p)
 
 
 def together(a: Ranking, b: Ranking, n: int) -> Ranking:

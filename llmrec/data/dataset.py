@@ -82,8 +82,12 @@ class Dataset:
         return replace(found, users=users)
 
     def counts(self) -> dict[str, int]:
-        """Users, items, interactions, and interactions per split once split."""
-        counts = {"users": len(self.users), "items": len(self.items), "interactions": len(self.interactions)}
+        """Users, items, distinct categories, interactions, and interactions per split once split."""
+        counts = {
+            "users": len(self.users), "items": len(self.items),
+            "categories": len({name for names in self.items["categories"] for name in names}),
+            "interactions": len(self.interactions),
+        }  # fmt: skip
         if "split" in self.interactions:
             per_split = self.interactions["split"].value_counts()
             counts |= {name: int(per_split.get(name, 0)) for name in ("train", "valid", "test")}

@@ -448,6 +448,16 @@ def _check_titles(
         )  # fmt: skip
 
 
+def _ask_for_bars(table: Table, raw: pd.Series, names: pd.Series) -> None:
+    """Says so where lists of categories seem to have been read as one category each."""
+    together = [i for i, found in enumerate(names) if len(found) == 1 and re.search(r"[,;/] ?\w", found[0])]
+    if 2 * len(together) > len(names):
+        LOG.warning(
+            "%s: column '%s': %s is read as one category, as are most others; put | between categories, or give lists",
+            table.path, raw.name, shown(raw.iloc[together[0]]),
+        )  # fmt: skip
+
+
 def _items(table: Table, columns: dict[str, str], between: str, described: bool) -> pd.DataFrame:
     """One row per item, with what is read of it and nothing else; of several rows the first with a title counts, unless
     titles contradict in a file that is there to describe items."""
@@ -459,6 +469,13 @@ def _items(table: Table, columns: dict[str, str], between: str, described: bool)
         items["year"] = year.map(_year).astype("Int64")
     if (categories := _optional(table, "categories", columns)) is not None:
         items["categories"] = [_names(value, between) for value in categories]
+        _ask_for_bars(table, categories, items["categories"])
+    elif near := [name for name in RECBOLE_ITEM_COLUMNS["categories"] if name in table.rows]:
+        LOG.warning(
+            "%s: column '%s' is not read; if it holds categories, name it in data.columns.categories",
+            table.path,
+            near[0],
+        )
     if described:
         named = items[items["title"].notna()]
         distinct = named.drop_duplicates(["item_id", "title"])
@@ -585,11 +602,21 @@ def _text(raw: pd.Series, clean: Callable[[str], str]) -> pd.Series:
 
 
 def _names(value: Any, between: str) -> list[str]:
-    """Categories: a list (nested or not) or text with `between` between names ('|' wins); each once, in order."""
+    """Categories: a list (nested or not, also as JSON) or text with `between` between names ('|' wins); each once, in
+    order."""
     if isinstance(value, str):
-        value = value.split("|" if "|" in value else between)
+        value = _listed(value) or value.split("|" if "|" in value else between)
     flat = [one_line(name) for name in _flat(value)]
     return list(dict.fromkeys(name for name in flat if name not in NO_CATEGORY))
+
+
+def _listed(text: str) -> list[Any] | None:
+    """What a text says that is a list in JSON."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _flat(value: Any) -> Iterable[str]:

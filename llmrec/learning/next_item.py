@@ -80,6 +80,9 @@ class NextItem:
     def finish(self, out: Path) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
         card = {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
+        if self.recommender.recipe.split.method == "time":
+            events = self.recommender.dataset.interactions
+            card["learned_until"] = int(events.loc[events["split"] == "train", "timestamp"].max())
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
             self.fitted.save(out / adapters.TEACHER, self.recommender.catalog)
@@ -248,7 +251,7 @@ def _weighed(
     """Each query with items, ascending, the target among them; how many items each stands for; the model's log p."""
     prompts = recommender.prompts([query.history for query in asked])
     choices, engine = recommender.listing.choices, recommender.engine
-    many = len(choices)
+    many, once = len(choices), recommender.recipe.split.repeats == "exclude"
     if many <= WHOLE:
         for query, log_p in zip(asked, log_p_all(engine, prompts, choices), strict=True):
             yield query, np.arange(many), np.ones(many), log_p
@@ -257,8 +260,10 @@ def _weighed(
     for first in range(0, len(asked), TOGETHER):
         some, mine = asked[first : first + TOGETHER], prompts[first : first + TOGETHER]
         items, times = [], []
-        for query, found in zip(some, rank(engine, mine, choices, None, BEST), strict=True):
-            best = np.unique([*found.items, *np.argsort(-recommender.prior.p(query.history))[:BEST], query.target])
+        hidden = [terms.without(many, query.history if once else ()) for query in some]
+        for query, none, found in zip(some, hidden, rank(engine, mine, choices, hidden.__getitem__, BEST), strict=True):
+            p = recommender.prior.p(query.history) + none.dense()
+            best = np.unique([*found.items, *np.argsort(-p)[:BEST], query.target])
             rest = np.setdiff1d(np.arange(many), best)
             drawn = rng.choice(rest, min(DRAWN, len(rest)), replace=False)
             order = np.argsort(both := np.concatenate([best, drawn]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +16,7 @@ from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
-from llmrec.measuring.suites import adapter_of, depends_on, model_of, under
+from llmrec.measuring.suites import adapter_of, check_cut, depends_on, model_of, under
 from llmrec.parts import digest
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
@@ -62,6 +63,8 @@ class World:
             )
         recipe = under(recipe, settings)
         dataset = prepare.load(recipe)
+        if folder:
+            check_cut(folder, dataset, settings)
         return cls(settings, recipe, dataset, Catalog.of(dataset), folder)
 
     def people(self, split: str) -> list[Person]:
@@ -79,7 +82,13 @@ class World:
 
     def model(self, trained: bool) -> Recommender:
         """With the adapter, or the base model as it is; the one asked for last stays loaded."""
-        return model_of(self.recipe, self.adapter if trained else None, self.settings.engine, self._loaded)
+        adapter, weights = (self.adapter, self.weights) if trained else (None, None)
+        return model_of(self.recipe, adapter, self.settings.engine, self._loaded, weights)
+
+    @cached_property
+    def weights(self) -> str | None:
+        """Digest of the adapter's weights, when measuring began."""
+        return read_card(self.adapter).get("weights") if self.adapter else None
 
     def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
         """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""
@@ -93,7 +102,11 @@ class World:
         if name in ("llm", "base"):
             card = read_card(self.adapter) if name == "llm" else {}
             today = {each: Template.today(each).digest for each in ("next_item", task)}
-            found |= {"engine": settings.engine, "weights": card.get("weights"), "prompts": card.get("prompts", today)}
+            found |= {
+                "engine": settings.engine,
+                "weights": self.weights if name == "llm" else None,
+                "prompts": card.get("prompts", today),
+            }
             found["recipe"] = depends_on(recipe)
         return found
 
@@ -104,9 +117,5 @@ class World:
             "catalog": self.catalog.digest,
             "counts": self.dataset.counts(),
         }
-        weights = (
-            {"name": config.adapter_name(self.adapter), "weights": read_card(self.adapter).get("weights")}
-            if self.adapter
-            else None
-        )
+        weights = {"name": config.adapter_name(self.adapter), "weights": self.weights} if self.adapter else None
         return {"data": known | data, "adapter": weights}

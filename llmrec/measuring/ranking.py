@@ -29,7 +29,7 @@ from llmrec.data.split import Query, histories, of_users, queries
 from llmrec.errors import DataError, RecipeError, did_you_mean
 from llmrec.files import digest
 from llmrec.measuring import elsewhere
-from llmrec.measuring.suites import adapter_of, depends_on, model_of, under
+from llmrec.measuring.suites import adapter_of, check_cut, depends_on, model_of, under
 from llmrec.metrics import ranking
 from llmrec.metrics.report import main_cutoff
 from llmrec.metrics.significance import compared
@@ -64,13 +64,16 @@ class World:
     adapter: Path | None
     """Folder of the trained adapter; None where there is none."""
     tick: Tick
+    weights: str | None = None
+    """Digest of the adapter's weights, when measuring began."""
     loaded: dict[str | None, Recommender] = field(default_factory=dict)
     """Adapter (None: the base model) → what was loaded for an earlier ranker of the protocol."""
 
     def model(self, *, trained: bool = True) -> Recommender:
         """With the adapter, or the base model as it is."""
         assert self.adapter or not trained, "a ranker with an adapter belongs in LLM"
-        return model_of(self.recipe, self.adapter if trained else None, self.suite.engine, self.loaded)
+        adapter, weights = (self.adapter, self.weights) if trained else (None, None)
+        return model_of(self.recipe, adapter, self.suite.engine, self.loaded, weights)
 
 
 Factory = Callable[[World], Ranker]
@@ -120,7 +123,10 @@ class PriorAlone:
     def scores(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
         """(queries, items) float32 nats."""
         prior, floor = self.recommender.prior, self.recommender.recipe.prior.floor
-        return np.stack([terms.mix(prior.p(history), prior.popularity, 1.0, floor) for history in histories])
+        known = len(self.recommender.listing.choices.trie)
+        return np.stack(
+            [terms.mix(prior.p(history), prior.popularity, 1.0, floor, known=known) for history in histories]
+        )
 
 
 def _prior(world: World) -> Ranker:
@@ -139,11 +145,14 @@ RANKERS: dict[str, Factory] = {
 LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 
 
-def check_labels(settings: config.Suite) -> None:
-    """Raises: RecipeError where two protocols are the same."""
-    labels = [asked.label for asked in settings.splits]
+def protocols(settings: config.Suite, recipe: config.Recipe) -> tuple[config.Asked, ...]:
+    """What a suite lists, or the recipe's own split.  Raises: RecipeError where two are the same."""
+    own = config.Asked(method=recipe.split.method, baskets=recipe.split.baskets)
+    asked = settings.splits or (own,)
+    labels = [one.label for one in asked]
     if len(set(labels)) < len(labels):
         raise RecipeError(f"splits: one is listed twice ({', '.join(labels)})")
+    return asked
 
 
 def write_questions(settings: config.Suite, folder: Path) -> list[Path]:
@@ -152,10 +161,9 @@ def write_questions(settings: config.Suite, folder: Path) -> list[Path]:
 
     All queries, whatever `users` says.  Raises: RecipeError, DataError.
     """
-    check_labels(settings)
     recipe = config.load_recipe(settings.domain)
     folders = []
-    for asked in settings.splits:
+    for asked in protocols(settings, recipe):
         protocol = Protocol.of(under(recipe, asked), asked)
         folders.append(folder / asked.label)
         elsewhere.write(
@@ -204,10 +212,10 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
     for ranker in settings.lists:
         if ranker in RANKERS:
             raise RecipeError(f"lists: '{ranker}' is a ranker of every suite; give yours another name")
-    check_labels(settings)
     recipe = config.load_recipe(settings.domain)
+    asked_for = protocols(settings, recipe)
     needs_adapter = bool(LLM & set(settings.rankers))
-    adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in settings.splits]
+    adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in asked_for]
 
     found: dict[str, Any] = {}
     records: list[pd.DataFrame] = []
@@ -215,7 +223,7 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=Console(stderr=True),
     ) as progress:  # fmt: skip
-        for asked, adapter in zip(settings.splits, adapters, strict=True):
+        for asked, adapter in zip(asked_for, adapters, strict=True):
             found[asked.label], frames = _measure(asked, adapter, recipe, settings, parts, progress)
             records += frames
     return {"splits": found}, pd.concat(records, ignore_index=True)
@@ -233,6 +241,8 @@ def _measure(
     recipe = under(recipe, asked)
     protocol = Protocol.of(recipe, asked)
     dataset, catalog = protocol.dataset, protocol.catalog
+    if adapter:
+        check_cut(adapter, dataset, asked)
     questions = of_users(protocol.questions, suite.users, suite.seed)
     theirs = _elsewhere(asked, protocol, questions, recipe.split.repeats, suite)
     questions_digest = question_digest(questions, catalog)
@@ -244,6 +254,7 @@ def _measure(
     frames: list[pd.DataFrame] = []
     places: dict[str, np.ndarray] = {}
     per_user: dict[str, dict[str, np.ndarray]] = {}
+    weights = read_card(adapter).get("weights") if adapter else None
     loaded: dict[str | None, Recommender] = {}
     for name in suite.rankers:
         bar = progress.add_task(f"{asked.label}: {name}", total=None)
@@ -251,11 +262,11 @@ def _measure(
         def tick(done: int, total: int, bar: Any = bar) -> None:
             progress.update(bar, completed=done, total=total)
 
-        world = World(recipe, suite, dataset, catalog, protocol.valid, adapter, tick, loaded)
+        world = World(recipe, suite, dataset, catalog, protocol.valid, adapter, tick, weights, loaded)
         settings = theirs[name].digest if name in theirs else _settings(name, world)
         made_from = {
             "format": FORMAT, "questions": questions_digest, "depth": depth, "seed": suite.seed, "ranker": name,
-            "settings": settings, "adapter": read_card(adapter).get("weights") if name in LLM else None,
+            "settings": settings, "adapter": weights if name in LLM else None,
             "interactions": prepare.digests(recipe), "engine": suite.engine if name in LLM | {"base"} else None,
             "repeats": recipe.split.repeats,
         }  # fmt: skip
@@ -279,6 +290,8 @@ def _measure(
             "coverage": {f"coverage@{k}": ranking.coverage(lists, k, len(catalog)) for k in suite.cutoffs},
         }
         frames.append(frame)
+    for model in loaded.values():  # the next protocol has another
+        model.engine.close()
     metrics, differences = compared(per_user, suite.compare, seed=suite.seed, samples=suite.samples)
     return {
         "data": {
@@ -287,9 +300,7 @@ def _measure(
             "questions": questions_digest,
             **dataset.counts(),
         },
-        "adapter": {"name": config.adapter_name(adapter), "weights": read_card(adapter).get("weights")}
-        if adapter
-        else None,
+        "adapter": {"name": config.adapter_name(adapter), "weights": weights} if adapter else None,
         "users": len(set(user_ids)),
         "queries": len(questions),
         "rankers": {name: {"metrics": metrics[name], **measured[name]} for name in measured},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmrec import config
 from llmrec.assets import ASSETS
+from llmrec.data.dataset import Dataset
 from llmrec.errors import AdapterError, RecipeError, did_you_mean
 from llmrec.parts import digest
 from llmrec.tasks.saved import CARD, read_card
@@ -65,12 +66,13 @@ def under(recipe: config.Recipe, asked: config.Asked) -> config.Recipe:
 def depends_on(recipe: config.Recipe) -> dict[str, Any]:
     """What a model's answers depend on beside its tasks: some of the recipe, and its base's weights, which only a named
     asset holds for certain."""
-    found = recipe.model_dump(mode="json", include=config.ANSWERS)
-    if recipe.base_model in ASSETS:
-        return found
-    from llmrec.model.load import base_model  # it imports torch
+    import torch
 
-    return found | {"base_digest": base_model(recipe.base_model).digest}
+    from llmrec.model.load import base_model, compute_dtype
+
+    found = recipe.model_dump(mode="json", include=config.ANSWERS)
+    found["computed"] = str(compute_dtype(recipe.fit.precision, "cuda" if torch.cuda.is_available() else "cpu"))
+    return found if recipe.base_model in ASSETS else found | {"base_digest": base_model(recipe.base_model).digest}
 
 
 def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
@@ -98,15 +100,37 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
     return folder
 
 
+def check_cut(folder: Path, dataset: Dataset, asked: config.Asked) -> None:
+    """Raises: AdapterError where what the adapter learned from reaches beyond today's cut by time: data that came or
+    went since has moved it."""
+    until = read_card(folder).get("learned_until")
+    learned = dataset.interactions.loc[dataset.interactions["split"] == "train", "timestamp"]
+    if asked.method == "time" and isinstance(until, int) and len(learned) and until > learned.max():
+        raise AdapterError(
+            f"{folder}: trained on what was chosen later than the cut that the data has today, so it may have seen the "
+            "answers; train it again"
+        )
+
+
 def model_of(
-    recipe: config.Recipe, adapter: Path | None, engine: str, loaded: dict[str | None, Recommender]
+    recipe: config.Recipe,
+    adapter: Path | None,
+    engine: str,
+    loaded: dict[str | None, Recommender],
+    weights: str | None = None,
 ) -> Recommender:
-    """With the adapter, or the base model as it is; among `loaded` only the one asked for last stays."""
+    """With the adapter, or the base model as it is; among `loaded` only the one asked for last stays.
+
+    Raises: AdapterError, also where the adapter's `weights` are no longer those that measuring began with.
+    """
     from llmrec.engine import start as engines
     from llmrec.recommender import Recommender
 
     name = config.adapter_name(adapter) if adapter else None
-    return engines.alone(loaded, name, partial(Recommender.load, recipe, name, engine=engine))
+    model = engines.alone(loaded, name, partial(Recommender.load, recipe, name, engine=engine))
+    if weights is not None and model.card.get("weights") != weights:
+        raise AdapterError(f"{name}: another version took its place while it was measured; run the same command again")
+    return model
 
 
 def check_unseen(

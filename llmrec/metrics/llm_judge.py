@@ -7,6 +7,7 @@ try to talk to them.  What is judged is sent to the endpoint.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -29,7 +30,10 @@ MAX_CHARS = 4000  # of each text; longer ones are clipped
 MAX_ANSWER_BYTES = 1 << 20
 CONNECTIONS = 8  # requests in flight
 PATIENCE = 60.0  # seconds without a byte after which a request has failed
+OF_ONE = {400, 413, 422}  # how a request is refused for what is in it, such as a text that a filter stops
 TRIES = 3  # of a request that the server puts off (429, 5xx)
+
+LOG = logging.getLogger("llmrec")
 
 OPINIONS = (
     "mark is a language model's, 1 to 5, given what is known and the reference; preferred is the share of a's replies "
@@ -144,15 +148,20 @@ class LLMJudge:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return np.array([np.nan if answer is None else read(answer) for answer in answers], np.float64)
+        refused = [answer for answer in answers if isinstance(answer, EngineError)]
+        if refused and len(refused) == len(answers):
+            raise refused[0]
+        if refused:
+            LOG.warning("%d of %d texts have no mark: %s", len(refused), len(answers), refused[0])
+        return np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
 
     def _too_many(self, count: int) -> LlmrecError:
         return LlmrecError(
             f"judge: {count:,} requests, the limit is {self.most:,}: ask for fewer replies, or raise judge_requests"
         )
 
-    def _one(self, http: urllib3.PoolManager, rubric: str, material: str, until: float) -> str | None:
-        """What the model says; None where it says nothing in time."""
+    def _one(self, http: urllib3.PoolManager, rubric: str, material: str, until: float) -> str | EngineError | None:
+        """What the model says; None where it says nothing in time, an error where it may refuse this request alone."""
         url = self.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
         messages = [{"role": "system", "content": rubric}, {"role": "user", "content": material}]
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 32}
@@ -176,9 +185,12 @@ class LLMJudge:
                 return _content(data)
             if answer.status != 429 and answer.status < 500:
                 said = " ".join((data or b"").decode(errors="replace").split())[:200]
-                raise EngineError(
+                problem = EngineError(
                     f"judge: {self.url}: {answer.status}: {said}; check the address, the model and ${KEY}"
                 )
+                if answer.status in OF_ONE:
+                    return problem
+                raise problem
             if attempt + 1 < TRIES:
                 time.sleep(min(2.0**attempt, max(0.0, until - time.monotonic())))
         return None

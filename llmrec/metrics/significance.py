@@ -75,9 +75,12 @@ def resampled(
             samples are moved by as much as their mean differs from the number, else an interval may lie beside it.
     """
     rng = np.random.default_rng(seed)
-    draws = [rng.integers(count, size=count) for _ in range(samples)]
     value = {name: statistic(np.arange(count)) for name, statistic in statistics.items()}
-    drawn = {name: np.array([statistic(draw) for draw in draws]) for name, statistic in statistics.items()}
+    drawn = {name: np.empty(samples) for name in statistics}
+    for sample in range(samples):  # one at a time: all of them would take gigabytes where many are asked
+        draw = rng.integers(count, size=count)
+        for name, statistic in statistics.items():
+            drawn[name][sample] = statistic(draw)
 
     def interval(mean: float, found: np.ndarray) -> Interval:
         if np.isnan(mean) or np.isnan(found).all():

@@ -73,6 +73,12 @@ class Activations:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
 
 
+def drop(run: Path) -> None:
+    """Delete what a run has kept on disk: gigabytes that nothing needs once it has ended."""
+    for file in run.glob("activations-*"):
+        file.unlink(missing_ok=True)
+
+
 def _check_room(file: Path, size: int) -> None:
     """Raises: RecipeError where the disk has no room for a file of so many bytes: one that is full when a mapped file
     grows ends the process with a signal."""
