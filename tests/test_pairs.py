@@ -176,3 +176,6 @@ def test_the_digest_tells_the_split_of_people_apart_where_texts_have_times(tmp_p
     assert one.digest == same.digest != other.digest
     assert one.split_digest == same.split_digest != other.split_digest
     assert Pairs.read(dated(tmp_path), Path).split_digest == ""
+    for example in one.of_items():  # what is asked of people is in no training example
+        hidden = example.split == "train" and one.sides[example.user_id] != "train"
+        assert example.person == ("" if hidden else f"Plays {example.user_id[1:]}")

@@ -143,11 +143,12 @@ class Pairs:
 
     def of_items(self) -> list[Example]:
         """An example per text: it is what the person says of the item.  An item without a text on it has what others
-        wrote before, in training texts."""
+        wrote before, in training texts.  A text on a person that is asked for elsewhere stands in no training example."""
         items, chosen, said = self.items, self._chosen(), self._said()
         return [
             Example(
-                row.user_id, row.item_id, row.split, _str(row.person),
+                row.user_id, row.item_id, row.split,
+                "" if row.split == "train" != self.sides.get(row.user_id, "train") else _str(row.person),
                 self._before(chosen[row.user_id], row.item_id, row.timestamp, items),
                 _known(items.get(row.item_id), self._others(said[row.item_id], row.user_id, row.timestamp, row.review)),
                 row.review,
