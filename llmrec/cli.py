@@ -76,9 +76,13 @@ def is_setting(word: str, sections: Sequence[type[config.Section]] = (config.Rec
     """Whether a word sets something that one of `sections` has: `window_step=64` and `fit.epochs=1` do for a recipe, a
     filter (`category=Comedy`) or a title with an equals sign does not."""
     found = SETTING.match(word)
-    if not found or " " in word and not word[found.end() :].startswith(("[", "{")):  # a sentence is none
+    if not found:
         return False
-    return any(found[1] in section.model_fields for section in sections)
+    whole = found[2] is None and " " in word and word[found.end()] not in "[{"  # a sentence, or what takes no section
+    return any(
+        found[1] in section.model_fields and not (whole and config.is_section(section, found[1]))
+        for section in sections
+    )
 
 
 def spread(

@@ -329,12 +329,6 @@ class Fit(Section):
     """Seed of everything random."""
 
     @model_validator(mode="after")
-    def _one_target_has_no_windows(self) -> Fit:
-        if self.supervision == "last" and (idle := _set(self, "overlap", "latest")):
-            raise ValueError(f"{idle}: rows of one target each (supervision=last) do not read it; remove it")
-        return self
-
-    @model_validator(mode="after")
     def _what_is_left_out_changes(self) -> Fit:
         if self.left_out and self.variants < 2:
             raise ValueError(
@@ -570,23 +564,31 @@ class Recipe(Section):
         return self.data
 
 
+A = TypeVar("A", bound="Asked")
+
+
 class Asked(Section):
     """One protocol of a suite: how a domain is split, and what a query may see."""
 
-    method: Literal["time", "leave_one_out"] = "time"
-    """See `Split.method`; the adapter must have been trained under the same."""
-    baskets: bool = True
-    """See `Split.baskets`."""
+    method: Literal["time", "leave_one_out"] | None = None
+    """See `Split.method`; the adapter must have been trained under the same.  By default the recipe's."""
+    baskets: bool | None = None
+    """See `Split.baskets`; by default the recipe's."""
     split: Literal["valid", "test"] = "test"
     """Which interactions are asked for."""
     adapter: str | None = None
     """Folder name under `adapters/`, or `domain@version`, of the adapter that the llm rankers use; by default the
     domain's."""
 
+    def of(self: A, split: Split) -> A:
+        """With what is left to the recipe's `split`."""
+        method, baskets = self.method or split.method, split.baskets if self.baskets is None else self.baskets
+        return self.model_copy(update={"method": method, "baskets": baskets})
+
     @property
     def label(self) -> str:
         """The protocol's name in tables, records and file names."""
-        return f"{self.split}-{self.method}{'' if self.baskets else '-no_baskets'}"
+        return f"{self.split}-{self.method}{'-no_baskets' if self.baskets is False else ''}"
 
 
 class Suite(Section):
@@ -768,6 +770,12 @@ def _set(section: Section, *keys: str) -> str | None:
     """The first of `keys` that says something else than by default."""
     defaults = type(section).model_fields
     return next((key for key in keys if getattr(section, key) != defaults[key].default), None)
+
+
+def is_section(section: type[Section], key: str) -> bool:
+    """Whether what `key` of a section takes are sections again, and no plain value."""
+    kind = section.model_fields[key].annotation
+    return any(isinstance(one, type) and issubclass(one, Section) for one in (kind, *get_args(kind)))
 
 
 S = TypeVar("S", bound=Section)

@@ -93,15 +93,18 @@ def evaluate(suite: str, overrides: tuple[str, ...] = (), *, out: Path | None = 
     how = MEASURES[task]
     name, settings = load_suite_as(how.settings, suite, overrides)
     measured = getattr(settings, how.names)
-    given = {word.partition("=")[0] for word in overrides}
-    if how.names in given and "compare" not in given:  # the suite's pairs, of what is left
-        pairs = tuple(pair for pair in settings.compare if {*pair} <= {*measured})
-        settings = settings.model_copy(update={"compare": pairs})
-    for one in sorted({one for pair in settings.compare for one in pair} - set(measured)):
+    known = {*measured}
+    given = {word.partition("=")[0]: word for word in overrides}
+    if how.names in given and "compare" not in given:  # of the suite's own pairs those of what is left are compared
+        whole = load_suite_as(how.settings, suite, tuple(word for key, word in given.items() if key != how.names))[1]
+        known |= {*getattr(whole, how.names)}
+    for one in sorted({one for pair in settings.compare for one in pair} - known):
         raise RecipeError(
             f"suite {name}: '{one}' is compared but not among the {how.names}; add it to them"
             f"{did_you_mean(one, measured)}"
         )
+    left = tuple(pair for pair in settings.compare if {*pair} <= {*measured})
+    settings = settings.model_copy(update={"compare": left})
     out = out or results_folder(name, settings)
     parts = Parts(out / PARTS, force)
     parts.begin()

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec.engine.hf import HFEngine
 from llmrec.errors import RecipeError
 from llmrec.learning import Learner, learners
@@ -107,7 +107,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             teachers=teachers, share=recipe.teacher.share, accelerator=accelerator,
         )  # fmt: skip
         if accelerator.is_main_process:
-            known = {"init_from": start.note} if start else {}
+            known: dict[str, Any] = {"init_from": start.note} if start else {}
+            if until := _learned_until(recipe, start):
+                known["learned_until"] = until
             known["licence"] = transfer.licence(recipe.licence, start)
             known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
 
@@ -212,6 +214,15 @@ def curve(state: Progressed, metric: str, file: Path, *, title: str) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
+
+
+def _learned_until(recipe: config.Recipe, start: transfer.Start | None) -> int | None:
+    """When, of a split by time, the latest choice was made that this adapter, or what it started from, has learned."""
+    if recipe.data is None or recipe.split.method != "time":
+        return None
+    events = prepare.load(recipe).interactions
+    before = start.card.get("learned_until") if start else None
+    return max(int(events.loc[events["split"] == "train", "timestamp"].max()), before if isinstance(before, int) else 0)
 
 
 def _card(

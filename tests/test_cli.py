@@ -324,6 +324,7 @@ def test_dots_cost_no_time_and_no_mistake_of_a_number_gets_past_its_name():
     assert not cli.is_setting("Sooo" + "." * 5000 + " good") and cli.is_setting("fit.epochs=1")
     assert time.monotonic() - began < 1
     assert not cli.is_setting("fit=perfect, love it") and cli.is_setting("data={path: a b}")
+    assert cli.is_setting("data.path=/my data/r.csv") and cli.is_setting("noun=science books")
     for word, message in [
         ("fit.seed=-1", "greater than or equal to 0"),
         ("fit.epochs=.inf", "finite number"),

@@ -223,6 +223,11 @@ def test_a_suite_asks_under_its_domains_split_and_drops_pairs_of_what_is_left_ou
     )
     found = results(evaluate("plain", ("rankers=[popular, first]",), out=tmp_path / "out"))
     assert [*found["splits"]] == ["test-leave_one_out"]
+    part = results(evaluate("plain", ("rankers=[popular]", "splits=[{split: valid}]"), out=tmp_path / "part"))
+    assert [*part["splits"]] == ["valid-leave_one_out"]
+    with pytest.raises(RecipeError, match="'thrid' is compared but not among"):
+        (project / "eval" / "plain.yaml").write_text("domain: films\nrankers: [first]\ncompare: [[first, thrid]]\n")
+        evaluate("plain", ("rankers=[popular]",), out=tmp_path / "other")
     assert {(d["a"], d["b"]) for d in found["splits"]["test-leave_one_out"]["differences"]} == {("first", "popular")}
 
 

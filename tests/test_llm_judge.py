@@ -175,7 +175,7 @@ def test_one_text_that_is_refused_costs_its_mark_alone(serve, caplog) -> None:
     server = serve(lambda m: (400, b"filtered") if m["reply"] == "b" else '{"rating": 3}')
     marks = LLMJudge(server.url, "m").rate(["x"] * 3, ["a", "b", "c"])
     assert marks[[0, 2]].tolist() == [3, 3] and np.isnan(marks[1])
-    assert "1 of 3 texts have no mark: judge" in caplog.text and "filtered" in caplog.text
+    assert "1 of 3 requests have no answer: judge" in caplog.text and "filtered" in caplog.text
 
 
 def test_addresses(serve) -> None:

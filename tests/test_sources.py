@@ -237,13 +237,17 @@ def test_items_and_users_files(tmp_path):
 
 def test_categories_that_are_not_told_apart_or_not_read_are_named(tmp_path, caplog):
     path = write(tmp_path / "events.csv", "user_id,item_id,timestamp\nu,1,5\nu,2,6\n")
-    items = write(tmp_path / "items.csv", 'item_id,title,genres\n1,One,"[""A"", ""B, C""]"\n2,Two,A|D\n3,[Rec],[E\n')
-    assert table(path, items=items).items["categories"].tolist() == [[], [], []]
+    items = write(
+        tmp_path / "items.csv",
+        'item_id,title,genres\n1,One,"[""A"", ""B, C""]"\n2,Two,A|D\n3,[Rec],[E\n4,Four,[]\n'
+        '5,Five,"[\'A\', \'F\']"\n6,Six,"[{""id"": 1, ""name"": ""G""}]"\n',
+    )
+    assert table(path, items=items).items["categories"].tolist() == [[]] * 6
     assert "column 'genres' is not read" in caplog.text
     caplog.clear()
     read = table(path, items=items, columns={"categories": "genres"})
-    assert read.items["categories"].tolist() == [["A", "B, C"], ["A", "D"], ["[E"]]
-    assert read.counts()["categories"] == 4 and not caplog.text
+    assert read.items["categories"].tolist() == [["A", "B, C"], ["A", "D"], ["[E"], [], ["A", "F"], ["G"]]
+    assert read.counts()["categories"] == 6 and not caplog.text
     write(tmp_path / "items.csv", 'item_id,title,categories\n1,One,"A, B"\n2,Two,A; D\n3,Three,A\n')
     assert table(path, items=items).items["categories"].tolist() == [["A, B"], ["A; D"], ["A"]]
     assert "'A, B' is read as one category, as are most others; put | between" in caplog.text

@@ -110,7 +110,8 @@ def rank(
     result: list[Ranking | None] = [None] * len(prompts)
     bases: dict[int, _Bounds] = {}
     shared = None if callable(bonus) else _bounds(choices, bonus, bases)
-    waiting = iter(engine.batches(prompts))
+    opens = math.ceil(WIDER * n)  # nodes of a prompt in a wave, at most
+    waiting = (run for group in engine.batches(prompts) for run in _bounded(dict.fromkeys(group, opens)))
     groups: list[dict[int, _Search]] = []
 
     def asked(searches: dict[int, _Search]) -> dict[int, list[tuple[int, int]]]:
@@ -134,11 +135,9 @@ def rank(
         if not groups:
             return result  # type: ignore[return-value]
         open_now = {i: search for searches in groups for i, search in searches.items()}
-        nodes_of = {i: nodes for wanted in wave for i, nodes in wanted.items()}
-        for run in _bounded({i: len(nodes) for i, nodes in nodes_of.items()}):
-            places = [(i, part, node) for i in run for part, node in nodes_of[i]]
-            for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
-                open_now[i].open(part, node, log_p)
+        places = [(i, part, node) for wanted in wave for i, nodes in wanted.items() for part, node in nodes]
+        for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
+            open_now[i].open(part, node, log_p)
 
 
 def together(a: Ranking, b: Ranking, n: int) -> Ranking:

@@ -121,7 +121,7 @@ class Pairs:
         sha256 = hashlib.sha256(rows.tobytes())
         sha256.update(json.dumps(self.history, sort_keys=True).encode())
         if self.timed and self.sides:  # which are not those of the texts
-            sha256.update(json.dumps(self.sides, sort_keys=True).encode())
+            sha256.update(json.dumps([2, self.sides], sort_keys=True).encode())  # 2: texts on these are told apart
         return sha256.hexdigest()[:12]
 
     @property
@@ -143,7 +143,7 @@ class Pairs:
 
     def of_items(self) -> list[Example]:
         """An example per text: it is what the person says of the item.  An item without a text on it has what others
-        wrote before, in training texts.  A text on a person that is asked for elsewhere stands in no training example."""
+        wrote before, in training texts.  A text on a person that is asked for elsewhere is in no training example."""
         items, chosen, said = self.items, self._chosen(), self._said()
         return [
             Example(

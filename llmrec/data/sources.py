@@ -6,6 +6,7 @@ A table's index holds the numbers of its rows in the file, for error messages: s
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import io
@@ -450,7 +451,7 @@ def _check_titles(
 
 def _ask_for_bars(table: Table, raw: pd.Series, names: pd.Series) -> None:
     """Says so where lists of categories seem to have been read as one category each."""
-    together = [i for i, found in enumerate(names) if len(found) == 1 and re.search(r"[,;/] ?\w", found[0])]
+    together = [i for i, found in enumerate(names) if len(found) == 1 and re.search(r"^\[|[,;/] ?\w", found[0])]
     if 2 * len(together) > len(names):
         LOG.warning(
             "%s: column '%s': %s is read as one category, as are most others; put | between categories, or give lists",
@@ -605,24 +606,29 @@ def _names(value: Any, between: str) -> list[str]:
     """Categories: a list (nested or not, also as JSON) or text with `between` between names ('|' wins); each once, in
     order."""
     if isinstance(value, str):
-        value = _listed(value) or value.split("|" if "|" in value else between)
+        found = _listed(value)
+        value = value.split("|" if "|" in value else between) if found is None else found
     flat = [one_line(name) for name in _flat(value)]
     return list(dict.fromkeys(name for name in flat if name not in NO_CATEGORY))
 
 
 def _listed(text: str) -> list[Any] | None:
-    """What a text says that is a list in JSON."""
-    try:
-        found = json.loads(text) if text.lstrip().startswith("[") else None
-    except (ValueError, RecursionError):
+    """What a text says that is a list, as JSON or Python write it."""
+    if not (text := text.strip()).startswith("["):
         return None
-    return found if isinstance(found, list) else None
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(text), list):
+                return found
+    return None
 
 
 def _flat(value: Any) -> Iterable[str]:
     if isinstance(value, (list, tuple, np.ndarray)):
         for part in value:
             yield from _flat(part)
+    elif isinstance(value, dict) and "name" in value:
+        yield from _flat(value["name"])
     elif not _missing(value):
         yield str(value)
 

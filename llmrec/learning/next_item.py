@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,7 @@ from llmrec.tasks import next_item
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
+LOG = logging.getLogger("llmrec")
 METRIC = "ndcg@10"
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # tried on validation
 WHOLE = 2000  # items up to which a whole distribution is computed
@@ -80,9 +82,6 @@ class NextItem:
     def finish(self, out: Path) -> dict[str, Any]:
         weight, fitted = fit_prior_weight(self.recommender, self.asked)
         card = {**known_items(self.recommender), "prior_weight": weight, "prior_weights_tried": fitted}
-        if self.recommender.recipe.split.method == "time":
-            events = self.recommender.dataset.interactions
-            card["learned_until"] = int(events.loc[events["split"] == "train", "timestamp"].max())
         if self.recommender.recipe.prior.kind == "teacher":
             assert self.fitted is not None
             self.fitted.save(out / adapters.TEACHER, self.recommender.catalog)
@@ -161,6 +160,8 @@ def training_rows(recommender: Recommender, variant: int) -> list[rows.Row]:
     wordings = recommender.template.wordings(held_out=False)
     rng = np.random.default_rng((settings.seed, variant))
     made: list[rows.Row] = []
+    if settings.supervision == "last" and (settings.latest or settings.overlap) and not variant:
+        LOG.warning("fit.latest and fit.overlap say nothing of rows of one target each (fit.supervision=last)")
     found = [one for one in histories(recommender.dataset, recommender.catalog, "train") if len(one.items)]
     for history in at_most(found, recipe.tasks["next_item"].examples, settings.seed):
         wording = wordings[int(rng.integers(len(wordings)))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +47,8 @@ class World:
     catalog: Catalog
     adapter: Path | None
     """Folder of the adapter; None where none is measured."""
+    weights: str | None = None
+    """Digest of its weights, when measuring began."""
     _loaded: dict[str | None, Recommender] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +56,9 @@ class World:
         """Raises: AdapterError where an adapter is measured and is missing, has not learned `task`, or was trained
         under another split; DataError."""
         recipe = config.load_recipe(settings.domain)
+        settings = settings.of(recipe.split)
         folder = adapter_of(recipe, settings) if adapter else None
+        weights = read_card(folder).get("weights") if folder else None
         if folder and task not in read_card(folder).get("prompts", {}):
             raise AdapterError(
                 f"{config.adapter_name(folder)}: not trained on {task}; name it among the recipe's tasks and "
@@ -65,7 +68,7 @@ class World:
         dataset = prepare.load(recipe)
         if folder:
             check_cut(folder, dataset, settings)
-        return cls(settings, recipe, dataset, Catalog.of(dataset), folder)
+        return cls(settings, recipe, dataset, Catalog.of(dataset), folder, weights)
 
     def people(self, split: str) -> list[Person]:
         """Everybody with a history whom the split asks about.  Raises: DataError for nobody."""
@@ -84,11 +87,6 @@ class World:
         """With the adapter, or the base model as it is; the one asked for last stays loaded."""
         adapter, weights = (self.adapter, self.weights) if trained else (None, None)
         return model_of(self.recipe, adapter, self.settings.engine, self._loaded, weights)
-
-    @cached_property
-    def weights(self) -> str | None:
-        """Digest of the adapter's weights, when measuring began."""
-        return read_card(self.adapter).get("weights") if self.adapter else None
 
     def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
         """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""

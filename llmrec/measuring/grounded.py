@@ -15,7 +15,7 @@ from llmrec.baselines.sentences import copied, explanation, nearest, summary, ty
 from llmrec.data.pairs import Example, Pairs, of_split
 from llmrec.measuring.after_list import in_blocks
 from llmrec.measuring.replies import Scored, check, reported
-from llmrec.measuring.suites import check_unseen, depends_on
+from llmrec.measuring.suites import check_same, check_unseen, depends_on
 from llmrec.metrics.llm_judge import LLMJudge
 from llmrec.metrics.text import faithfulness, measured
 from llmrec.parts import Parts
@@ -61,6 +61,8 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
 
         load = partial(Writer.load, recipe, settings.task, name, engine=settings.engine)
         writer = engines.alone(loaded, name, load)
+        if name:
+            check_same(writer.card, card.get("weights"), name)
         write = writer.consensus if consensus else writer.write
         return lambda some: in_blocks(write, some, settings.task)
 

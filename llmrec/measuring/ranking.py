@@ -147,8 +147,7 @@ LLM = frozenset({"prior", "llm", "llm+prior"})  # these need an adapter
 
 def protocols(settings: config.Suite, recipe: config.Recipe) -> tuple[config.Asked, ...]:
     """What a suite lists, or the recipe's own split.  Raises: RecipeError where two are the same."""
-    own = config.Asked(method=recipe.split.method, baskets=recipe.split.baskets)
-    asked = settings.splits or (own,)
+    asked = tuple(one.of(recipe.split) for one in settings.splits or (config.Asked(),))
     labels = [one.label for one in asked]
     if len(set(labels)) < len(labels):
         raise RecipeError(f"splits: one is listed twice ({', '.join(labels)})")
@@ -216,6 +215,7 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
     asked_for = protocols(settings, recipe)
     needs_adapter = bool(LLM & set(settings.rankers))
     adapters = [adapter_of(recipe, asked) if needs_adapter else None for asked in asked_for]
+    weights = [read_card(adapter).get("weights") if adapter else None for adapter in adapters]
 
     found: dict[str, Any] = {}
     records: list[pd.DataFrame] = []
@@ -223,8 +223,8 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=Console(stderr=True),
     ) as progress:  # fmt: skip
-        for asked, adapter in zip(asked_for, adapters, strict=True):
-            found[asked.label], frames = _measure(asked, adapter, recipe, settings, parts, progress)
+        for asked, adapter, digest in zip(asked_for, adapters, weights, strict=True):
+            found[asked.label], frames = _measure(asked, adapter, digest, recipe, settings, parts, progress)
             records += frames
     return {"splits": found}, pd.concat(records, ignore_index=True)
 
@@ -232,6 +232,7 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
 def _measure(
     asked: config.Asked,
     adapter: Path | None,
+    weights: str | None,
     recipe: config.Recipe,
     suite: config.Suite,
     parts: Parts,
@@ -254,7 +255,6 @@ def _measure(
     frames: list[pd.DataFrame] = []
     places: dict[str, np.ndarray] = {}
     per_user: dict[str, dict[str, np.ndarray]] = {}
-    weights = read_card(adapter).get("weights") if adapter else None
     loaded: dict[str | None, Recommender] = {}
     for name in suite.rankers:
         bar = progress.add_task(f"{asked.label}: {name}", total=None)

@@ -12,7 +12,7 @@ import pandas as pd
 from llmrec import config
 from llmrec.data.reviews import broader
 from llmrec.errors import DataError, LlmrecError
-from llmrec.measuring.suites import check_unseen, depends_on
+from llmrec.measuring.suites import check_same, check_unseen, depends_on
 from llmrec.metrics.classification import ece, fit_temperature, metrics, tempered
 from llmrec.metrics.significance import Statistic, difference, plain, resampled
 from llmrec.parts import Parts, array_of, probabilities
@@ -67,7 +67,7 @@ def measure(settings: config.Judged, parts: Parts) -> tuple[dict[str, Any], pd.D
     true = asked["label"].to_numpy()
 
     def model(adapter: str | None, examples: tuple[Sequence[Said], Sequence[int]] = ((), ())) -> Judging:
-        return _model(recipe, settings.task, adapter, examples, np.eye(len(groups))[group])
+        return _model(recipe, settings.task, adapter, card.get("weights"), examples, np.eye(len(groups))[group])
 
     makers: dict[str, Callable[[], Judging]] = {
         "majority": lambda: _majority(train["label"].to_numpy(), len(groups)),
@@ -198,6 +198,7 @@ def _model(
     recipe: config.Recipe,
     task: str,
     adapter: str | None,
+    weights: str | None,
     examples: tuple[Sequence[Said], Sequence[int]],
     groups: np.ndarray,
 ) -> Judging:
@@ -206,5 +207,7 @@ def _model(
     from llmrec.learning.reviews import pairs
 
     judge = Judge.load(recipe, adapter, task=task)
+    if adapter:
+        check_same(judge.card, weights, adapter)
     judge = replace(judge, task=judge.task.shown(*examples))
     return lambda asked: judge.p(pairs(asked)) @ groups

@@ -104,8 +104,8 @@ def check_cut(folder: Path, dataset: Dataset, asked: config.Asked) -> None:
     """Raises: AdapterError where what the adapter learned from reaches beyond today's cut by time: data that came or
     went since has moved it."""
     until = read_card(folder).get("learned_until")
-    learned = dataset.interactions.loc[dataset.interactions["split"] == "train", "timestamp"]
-    if asked.method == "time" and isinstance(until, int) and len(learned) and until > learned.max():
+    later = dataset.interactions.loc[dataset.interactions["split"] != "train", "timestamp"]
+    if asked.method == "time" and isinstance(until, int) and len(later) and until >= later.min():
         raise AdapterError(
             f"{folder}: trained on what was chosen later than the cut that the data has today, so it may have seen the "
             "answers; train it again"
@@ -128,9 +128,17 @@ def model_of(
 
     name = config.adapter_name(adapter) if adapter else None
     model = engines.alone(loaded, name, partial(Recommender.load, recipe, name, engine=engine))
-    if weights is not None and model.card.get("weights") != weights:
-        raise AdapterError(f"{name}: another version took its place while it was measured; run the same command again")
+    if weights is not None:
+        check_same(model.card, weights, str(name))
     return model
+
+
+def check_same(card: Mapping[str, Any], weights: Any, adapter: str) -> None:
+    """Raises: AdapterError where what was loaded is not the adapter of these weights, which measuring began with."""
+    if card.get("weights") != weights:
+        raise AdapterError(
+            f"{adapter}: another version took its place while it was measured; run the same command again"
+        )
 
 
 def check_unseen(

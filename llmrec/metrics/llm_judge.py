@@ -144,15 +144,16 @@ class LLMJudge:
         with urllib3.PoolManager(maxsize=CONNECTIONS, headers=headers) as http, ThreadPoolExecutor(CONNECTIONS) as pool:
             futures = [pool.submit(self._one, http, rubric, quoted(one), until) for one in asked]
             try:
-                answers = [future.result() for future in futures]
+                answers = [future.result() for future in futures[:CONNECTIONS]]
+                refused = [answer for answer in answers if isinstance(answer, EngineError)]
+                if refused and not any(isinstance(answer, str) for answer in answers):
+                    raise refused[0]  # it is no matter of one text
+                answers += [future.result() for future in futures[CONNECTIONS:]]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        refused = [answer for answer in answers if isinstance(answer, EngineError)]
-        if refused and len(refused) == len(answers):
-            raise refused[0]
-        if refused:
-            LOG.warning("%d of %d texts have no mark: %s", len(refused), len(answers), refused[0])
+        if refused := [answer for answer in answers if isinstance(answer, EngineError)]:
+            LOG.warning("%d of %d requests have no answer: %s", len(refused), len(answers), refused[0])
         return np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
 
     def _too_many(self, count: int) -> LlmrecError:

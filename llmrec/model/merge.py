@@ -130,5 +130,7 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
         "recipe": first["recipe"] | lists | {"tasks": tasks, "lora": lora},
         "merged": [transfer.Start(part.folder, part.card).note | {"share": part.share} for part in parts],
     }
+    if until := [part.card["learned_until"] for part in parts if isinstance(part.card.get("learned_until"), int)]:
+        card["learned_until"] = max(until)
     transfer.recipe_of(card)  # what cannot be read is not written
     return card
