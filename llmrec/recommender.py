@@ -224,7 +224,8 @@ class Recommender:
         """
         # A tree of one choice decides nothing.
         roots = (trie.children(0) for trie, _, _ in self.listing.choices.parts() if len(trie) > 1)
-        return int(max(map(len, roots), default=0) > self.engine.widest)
+        widest = (self.engine or Engine).widest  # training rows are also made without an engine, to be shown
+        return int(max(map(len, roots), default=0) > widest)
 
     def rank(
         self,
