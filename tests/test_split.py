@@ -150,7 +150,15 @@ def test_k_core_counts_training_only():
     rows = dataset(("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)).interactions
     data = Dataset.of(rows.assign(split=["train", "test", "train", "train"]))
     core = k_core(data, 1)
-    assert core.counts() == {"users": 2, "items": 2, "categories": 0, "interactions": 4, "train": 3, "valid": 0, "test": 1}
+    assert core.counts() == {
+        "users": 2,
+        "items": 2,
+        "categories": 0,
+        "interactions": 4,
+        "train": 3,
+        "valid": 0,
+        "test": 1,
+    }
     assert Catalog.of(k_core(data, 1)).popularity(core.interactions).tolist() == [2, 1]
     with pytest.raises(DataError):  # b has two interactions, one of them in training; without b, v falls, then a
         k_core(data, 2)
