@@ -110,8 +110,7 @@ def rank(
     result: list[Ranking | None] = [None] * len(prompts)
     bases: dict[int, _Bounds] = {}
     shared = None if callable(bonus) else _bounds(choices, bonus, bases)
-    opens = math.ceil(WIDER * n)  # nodes of a prompt in a wave, at most
-    waiting = (run for group in engine.batches(prompts) for run in _bounded(dict.fromkeys(group, opens)))
+    waiting = (run for group in engine.batches(prompts) for run in _bounded(dict.fromkeys(group, _in_a_wave(n))))
     groups: list[dict[int, _Search]] = []
 
     def asked(searches: dict[int, _Search]) -> dict[int, list[tuple[int, int]]]:
@@ -383,7 +382,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.parts = self.choices.parts()
-        self.many = math.ceil(WIDER * self.n)  # how many of the best bounds a wave opens
+        self.many = _in_a_wave(self.n)
         none = np.empty(0, np.int32)
         self.opened = [_Nodes(none, none, np.empty(0), np.empty(0))]
         self.wide: list[_Wide] = []
@@ -466,6 +465,11 @@ class _Search:
 
 def _joined(nodes: list[_Nodes]) -> _Nodes:
     return nodes[0] if len(nodes) == 1 else _Nodes(*map(np.concatenate, zip(*nodes, strict=True)))
+
+
+def _in_a_wave(n: int) -> int:
+    """How many of the best bounds a wave opens."""
+    return math.ceil(WIDER * n)
 
 
 def _nth_best(values: np.ndarray, n: int) -> float:

@@ -85,8 +85,9 @@ class World:
 
     def model(self, trained: bool) -> Recommender:
         """With the adapter, or the base model as it is; the one asked for last stays loaded."""
-        adapter, weights = (self.adapter, self.weights) if trained else (None, None)
-        return model_of(self.recipe, adapter, self.settings.engine, self._loaded, weights)
+        return model_of(
+            self.recipe, self.adapter if trained else None, self.settings.engine, self._loaded, self.weights
+        )
 
     def made_from(self, task: str, name: str, asked: Sequence[Person]) -> dict[str, Any]:
         """What the answers of `name` to `asked` depend on, beside the code; `llm` and `base` are the model."""

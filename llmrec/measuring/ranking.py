@@ -72,8 +72,7 @@ class World:
     def model(self, *, trained: bool = True) -> Recommender:
         """With the adapter, or the base model as it is."""
         assert self.adapter or not trained, "a ranker with an adapter belongs in LLM"
-        adapter, weights = (self.adapter, self.weights) if trained else (None, None)
-        return model_of(self.recipe, adapter, self.suite.engine, self.loaded, weights)
+        return model_of(self.recipe, self.adapter if trained else None, self.suite.engine, self.loaded, self.weights)
 
 
 Factory = Callable[[World], Ranker]
@@ -223,8 +222,8 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=Console(stderr=True),
     ) as progress:  # fmt: skip
-        for asked, adapter, digest in zip(asked_for, adapters, weights, strict=True):
-            found[asked.label], frames = _measure(asked, adapter, digest, recipe, settings, parts, progress)
+        for asked, adapter, before in zip(asked_for, adapters, weights, strict=True):
+            found[asked.label], frames = _measure(asked, adapter, before, recipe, settings, parts, progress)
             records += frames
     return {"splits": found}, pd.concat(records, ignore_index=True)
 

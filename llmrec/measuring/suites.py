@@ -128,8 +128,8 @@ def model_of(
 
     name = config.adapter_name(adapter) if adapter else None
     model = engines.alone(loaded, name, partial(Recommender.load, recipe, name, engine=engine))
-    if weights is not None:
-        check_same(model.card, weights, str(name))
+    if name and weights is not None:
+        check_same(model.card, weights, name)
     return model
 
 
