@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from rich import box
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -33,6 +31,7 @@ from llmrec.model.load import base_model, load_model, load_tokenizer
 from llmrec.model.loss import TrieLoss
 from llmrec.model.mixture import by_task, micro
 from llmrec.model.rows import Row
+from llmrec.progress import Bar
 from llmrec.screen import screen
 
 RESULT, PICTURE = "conflicts.json", "conflicts.png"
@@ -119,11 +118,13 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
     places = groups(trainable)
     measured: list[Measured] = []
     before = None
-    for step in track(sampled_batches(rows, recipe, batches), "batches", console=Console(stderr=True), transient=True):
-        found = by_task(rows, step)
-        now = torch.stack([gradient(found[task]) for task in recipe.tasks])
-        measured.append(compared(now, before, places))
-        before = now
+    with Bar("batches", total=batches, transient=True) as bar:
+        for step in sampled_batches(rows, recipe, batches):
+            found = by_task(rows, step)
+            now = torch.stack([gradient(found[task]) for task in recipe.tasks])
+            measured.append(compared(now, before, places))
+            before = now
+            bar.done(1)
     report = summed(measured, recipe, start.card["weights"] if start else None, list(places))
     out.mkdir(parents=True, exist_ok=True)
     adapters.write_json(out / RESULT, asdict(report))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from llmrec import __version__, config, prepare
@@ -26,6 +25,7 @@ from llmrec.jobs import cluster
 from llmrec.jobs.output import FORMATS, REJECTS, Output, answers, differences, read_manifest
 from llmrec.jobs.table import Measured, Row, Table
 from llmrec.jobs.work import KINDS, Kind, Question
+from llmrec.progress import Bar, duration, per_second
 from llmrec.screen import screen
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.template import Template
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # it imports torch; what is here works without
 LOG = logging.getLogger("llmrec")
 LOOKED_AT = 10_000  # rows that a dry run reads
 SAMPLE = 16  # rows that a dry run answers
-SAY_EVERY = 30.0  # seconds between lines where there is no terminal
 LISTS = ("users", "histories")  # kinds whose answers have a length
 TEXTS = 2  # goes up where the same settings give other sentences
 # What an earlier output may differ in and still say which users' lists are out of date.
@@ -211,7 +210,9 @@ def score(
         output.begin(made, {"llmrec": __version__, "input_files": names}, restart=restart)
         if output.rows and not output.finished:
             console.print(Text(f"going on after {output.rows:,} rows"))
-        with _Shown(console, work.unit, measured.rows, output.rows) as shown:
+        with Bar(
+            total=measured.rows, start=output.rows, things="rows", unit=work.unit, console=console
+        ) as shown:  # fmt: skip
             if output.finished:
                 answered: Iterator[Done] = iter(())
             elif workers:
@@ -355,7 +356,7 @@ def print_estimate(found: Estimate, asked: Job, console: Console | None = None) 
         lost = duration(found.seconds_each * min(asked.shard_rows, found.measured.rows))
         lines += [
             f"measured  {found.sample} {unit} in {found.seconds:.2f} s, after {found.load_seconds:.0f} s of loading",
-            f"estimate  {per_second(1 / found.seconds_each)} {unit}/s: {duration(found.total_seconds)} for all; "
+            f"estimate  {per_second(1 / found.seconds_each, unit)}: {duration(found.total_seconds)} for all; "
             f"{shards:,} shard{'s' * (shards != 1)}, so that a kill costs at most {lost}",
         ]
     for line in lines:
@@ -371,19 +372,6 @@ def print_counts(counts: Mapping[str, int], folder: Path, console: Console | Non
     parts += [f"{counts[key]:,} {key}" for key in ("rejected", "unchanged") if counts[key]]
     where = f"; reasons in {REJECTS}" if counts["rejected"] else ""
     (console or screen()).print(Text(f"{folder}: {', '.join(parts)}{where}"), soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 45 s, 12 min, 3.4 h, 2.1 days."""
-    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2f} s"
-
-
-def per_second(rate: float) -> str:
-    """Two digits that say something, whether a processor or a cluster is at work."""
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _load(asked: Job) -> Any:
@@ -422,42 +410,3 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in MAY_CHANGE}
-
-
-class _Shown:
-    """Rows done, rows a second and time left: a bar on a terminal, elsewhere a line now and then and at the end."""
-
-    def __init__(self, console: Console, unit: str, total: int, done: int) -> None:
-        self.console, self.unit, self.total, self.start, self.now = console, unit, total, done, done
-        self.began = self.said = time.monotonic()
-        self.bar = Progress(
-            BarColumn(), TextColumn("{task.description}"), console=console, disable=not console.is_terminal
-        )  # fmt: skip
-        self.task = self.bar.add_task(self._line(), total=max(total, 1), completed=done)
-
-    def __enter__(self) -> _Shown:
-        self.bar.start()
-        return self
-
-    def __exit__(self, error: object, *_: object) -> None:
-        self.stop()
-        if error is None and not self.console.is_terminal and self.now > self.start:
-            seconds = time.monotonic() - self.began
-            rate = per_second((self.now - self.start) / max(seconds, 1e-9))
-            self.console.print(Text(f"{self.now:,} rows, {rate} {self.unit}/s, {duration(seconds)}"), soft_wrap=True)
-
-    def stop(self) -> None:
-        self.bar.stop()
-
-    def done(self, more: int) -> None:
-        """`more` rows have been finished."""
-        self.now += more
-        self.bar.update(self.task, completed=self.now, description=self._line())
-        if not self.console.is_terminal and time.monotonic() - self.said > SAY_EVERY:
-            self.said = time.monotonic()
-            self.console.print(Text(self._line()), soft_wrap=True)
-
-    def _line(self) -> str:
-        rate = (self.now - self.start) / max(time.monotonic() - self.began, 1e-9)
-        left = f", {duration(max(self.total - self.now, 0) / rate)} left" if rate and self.now > self.start else ""
-        return f"{self.now:,} of {self.total:,} rows, {per_second(rate)} {self.unit}/s{left}"

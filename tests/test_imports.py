@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "llmrec").rglob("*.py"))
 LAYERS = (  # lowest first; a module imports from its own layer and those before
-    {"errors", "files", "screen"},
+    {"errors", "files", "progress", "screen"},
     {"config", "locks"},
     {"hub"},
     {"assets", "waist"},

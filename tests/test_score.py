@@ -454,35 +454,6 @@ def test_rows_become_questions_or_reasons():
     ]
 
 
-def test_progress_where_there_is_no_terminal(monkeypatch):
-    monkeypatch.setattr(score, "SAY_EVERY", -1.0)
-    console = quiet()
-    with score._Shown(console, "users", 200, 50) as shown:
-        shown.done(50)
-        shown.done(100)
-    lines = console.file.getvalue().splitlines()
-    assert re.fullmatch(r"100 of 200 rows, [\d,.]+ users/s, .+ left", lines[0])
-    assert re.fullmatch(r"200 rows, [\d,.]+ users/s, .+ s", lines[-1]) and len(lines) == 3
-    console = quiet()
-    with pytest.raises(JobError), score._Shown(console, "users", 200, 50) as shown:
-        raise JobError("nothing more is said")
-    with score._Shown(console, "users", 200, 200):
-        pass  # nothing was left to do
-    assert console.file.getvalue() == ""
-
-
-def test_durations_and_rates():
-    assert [score.per_second(rate) for rate in (0.149, 1.26, 9.9, 531.4, 12_345)] == [
-        "0.15",
-        "1.3",
-        "9.9",
-        "531",
-        "12,345",
-    ]
-    said = [score.duration(seconds) for seconds in (0.2, 59, 119, 150, 9000, 400_000)]
-    assert said == ["0.20 s", "59 s", "119 s", "2.5 min", "2.5 h", "4.6 days"]
-
-
 def test_mistakes_of_the_command_line(world, tmp_path):
     source = csv(tmp_path, "user,x", "1,2")
     recipe = str(world / "recipe.yaml")

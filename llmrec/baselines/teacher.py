@@ -8,14 +8,12 @@ prior of the scores (`prior.kind`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +27,7 @@ from llmrec.data.split import Query, histories
 from llmrec.errors import AdapterError, RecipeError
 from llmrec.files import whole
 from llmrec.model.adapter import item_digest
+from llmrec.progress import Bar
 
 SETTINGS = "settings"  # of the file's metadata
 ITEMS = "items"  # the tensor that says which they are
@@ -53,10 +52,10 @@ class Teacher:
                 member = SASRec(len(catalog), recipe.sasrec)
                 member.load_state_dict(load_file(file))
             else:
-                with _epochs(f"teacher {seed + 1}/{recipe.teacher.members}") as tick:
+                with Bar(f"teacher {seed + 1}/{recipe.teacher.members}", things="epochs at most") as bar:
                     member = SASRec.fit(
                         histories(dataset, catalog), len(catalog), valid, recipe.sasrec,
-                        baskets=recipe.split.baskets, repeats=recipe.split.repeats, seed=seed, tick=tick,
+                        baskets=recipe.split.baskets, repeats=recipe.split.repeats, seed=seed, tick=bar.at,
                     ).cpu()  # fmt: skip
                 with whole(file) as partial:
                     save_file(member.state_dict(), partial)
@@ -177,14 +176,3 @@ def read(file: Path) -> Saved:
 def _digests(items: Sequence[str]) -> Tensor:
     """(items,) int64: 48 bits of SHA-256 of each item's id."""
     return torch.tensor([int(item_digest(item), 16) for item in items], dtype=torch.int64)
-
-
-@contextmanager
-def _epochs(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of epochs, for `SASRec.fit` to move; in a log file, a line when it is done."""
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs at most"),
-        TimeElapsedColumn(),
-    ) as bar:  # fmt: skip
-        job = bar.add_task(what, total=None)
-        yield lambda done, most: bar.update(job, completed=done, total=most)

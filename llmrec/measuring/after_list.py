@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
-from rich.progress import track
-
 from llmrec import config, prepare
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
@@ -17,6 +14,7 @@ from llmrec.data.split import Person, people, queries
 from llmrec.errors import AdapterError, DataError
 from llmrec.measuring.suites import adapter_of, check_cut, depends_on, model_of, under
 from llmrec.parts import digest
+from llmrec.progress import Bar
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
@@ -31,9 +29,12 @@ R = TypeVar("R")
 
 def in_blocks(ask: Callable[[Sequence[T]], Sequence[R]], asked: Sequence[T], what: str) -> list[R]:
     """The answers of `ask` to all of `asked`, some at a time, with a bar of what is done."""
-    starts = range(0, len(asked), BLOCK)
-    blocks = track(starts, what, console=Console(stderr=True), transient=True)
-    return [answer for start in blocks for answer in ask(asked[start : start + BLOCK])]
+    answers: list[R] = []
+    with Bar(what, total=len(asked), transient=True) as bar:
+        for start in range(0, len(asked), BLOCK):
+            answers.extend(ask(asked[start : start + BLOCK]))  # which may be an array
+            bar.at(min(start + BLOCK, len(asked)), len(asked))
+    return answers
 
 
 @dataclass

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from llmrec import config, prepare
 from llmrec.baselines import Ranker, ScoreRanker
@@ -35,6 +33,7 @@ from llmrec.metrics.report import main_cutoff
 from llmrec.metrics.significance import compared
 from llmrec.metrics.slices import slices
 from llmrec.parts import Parts, Seconds
+from llmrec.progress import Bar
 from llmrec.tasks.saved import read_card
 from llmrec.tasks.template import Template
 
@@ -218,13 +217,9 @@ def measure(settings: config.Suite, parts: Parts) -> tuple[dict[str, Any], pd.Da
 
     found: dict[str, Any] = {}
     records: list[pd.DataFrame] = []
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), console=Console(stderr=True),
-    ) as progress:  # fmt: skip
-        for asked, adapter, before in zip(asked_for, adapters, weights, strict=True):
-            found[asked.label], frames = _measure(asked, adapter, before, recipe, settings, parts, progress)
-            records += frames
+    for asked, adapter, before in zip(asked_for, adapters, weights, strict=True):
+        found[asked.label], frames = _measure(asked, adapter, before, recipe, settings, parts)
+        records += frames
     return {"splits": found}, pd.concat(records, ignore_index=True)
 
 
@@ -235,7 +230,6 @@ def _measure(
     recipe: config.Recipe,
     suite: config.Suite,
     parts: Parts,
-    progress: Progress,
 ) -> tuple[dict[str, Any], list[pd.DataFrame]]:
     """One protocol: its entry in the results, and a frame of records per ranker."""
     recipe = under(recipe, asked)
@@ -256,12 +250,8 @@ def _measure(
     per_user: dict[str, dict[str, np.ndarray]] = {}
     loaded: dict[str | None, Recommender] = {}
     for name in suite.rankers:
-        bar = progress.add_task(f"{asked.label}: {name}", total=None)
-
-        def tick(done: int, total: int, bar: Any = bar) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        world = World(recipe, suite, dataset, catalog, protocol.valid, adapter, tick, weights, loaded)
+        bar = Bar(f"{asked.label}: {name}")
+        world = World(recipe, suite, dataset, catalog, protocol.valid, adapter, bar.at, weights, loaded)
         settings = theirs[name].digest if name in theirs else _settings(name, world)
         made_from = {
             "format": FORMAT, "questions": questions_digest, "depth": depth, "seed": suite.seed, "ranker": name,
@@ -277,10 +267,11 @@ def _measure(
                 lists, seconds = _rank(RANKERS[name], world, questions, depth)
             return _part(lists, questions, catalog, asked.label, name), seconds
 
-        (lists, frame), seconds = parts.get(
-            f"{asked.label}/{name}", made_from, make, lambda part: (_lists(part, catalog, depth), part.to_pandas())
-        )
-        tick(len(questions), len(questions))
+        with bar:
+            (lists, frame), seconds = parts.get(
+                f"{asked.label}/{name}", made_from, make, lambda part: (_lists(part, catalog, depth), part.to_pandas())
+            )
+            bar.at(len(questions), len(questions))
 
         places[name] = ranking.ranks(lists, [query.target for query in questions])
         per_user[name] = user_metrics(places[name], lists, user_ids, popularity, suite.cutoffs)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from llmrec import config
 from llmrec.choices.search import listed
@@ -24,6 +22,7 @@ from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 from llmrec.metrics.significance import Statistic
+from llmrec.progress import Bar
 from llmrec.tasks import OF_REVIEWS
 from llmrec.tasks.next_item import named
 from llmrec.tasks.template import Template
@@ -72,11 +71,10 @@ def _next_item(recipe: config.Recipe, edited: Template, settings: config.Wording
     users, targets = [query.user_id for query in asked], [query.target for query in asked]
 
     def ask(template: Template, wording: int) -> Statistic:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task(f"wording {wording}", total=len(asked))
+        with Bar(f"wording {wording}", total=len(asked), transient=True) as bar:
             lists = replace(model, template=template).rank(
                 [query.history for query in asked], CUTOFF, prior=prior, wording=wording,
-                progress=lambda done: progress.advance(bar, done),
+                progress=bar.done,
             )  # fmt: skip
         return _mean(by_user(ndcg(ranks(listed(lists, CUTOFF), targets), CUTOFF), users))
 
