@@ -95,7 +95,8 @@ def test_two_searches_of_the_parts_are_one_of_the_whole(
     names: list[str], data: st.DataObject, n: int, share: float
 ) -> None:
     old, new = choices_of(names).trie, choices_of(["Newcomer", "News", "Fargo"]).trie
-    choices, engine, prompts = Choices(old, new, share), FakeEngine(), [Prompt((1,)), Prompt((2, 3))]
+    choices, engine = Choices(old, new, share), FakeEngine(group=1, groups=data.draw(st.integers(1, 2)))
+    prompts = [Prompt((1,)), Prompt((2, 3)), Prompt((4,))]  # a group each: one search does not touch the next
     bonus = np.array(data.draw(st.lists(bonuses, min_size=len(choices), max_size=len(choices))), np.float32)
     whole = rank(engine, prompts, choices, bonus, n)
     known = rank(engine, prompts, choices, bonus, n, part=0)

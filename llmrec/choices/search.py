@@ -134,9 +134,9 @@ def rank(
         if not groups:
             return result  # type: ignore[return-value]
         open_now = {i: search for searches in groups for i, search in searches.items()}
-        places = [(i, part, node) for wanted in wave for i, nodes in wanted.items() for part, node in nodes]
-        for (i, part, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
-            open_now[i].open(part, node, log_p)
+        places = [(i, *node) for wanted in wave for i, nodes in wanted.items() for node in nodes]
+        for (i, trie, node), log_p in zip(places, _asked(engine, prompts, choices, places), strict=True):
+            open_now[i].open(trie, node, log_p)
 
 
 def together(a: Ranking, b: Ranking, n: int) -> Ranking:
