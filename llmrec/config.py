@@ -251,7 +251,7 @@ class Identifier(Section):
 class Lora(Section):
     """The adapter's shape."""
 
-    rank: Literal[1, 8, 16, 32, 64, 128, 256] = 64
+    rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
     """Rank of the update; the ranks vLLM serves.  vLLM needs max_lora_rank at least this large."""
     alpha: int = Field(64, ge=1)
     """Scale numerator: the update is (alpha / rank) * B A x."""
@@ -707,6 +707,8 @@ class Marked(Section):
     """Name that the endpoint serves its model by."""
     judge_requests: int = Field(1000, ge=1)
     """Most requests about the replies of one writer, or of a pair, which take two each; more are refused unsent."""
+    judge_seconds: float = Field(3600.0, gt=0)
+    """Time for these requests, eight at once; replies that have no answer then count in no mean, and are told of."""
 
     @model_validator(mode="after")
     def _a_judge_has_both(self) -> Marked:
@@ -909,9 +911,10 @@ def section(kind: type[S], values: dict[str, Any], overrides: tuple[str, ...] = 
         for parent in parents:
             if place is values and (names := _names(kind, values, parent)):
                 place[parent] = names
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
+            inner = place.get(parent, {})
+            if not isinstance(inner, dict):
                 raise RecipeError(f"{override}: '{parent}' is a value, not a section")
+            place[parent] = place = dict(inner)  # a copy: two sections may be one, by a YAML anchor
         try:
             place[leaf] = yaml.safe_load(text)
         except NOT_YAML as error:

@@ -49,14 +49,15 @@ def whole(path: Path, *, synced: bool = False) -> Iterator[Path]:
     A file may be there already, a full folder may not: exchanging two is `store.exchange`.
 
     Args:
-        synced: the file is on the disk, under its name, when this returns: for what must outlive the machine.
+        synced: file or folder is on the disk, under its name, when this returns: for what must outlive the machine.
     """
     partial = path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name}")  # containers may share a folder
     try:
         yield partial
         _shared(partial)
         if synced:
-            _sync(partial)
+            for inside in [*partial.rglob("*"), partial]:
+                _sync(inside)
         os.replace(partial, path)
         if synced:
             _sync(path.parent)

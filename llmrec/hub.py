@@ -41,7 +41,7 @@ def table(address: str) -> Path:
         from datasets import load_dataset
     except ImportError:
         raise AssetError(f"{address}: needs the library datasets: pip install -e '.[hub]'") from None
-    with locked(file.with_name(f"{file.name}.lock"), AssetError):
+    with locked(file.with_name(f"{file.name}.lock"), AssetError, doing="fetches the same table"):
         if not file.is_file():  # another process may have been first
             try:
                 rows = load_dataset(

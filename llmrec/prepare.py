@@ -36,7 +36,7 @@ def prepare(recipe: config.Recipe, *, force: bool = False) -> Path:
     }
     if not force and _is_current(folder, made_from):
         return folder
-    with locked(folder.with_name(f".{folder.name}.lock"), DataError):
+    with locked(folder.with_name(f".{folder.name}.lock"), DataError, doing="prepares the same domain"):
         if force or not _is_current(folder, made_from):  # another process may have been first
             dataset = sources.read(source, assets.resolve)
             dataset = rated(dataset, source.min_rating)

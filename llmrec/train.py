@@ -35,6 +35,7 @@ from llmrec.model.checkpoint import Progressed
 from llmrec.model.encode import Encoder
 from llmrec.model.fit import METRIC, fit
 from llmrec.model.load import BaseModel, base_model, compute_dtype, load_model, load_tokenizer, tokenizer_digest
+from llmrec.model.rows import Row
 from llmrec.model.speed import better_precision, gflops
 from llmrec.tasks.template import Template
 
@@ -76,7 +77,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
     own.add(model, recipe.lora, recipe.tasks)
     if start:
         transfer.put(start, model)
+    templates = wordings(recipe)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
+    until = _learned_until(recipe, start)  # of the data as it is now, not of what there is in some hours
     texts = {name: {"split": one.split} for name, one in learned.items()}
     if start:
         today = transfer.sources({"recipe": recipe.model_dump(mode="json"), **texts})
@@ -90,10 +93,12 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             shutil.rmtree(run, ignore_errors=True)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
-            adapters.copy_prompts(config.project() / "prompts", wordings(recipe), run)
-        prompts = {name: template.digest for name, template in wordings(recipe).items()}
+            adapters.copy_prompts(config.project() / "prompts", templates, run)
+        prompts = {name: template.digest for name, template in templates.items()}
+        if edited := [name for name, template in wordings(recipe).items() if template.digest != prompts[name]]:
+            raise RecipeError(f"prompts/{edited[0]}.yaml was edited meanwhile; the same command trains on what is new")
         read = {task: [*wordings(made)] for task, made in (apart or {"": recipe}).items()}
-        variants = [[row for one in learned.values() for row in one.rows(i)] for i in range(recipe.fit.variants)]
+        variants = [_rows(learned, number, recipe.fit) for number in range(recipe.fit.variants)]
         if recipe.fit.cache != "none" and variants[0]:
             check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
         with accelerator.main_process_first():
@@ -108,7 +113,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         )  # fmt: skip
         if accelerator.is_main_process:
             known: dict[str, Any] = {"init_from": start.note} if start else {}
-            if until := _learned_until(recipe, start):
+            if until:
                 known["learned_until"] = until
             known["licence"] = transfer.licence(recipe.licence, start)
             known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
@@ -216,13 +221,27 @@ def curve(state: Progressed, metric: str, file: Path, *, title: str) -> None:
     pyplot.close(figure)
 
 
+def _rows(learned: Mapping[str, Learner], variant: int, settings: config.Fit) -> list[Row]:
+    """What every task learns from.  Raises: RecipeError where one has nothing, and would answer untrained."""
+    found: list[Row] = []
+    for name, one in learned.items():
+        if not (mine := one.rows(variant)) and settings.epochs:
+            raise RecipeError(f"{name}: nothing to train on; `llmrec prepare` says what its data holds")
+        found += mine
+    return found
+
+
 def _learned_until(recipe: config.Recipe, start: transfer.Start | None) -> int | None:
-    """When, of a split by time, the latest choice was made that this adapter, or what it started from, has learned."""
-    if recipe.data is None or recipe.split.method != "time":
-        return None
-    events = prepare.load(recipe).interactions
+    """When, of a split by time, the latest choice was made that this adapter, or what it started from, has learned;
+    None where neither has learned from choices."""
     before = start.card.get("learned_until") if start else None
-    return max(int(events.loc[events["split"] == "train", "timestamp"].max()), before if isinstance(before, int) else 0)
+    before = before if isinstance(before, int) else None
+    if recipe.split.method != "time":
+        return None
+    if all(task.data for task in recipe.tasks.values()):
+        return before
+    events = prepare.load(recipe).interactions
+    return max(int(events.loc[events["split"] == "train", "timestamp"].max()), before or 0)
 
 
 def _card(

@@ -131,6 +131,7 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown key": (settings(layer_replication=[[0, 1]]), "'layer_replication' is set"),
     "embeddings": (settings(target_modules=["embed_tokens"]), "'embed_tokens' cannot be served"),
     "alpha": (settings(lora_alpha=float("nan")), "lora_alpha nan"),
+    "scale": (settings(lora_alpha=640), "lora_alpha 640, by card.json 16; restore both"),
     "other rank": (settings(r=16), "expected: another base or rank than r=16"),
     "other targets": (settings(target_modules=["q_proj"]), "not among target_modules"),
     "half": (tensors(lambda all_: {k: v for k, v in all_.items() if k != min(all_)}), "only lora_B is there"),
@@ -703,6 +704,13 @@ def test_a_server_reads_weights_that_nothing_replaces(project: Path, tmp_path: P
                 (copy / file.name).write_bytes(file.read_bytes())
     assert store.served("films") != old and adapter.weights_digest(kept) == old
     assert store.lasting(tmp_path) == tmp_path.resolve()  # nothing promotes what lies elsewhere
+
+
+def test_a_folder_that_could_not_be_replaced_later_is_refused_at_once(project: Path, tmp_path: Path) -> None:
+    store.check_place(tmp_path / "Films.2")  # nothing is kept of what lies elsewhere
+    with pytest.raises(RecipeError, match=r"'Films\.2': use 1 to 64 of a-z"):
+        store.check_place(project / "adapters" / "Films.2")
+    assert not (project / "adapters" / "Films.2").exists()
 
 
 def test_what_a_training_no_longer_writes_is_gone(project: Path) -> None:

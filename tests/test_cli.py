@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import PATIENCE
 from typer.testing import CliRunner
 
@@ -342,6 +343,12 @@ def test_a_setting_of_a_task_is_added_to_what_is_trained():
         assert [*found.tasks] == ["next_item", "interest"] and found.tasks["interest"].weight == 2
     with pytest.raises(RecipeError, match="'targets' is a value, not a section"):
         config.load_recipe("movies", ("lora.targets.foo=1",))
+
+
+def test_a_setting_changes_one_section_where_two_are_one_by_an_anchor():
+    text = "domain: a\ntasks:\n  review_sentiment: {data: &texts {path: x.csv}}\n  item_class: {data: *texts}\n"
+    found = config.section(config.Recipe, yaml.safe_load(text), ("tasks.item_class.data.seed=5",))
+    assert [found.tasks[task].data.seed for task in ("review_sentiment", "item_class")] == [0, 5]
 
 
 def test_a_setting_without_its_section_is_recognised():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llmrec.data.catalog import Catalog
 from llmrec.data.names import label
+from llmrec.dialogue import cursor
 from llmrec.dialogue.grammar import MAX_MENTIONS, MAX_MESSAGE, parse
 from llmrec.dialogue.query import Mention, Query, Reference
 from llmrec.dialogue.reply import Ranked, Reply, respond
@@ -1408,6 +1409,17 @@ def test_a_file_that_cannot_be_written(tmp_path: Path):
         save_session(Session(domain="films"), tmp_path / "nowhere" / "me.json")
     with pytest.raises(DataError, match="no session"):
         load_session(tmp_path, "films", CATALOG)
+
+
+def test_names_are_looked_up_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch):
+    """Each may be compared with every title of a catalog."""
+    asked: list[str] = []
+    real = cursor.look_up
+    monkeypatch.setattr(cursor, "look_up", lambda name, *rest, **how: (asked.append(name), real(name, *rest, **how))[1])
+    query = read(", ".join(f"Qx{chr(97 + i % 26)}{chr(97 + i // 26)}zq" for i in range(280)))
+    assert len(asked) == cursor.MAX_LOOKED and len(query.mentions) <= MAX_MENTIONS and query.unknown
+    asked.clear()
+    assert read("I liked Fargo, Heat and Fargo").mentions and len(asked) < 10
 
 
 def test_mentions_are_few():

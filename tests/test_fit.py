@@ -287,6 +287,21 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     assert steps[0] == steps[1]
 
 
+def test_what_a_power_cut_has_damaged_is_noticed(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    run = tmp_path / "killed"
+    killed(run, 7, settings="cache='disk'")
+    states = np.memmap(run / "activations-0.bin", np.float32, "r+")
+    assert (states[1100:1200] != 0).all() and np.fromfile(run / "activations-0.rows", np.uint8).all()
+    states[1024:2048] = 0  # a page that had not reached the disk, of rows that count as there
+    states.flush()
+    assert same(whole, trained(run, cache="disk"))
+    [checkpoint] = run.glob("checkpoint-*")
+    (checkpoint / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(RecipeError, match="not a checkpoint that can be gone on from .*--restart"):
+        trained(run)
+
+
 def test_a_checkpoint_that_is_there_is_never_taken_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a training keeps its last step, which a checkpoint by the clock, or the same command, may hold."""
     before = trained(tmp_path)

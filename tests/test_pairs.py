@@ -108,6 +108,12 @@ def test_people_are_known_by_what_they_chose(tmp_path: Path) -> None:
     assert all(one.item not in one.earlier for one in explained)
 
 
+def test_people_of_whose_choices_nothing_is_known_are_no_silence(tmp_path: Path) -> None:
+    untitled = undated(tmp_path, columns={name: COLUMNS[name] for name in ("user_id", "item_id", "review")})
+    with pytest.raises(DataError, match=r"none of the 33 people .* map columns\.title"):
+        Pairs.read(untitled, Path).of_people()
+
+
 def test_who_asks_for_it_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("who\nu0\nu3\n0\n3\n")
     for make in (dated, undated):

@@ -199,6 +199,9 @@ def test_what_cannot_be_found_or_read(tmp_path):
     ]:
         with pytest.raises(JobError, match=message.replace("?", r"\?")):
             Table.find(place).require(["user_id"])
+    (tmp_path / "h.csv").write_text("user_id,x\n1,2\n", encoding="utf-16")
+    with pytest.raises(JobError, match=r"h\.csv: not UTF-8; save it as UTF-8"):
+        Table.find(str(tmp_path / "h.csv")).require(["user_id"])
     (tmp_path / "i.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": 1}\n' * 1000)[:-20])
     (tmp_path / "j.csv.gz").write_bytes(gzip.compress(b"user_id\n" * 1000)[:20] + b"\xff" * 20)
     (tmp_path / "k.csv.xz").write_bytes(lzma.compress(b"user_id\n" * 1000)[:40] + b"\xff" * 20)
@@ -208,6 +211,14 @@ def test_what_cannot_be_found_or_read(tmp_path):
     for name in ("i.jsonl.gz", "j.csv.gz", "k.csv.xz", "l.csv.zip"):
         with pytest.raises(JobError, match="cannot be read"):
             rows(str(tmp_path / name))
+
+
+def test_a_header_behind_blank_lines_and_keys_that_come_later(tmp_path):
+    (tmp_path / "a.csv").write_text("\n\nuser_id,x\n1,2\n")
+    (tmp_path / "b.jsonl").write_text('{"x": 1}\n{"user_id": 2}\n')
+    for name, wanted in (("a.csv", ["1"]), ("b.jsonl", [None, 2])):
+        Table.find(str(tmp_path / name)).require(["user_id"])
+        assert [row.values.get("user_id") for row in rows(str(tmp_path / name))] == wanted
 
 
 def test_other_separators_are_named(tmp_path):

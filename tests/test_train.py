@@ -477,6 +477,31 @@ def test_what_cannot_be_asked_does_not_decide_the_prior(
     assert few[0]["nats"] == pytest.approx(whole[0]["nats"], abs=0.3) and few != whole
 
 
+def test_tasks_without_anything_to_learn_and_wordings_that_change_are_no_adapters(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("review,rating\n" + "".join(f"Good {i},{1 + i % 5}\n" for i in range(60)))
+    tasks = f"tasks={{next_item: {{}}, review_sentiment: {{data: {{path: {texts}}}}}}}"
+    with monkeypatch.context() as patch:
+        patch.setattr("llmrec.learning.reviews.ReviewSentiment.rows", lambda self, variant: [])
+        with pytest.raises(RecipeError, match="review_sentiment: nothing to train on"):
+            train(config.load_recipe("films", (tasks,)), out=tmp_path / "out")
+    edited = tmp_path / "project"
+    shutil.copytree(world, edited, ignore=shutil.ignore_patterns("base"))
+    monkeypatch.setenv("LLMREC_PROJECT", str(edited))
+    wording = edited / "prompts" / "next_item.yaml"
+
+    def edits(*given: Any) -> dict[str, Learner]:
+        wording.write_text(wording.read_text() + "# another comment\n")
+        return learners(*given)
+
+    monkeypatch.setattr("llmrec.train.learners", edits)
+    with pytest.raises(RecipeError, match=r"prompts/next_item\.yaml was edited meanwhile"):
+        train(config.load_recipe("films"), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_measuring_notices_another_adapter_and_a_moved_cut(trained: Path, tmp_path: Path) -> None:
     recipe = config.load_recipe("films")
     weights = json.loads((trained / "card.json").read_text())["weights"]

@@ -57,8 +57,12 @@ class Found:
     """Where nothing fits, the nearest titles."""
 
 
-def look_up(name: str, catalog: Catalog) -> Found:
-    """The items that a name fits best, forgiving what `match_titles` forgives; of items that look alike the first."""
+def look_up(name: str, catalog: Catalog, *, near: bool = True) -> Found:
+    """The items that a name fits best, forgiving what `match_titles` forgives; of items that look alike the first.
+
+    Args:
+        near: where nothing fits, look for the nearest: the whole catalog is gone through once more.
+    """
     key = plain(name)
     if not key:
         return Found((), ())
@@ -74,8 +78,10 @@ def look_up(name: str, catalog: Catalog) -> Found:
     slips = [(likeness, owners[at]) for other, likeness, at in close if re.findall(r"\d+", other) == numbers]
     if slips:
         return _dated(name, [i for likeness, i in slips if likeness > slips[0][0] - AHEAD], catalog)
-    near = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
-    return Found((), _distinct([owners[at] for _, _, at in near], catalog).items[:3])
+    if not near:
+        return Found(())
+    alike = process.extract(key, names, scorer=fuzz.ratio, limit=SHOWN, score_cutoff=NEAR)
+    return Found((), _distinct([owners[at] for _, _, at in alike], catalog).items[:3])
 
 
 def _dated(name: str, fitting: Sequence[int], catalog: Catalog) -> Found:

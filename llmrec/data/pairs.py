@@ -170,7 +170,12 @@ class Pairs:
         for row in _apart(rows).itertuples():
             before = self._before(chosen[row.user_id], "", NOW, items)
             examples.append(Example(row.user_id, "", row.split, "", before, Item("", ""), row.person))
-        return [example for example in examples if example.earlier]
+        if not (told := [example for example in examples if example.earlier]):
+            raise DataError(
+                f"none of the {len(people):,} people with a text has chosen an item whose title or description is "
+                "known; map columns.title or columns.about, or name a file of items"
+            )
+        return told
 
     def about(self, user: str, item: str = "") -> Example:
         """What is known by now of a person, and of an item by its id or title.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llmrec.data.names import look_up, plain
+from llmrec.data.names import Found, look_up, plain
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.dialogue.words import (
     ABBREVIATED,
@@ -30,6 +30,7 @@ from llmrec.dialogue.words import (
 from llmrec.dialogue.years import BOUND, OPEN_END, RANGE, SPAN, YEAR
 
 LONGEST_NAME = 16  # words of a title that are compared at once
+MAX_LOOKED = 100  # names that a message has looked up
 TOKEN = re.compile(
     r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
 )
@@ -54,6 +55,7 @@ class Cursor:
         self.tokens = list(_tokens(text))
         self.at = 0
         self.title_end = lru_cache(maxsize=None)(self._title_end)
+        self.looked: dict[tuple[str, bool], Found] = {}
 
     @property
     def now(self) -> Token:
@@ -250,11 +252,19 @@ class Cursor:
         subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
         return self.run_end(further, named=True) if subtitle else further
 
+    def look_up(self, name: str, *, near: bool = True) -> Found:
+        """What a name may mean; once a message has had `MAX_LOOKED`, nothing: each may be compared with all titles."""
+        if (name, near) not in self.looked:
+            if len(self.looked) == MAX_LOOKED:
+                return Found(())
+            self.looked[name, near] = look_up(name, self.vocabulary.catalog, near=near)
+        return self.looked[name, near]
+
     def is_year_of(self, name: str, text: str) -> bool:
         """Whether a bare number behind a name is its year: "Heat 1995"."""
         if not re.fullmatch(YEAR, text):
             return False
-        found = look_up(f"{name} ({text})", self.vocabulary.catalog).items
+        found = self.look_up(f"{name} ({text})", near=False).items
         return any(self.vocabulary.catalog.year[item] == int(text) for item in found)
 
     def from_year(self, name: str, at: int) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmrec.data.names import ARTICLES, Found, look_up
+from llmrec.data.names import ARTICLES, Found
 from llmrec.data.records import one_line
 from llmrec.dialogue.cursor import Cursor
 from llmrec.dialogue.query import Act, Command, Mention, Query, Reference
@@ -195,7 +195,7 @@ class _Reader(Cursor):
         title = self.between(self.at, end)
         same: tuple[int, ...] = ()
         if further := self.sequel_end(title, end):
-            same, end = look_up(title, self.vocabulary.catalog).items, further
+            same, end = self.look_up(title).items, further
         self._mention(title := self.between(self.at, end), end, other_than=same)
         self._series(title)
         return True
@@ -230,7 +230,7 @@ class _Reader(Cursor):
             self._not_understood(text)
             self.at = end
             return True
-        found = look_up(text, self.vocabulary.catalog)
+        found = self.look_up(text, near=not only_if_found)
         if re.fullmatch(r"#?\d{1,3}", text) and text not in self.vocabulary.names:  # "2" is no "Jaws 2"
             found = Found(())
         if other_than:

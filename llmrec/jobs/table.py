@@ -28,6 +28,7 @@ READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 MAX_LINE_BYTES = 1_000_000  # longer lines are rejected
 MAX_FILES = 100_000
 BATCH_ROWS = 1024  # of a Parquet file decoded at once
+FIRST_ROWS = 100  # JSON lines whose keys are the columns
 
 
 class Row(NamedTuple):
@@ -88,13 +89,14 @@ class Table:
         return [_named(file).rsplit("/", 1)[-1] for file in self.files]
 
     def columns(self) -> list[str]:
-        """Of the first file: its columns, or the keys of its first row that can be read."""
+        """Of the first file: its columns, or the keys of its first rows that can be read."""
         file = self.files[0]
         with self._opened(file) as raw:
             if self.reader == "parquet":
                 return _checked(file, pq.ParquetFile(raw).schema_arrow.names)
             if self.reader == "jsonl":
-                return next((list(row) for row in _json_rows(_Lines(raw)) if isinstance(row, dict)), [])
+                first = islice((row for row in _json_rows(_Lines(raw)) if isinstance(row, dict)), FIRST_ROWS)
+                return list(dict.fromkeys(key for row in first for key in row))
             return _header(file, _Lines(raw), self.reader)
 
     def require(self, columns: Sequence[str]) -> None:
@@ -300,11 +302,13 @@ def _csv_rows(file: str, lines: _Lines, reader: str) -> Iterator[dict[str, Any] 
 
 def _header(file: str, lines: _Lines, reader: str) -> list[str]:
     try:
-        header = next(csv.reader(lines, delimiter="\t" if reader == "tsv" else ","), [])
+        header = next((row for row in csv.reader(lines, delimiter="\t" if reader == "tsv" else ",") if row), [])
     except csv.Error as error:
         raise JobError(f"{file}: no header that can be read: {error}") from None
     if lines.cut:
         raise JobError(f"{file}: the header is longer than {MAX_LINE_BYTES:,} bytes")
+    if any(c == "\0" or "\udc80" <= c <= "\udcff" for name in header for c in name):
+        raise JobError(f"{file}: not UTF-8; save it as UTF-8 (CSV UTF-8 in a spreadsheet; iconv in a shell)")
     return _checked(file, [name.strip() for name in header])
 
 

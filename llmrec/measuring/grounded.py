@@ -108,7 +108,8 @@ def measure(settings: config.Grounded, parts: Parts) -> tuple[dict[str, Any], pd
         scored[name] = values, corpus
     found, records = reported(
         replies, scored, seconds, about=[{"user_id": one.user_id, "item_id": one.item_id} for one in asked],
-        known=known, references=references, judge=judge, notes=[_split(pairs, settings.task), NOTES], settings=settings,
+        known=known, references=references, judge=judge, parts=parts, notes=[_split(pairs, settings.task), NOTES],
+        settings=settings,
     )  # fmt: skip
     return {
         "data": {"digest": pairs.digest, "train": len(train), "asked": len(asked)},

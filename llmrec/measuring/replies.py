@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from llmrec import config
 from llmrec.metrics.llm_judge import OPINIONS, LLMJudge
-from llmrec.metrics.significance import compared
+from llmrec.metrics.significance import bootstrap, compared, difference
 from llmrec.metrics.text import rouge, sentence_bleu
-from llmrec.parts import Seconds
+from llmrec.parts import Parts, Seconds, digest
 
 Scored = tuple[dict[str, np.ndarray], dict[str, float | None]]
 """Metrics of each reply, and of all together: see `llmrec.metrics.text.measured`."""
@@ -36,6 +38,7 @@ def reported(
     known: Sequence[str],
     references: Sequence[str],
     judge: LLMJudge | None,
+    parts: Parts,
     notes: Sequence[str],
     settings: config.Written | config.Grounded,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -45,15 +48,22 @@ def reported(
         texts: writer → its replies, one for each example.
         about: what the records say of an example.
         known: what the judge is told of an example.
+        parts: where what the judge answers is kept.
         notes: for the table; the judge adds its own.
     """
     values = {name: dict(mine) for name, (mine, _) in scored.items()}
     pairs = [(a, b) for a, b in settings.compare if a in texts and b in texts]
     preferred: list[dict[str, Any]] = []
+    said: list[str] = []
     if judge:
-        marks, preferred = judge.opinions(known, texts, references, pairs, settings.seed, settings.samples)
+        judge.check(len(known), compared=bool(pairs))
+        marks, better = _opinions(judge, parts, known, texts, references, pairs)
         for name, mark in marks.items():
             values[name]["mark"] = mark
+        for (a, b), wins in better.items():
+            gap = bootstrap(wins - 0.5, seed=settings.seed, samples=settings.samples)
+            preferred.append(difference(a, b, "preferred", gap))
+        said = [OPINIONS, *_unanswered(marks, better)]
     metrics, differences = compared(values, pairs, seed=settings.seed, samples=settings.samples)
     records = [
         {"writer": name, **about[i], "reply": reply, "reference": references[i],
@@ -63,10 +73,47 @@ def reported(
     ]  # fmt: skip
     return {
         "judge": judge.about if judge else None,
-        "notes": [*notes, *([OPINIONS] if judge else [])],
+        "notes": [*notes, *said],
         "writers": {
             name: {"metrics": metrics[name], "corpus": corpus, "seconds": seconds[name]}
             for name, (_, corpus) in scored.items()
         },
         "differences": differences + preferred,
     }, pd.DataFrame(records)
+
+
+def _opinions(
+    judge: LLMJudge,
+    parts: Parts,
+    known: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
+    """(replies,) marks of each writer, and of each pair whether a's replies are better than b's: a part each, since
+    every answer costs."""
+
+    def once(name: str, told: list[Sequence[str]], ask: Callable[[], np.ndarray]) -> np.ndarray:
+        made_from = {"judge": judge.about, "seconds": judge.seconds, "told": digest([list(one) for one in told])}
+        answers, _ = parts.get(
+            f"judge/{name}", made_from, lambda: (pa.table({"answer": ask()}), {}), lambda part: part["answer"]
+        )
+        return answers.to_numpy()
+
+    marks = {
+        name: once(name, [known, mine, references], partial(judge.rate, known, mine, references))
+        for name, mine in texts.items()
+    }
+    better = {
+        (a, b): once(f"{a}-or-{b}", [known, texts[a], texts[b]], partial(judge.prefer, known, texts[a], texts[b]))
+        for a, b in pairs
+    }
+    return marks, better
+
+
+def _unanswered(marks: Mapping[str, np.ndarray], better: Mapping[tuple[str, str], np.ndarray]) -> list[str]:
+    """Of which replies there is no opinion, so that means are over the others."""
+    missing = {name: np.isnan(mark) for name, mark in marks.items()}
+    missing |= {f"{a} or {b}": np.isnan(wins) for (a, b), wins in better.items()}
+    told = [f"{name}: {gone.sum()} of {len(gone)}" for name, gone in missing.items() if gone.any()]
+    return [f"Without an opinion, and in no mean of it: {', '.join(told)}."] if told else []

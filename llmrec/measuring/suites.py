@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # it imports torch
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
-BESIDE_PARTS = frozenset({"samples", "compare", "rankers", "lists", "predictors", "writers", "judges"})
+BESIDE_PARTS = frozenset({
+    "samples", "compare", "rankers", "lists", "predictors", "writers", "judges",
+    "judge_url", "judge_model", "judge_requests", "judge_seconds",
+})  # fmt: skip
 """Settings of suites that leave each part as it is: what is measured side by side, and what is said of it."""
 
 

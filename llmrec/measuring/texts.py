@@ -214,8 +214,8 @@ def measure(settings: config.Written, parts: Parts) -> tuple[dict[str, Any], pd.
         scored[name] = values, corpus
     results, records = reported(
         texts, scored, seconds, about=[{"user_id": person.user_id, **kind.about(person)} for person in asked],
-        known=[_known(world, kind, person) for person in asked], references=references, judge=judge, notes=notes,
-        settings=settings,
+        known=[_known(world, kind, person) for person in asked], references=references, judge=judge, parts=parts,
+        notes=notes, settings=settings,
     )  # fmt: skip
     return {**world.about(asked=len(asked)), **results}, records
 

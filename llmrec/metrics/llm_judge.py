@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,6 @@ import urllib3
 
 from llmrec import config
 from llmrec.errors import EngineError, LlmrecError
-from llmrec.metrics.significance import bootstrap, difference
 
 KEY = "LLMREC_JUDGE_KEY"  # environment variable: sent as a bearer token where it is set
 RUBRIC = 1  # goes up with every change of the wording below: ratings of different rubrics do not compare
@@ -31,7 +30,7 @@ MAX_ANSWER_BYTES = 1 << 20
 CONNECTIONS = 8  # requests in flight
 PATIENCE = 60.0  # seconds without a byte after which a request has failed
 OF_ONE = {400, 413, 422}  # how a request is refused for what is in it, such as a text that a filter stops
-TRIES = 3  # of a request that the server puts off (429, 5xx)
+TRIES = 3  # of a request that the server puts off (429, 5xx), or whose connection breaks
 
 LOG = logging.getLogger("llmrec")
 
@@ -73,7 +72,7 @@ class LLMJudge:
     """Name that it serves the model by."""
     most: int = 1000
     """Requests of one call, repeated ones apart."""
-    seconds: float = 600.0
+    seconds: float = 3600.0
     """Time of one call; what is unanswered then has no value."""
 
     def __post_init__(self) -> None:
@@ -89,31 +88,14 @@ class LLMJudge:
     @classmethod
     def of(cls, settings: config.Marked) -> LLMJudge | None:
         """None without an address."""
-        return cls(settings.judge_url, settings.judge_model, settings.judge_requests) if settings.judge_url else None
+        if not settings.judge_url:
+            return None
+        return cls(settings.judge_url, settings.judge_model, settings.judge_requests, settings.judge_seconds)
 
     def check(self, replies: int, *, compared: bool) -> None:
         """Raises: LlmrecError where it would be asked too often about so many replies of each writer."""
         if (most := replies * (2 if compared else 1)) > self.most:
             raise self._too_many(most)
-
-    def opinions(
-        self,
-        given: Sequence[str],
-        texts: Mapping[str, Sequence[str]],
-        references: Sequence[str],
-        pairs: Sequence[tuple[str, str]],
-        seed: int,
-        samples: int,
-    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        """What it makes of every writer's texts, by name: the marks, and for each pair the share of a's that it prefers
-        to b's, less one half, as a difference like those of `significance.compared`."""
-        self.check(len(given), compared=bool(pairs))
-        marks = {name: self.rate(given, mine, references) for name, mine in texts.items()}
-        differences = []
-        for a, b in pairs:
-            gap = bootstrap(self.prefer(given, texts[a], texts[b]) - 0.5, seed=seed, samples=samples)
-            differences.append(difference(a, b, "preferred", gap))
-        return marks, differences
 
     def rate(self, given: Sequence[str], replies: Sequence[str], references: Sequence[str] | None = None) -> np.ndarray:
         """(replies,) marks from 1 to 5, higher is better; NaN where no valid answer came in time."""
@@ -152,9 +134,17 @@ class LLMJudge:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        if refused := [answer for answer in answers if isinstance(answer, EngineError)]:
-            LOG.warning("%d of %d requests have no answer: %s", len(refused), len(answers), refused[0])
-        return np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
+        found = np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
+        if missing := int(np.isnan(found).sum()):
+            late = sum(answer is None for answer in answers)
+            refused = [answer for answer in answers if isinstance(answer, EngineError)]
+            why = [
+                *([f"{len(refused)} were refused ({refused[0]})"] if refused else []),
+                *([f"{late} were not answered within {self.seconds:.0f} s (judge_seconds)"] if late else []),
+                *([f"{unread} say no mark"] if (unread := missing - late - len(refused)) else []),
+            ]
+            LOG.warning("judge: %d of %d requests brought nothing: %s", missing, len(found), "; ".join(why))
+        return found
 
     def _too_many(self, count: int) -> LlmrecError:
         return LlmrecError(
@@ -181,7 +171,10 @@ class LLMJudge:
             except urllib3.exceptions.HTTPError as error:
                 if time.monotonic() >= until:
                     return None
-                raise EngineError(f"judge: {self.url}: no answer ({type(error).__name__})") from None
+                if attempt + 1 == TRIES:
+                    raise EngineError(f"judge: {self.url}: no answer ({type(error).__name__})") from None
+                _wait(attempt, until)
+                continue
             if answer.status == 200:
                 return _content(data)
             if answer.status != 429 and answer.status < 500:
@@ -193,8 +186,12 @@ class LLMJudge:
                     return problem
                 raise problem
             if attempt + 1 < TRIES:
-                time.sleep(min(2.0**attempt, max(0.0, until - time.monotonic())))
+                _wait(attempt, until)
         return None
+
+
+def _wait(attempt: int, until: float) -> None:
+    time.sleep(min(2.0**attempt, max(0.0, until - time.monotonic())))
 
 
 def quoted(material: dict[str, str]) -> str:
@@ -242,8 +239,13 @@ def _said(answer: str, key: str) -> Any:
 
 
 def _rating(answer: str) -> float:
+    """Of 4, 4.0 or "4"."""
     rating = _said(answer, "rating")
-    return float(rating) if isinstance(rating, int) and not isinstance(rating, bool) and 1 <= rating <= 5 else np.nan
+    try:
+        mark = np.nan if isinstance(rating, bool) else float(rating)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+    return mark if mark in (1, 2, 3, 4, 5) else np.nan
 
 
 def _better(answer: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,6 +30,7 @@ class Activations:
         self.decoder, self.first_layer, self.settings = decoder, first_layer, settings
         self.run, self.accelerator = run, accelerator
         self.variants: dict[int, tuple[Tensor, Tensor, np.ndarray]] = {}
+        self.sound: dict[int, set[int]] = {}  # rows of a variant that this process has made, or looked through
 
     def left_out(self) -> AbstractContextManager[None]:
         """The decoder from its first trained layer on, where `inputs` stand for what lies below."""
@@ -41,10 +43,13 @@ class Activations:
         if variant not in self.variants:
             self.variants[variant] = self._kept(variant, rows)
         hidden, there, offsets = self.variants[variant]
-        if missing := [row for row in part if not there[row]]:
+        sound = self.sound.setdefault(variant, set())
+        looked = [row for row in part if row not in sound]
+        if missing := [r for r in looked if not there[r] or _lost(hidden[offsets[r] : offsets[r + 1]])]:
             for row, states in zip(missing, self._compute([rows[row] for row in missing]), strict=True):
                 hidden[offsets[row] : offsets[row + 1]] = states
                 there[row] = 1  # last: a row counts once all of it lies there
+        sound.update(looked)
         return nn.utils.rnn.pad_sequence([hidden[offsets[r] : offsets[r + 1]] for r in part], batch_first=True)
 
     def _kept(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -71,6 +76,12 @@ class Activations:
 
     def _dtype(self, weight: Tensor) -> torch.dtype:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
+
+
+def _lost(states: Tensor) -> bool:
+    """Whether (tokens, width) states have a stretch of zeros, which no layer puts out: a page of a mapped file that had
+    not reached the disk when the machine lost its power, though the mark of its row had."""
+    return not bool(states.reshape(-1, math.gcd(states.shape[1], 32)).any(dim=1).all())
 
 
 def drop(run: Path) -> None:

@@ -141,8 +141,10 @@ def merged(base: BaseModel, folder: Path) -> Path:
     """
     check(folder)
     result = config.home() / "models" / f"merged-{base.digest}-{weights_digest(folder)}"
+    if result.is_dir():  # which needs no lock, so LLMREC_HOME may be read-only
+        return result
     result.parent.mkdir(parents=True, exist_ok=True)
-    with locked(result.with_name(f"{result.name}.lock"), AdapterError):
+    with locked(result.with_name(f"{result.name}.lock"), AdapterError, doing="merges the same adapter"):
         if not result.is_dir():
             sweep(result.parent)
             plain = load_model(base, dtype=torch.float32)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from llmrec.errors import RecipeError
 from llmrec.files import unfinished, whole
 
 
@@ -48,7 +50,7 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
     # A new name for every checkpoint: a rename onto a full folder is not atomic.
     target = run / f"checkpoint-{state.step:08d}"
     if not target.exists():  # else the same state lies there, and may be all that there is
-        with whole(target) as folder:
+        with whole(target, synced=True) as folder:  # the one before is deleted
             folder.mkdir()
             save_tensors(trainable, folder / "trainable.safetensors")
             save_file(moments, folder / "optimizer.safetensors")
@@ -60,17 +62,27 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
 
 
 def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> Progressed:
-    """The newest checkpoint's state put back; a fresh state where there is none."""
+    """The newest checkpoint's state put back; a fresh state where there is none.
+
+    Raises: RecipeError for one that a disk has damaged.
+    """
     found = sorted(run.glob("checkpoint-*"))
     if not found:
         return Progressed()
-    load_tensors(found[-1] / "trainable.safetensors", trainable)
-    moments = load_file(found[-1] / "optimizer.safetensors")
+    try:
+        state = Progressed(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
+        moments = load_file(found[-1] / "optimizer.safetensors")
+        load_tensors(found[-1] / "trainable.safetensors", trainable)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise RecipeError(
+            f"{found[-1]}: not a checkpoint that can be gone on from ({why}); train from the beginning with --restart"
+        ) from None
     for name, parameter in trainable.items():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             if (value := moments.get(f"{name}|{key}")) is not None:
                 optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
-    return Progressed(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
+    return state
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:

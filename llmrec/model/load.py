@@ -171,7 +171,7 @@ def _from_gguf(file: Path) -> Path:
     folder = config.home() / "models" / f"{file.stem}-{digest(file)}"
     if folder.is_dir():  # before the lock, which a home that is read-only refuses
         return folder
-    with locked(folder.with_name(f"{folder.name}.lock"), AssetError):
+    with locked(folder.with_name(f"{folder.name}.lock"), AssetError, doing="converts the same model"):
         if folder.is_dir():
             return folder
         sweep(folder.parent)

@@ -132,6 +132,8 @@ def check_place(folder: Path) -> None:
     folder = resolved
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder}: a file; name a folder for the adapter")
+    if folder.parent == (config.project() / "adapters").resolve():  # where what is replaced is kept by this name
+        config.checked_name(folder.name, "domain")
     folder.parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryDirectory(prefix=NEW, dir=folder.parent).cleanup()
     if folder.is_mount():

@@ -31,7 +31,7 @@ LIMITS = {  # every file that an adapter may hold, as a pattern, with its most b
     "recipe.yaml": MB,
     "README.md": MB,
     "LICENSE": MB,
-    adapter.TEACHER: 200 * MB,
+    adapter.TEACHER: 2_000 * MB,
     "curve.png": 5 * MB,
     "log.jsonl": 20 * MB,
     r"prompts/[a-z0-9][a-z0-9_-]{0,63}\.yaml": MB,
@@ -173,6 +173,7 @@ def _card(folder: Path) -> list[str]:
     for key in ("recipe", "validation"):
         if key not in card:
             problems.append(f"{adapter.CARD}: {key} is missing; copy the card from the training run")
+    problems += _scale(folder, card)
     if problem := misshapen(card):
         problems.append(f"{adapter.CARD}: {problem}; copy the card from the training run")
     if card.get("format") != 1:
@@ -205,6 +206,19 @@ def _card(folder: Path) -> list[str]:
                 f"prompts/{name}.yaml was edited after training ({found}, card {trained[name]}); restore it"
             )
     return problems
+
+
+def _scale(folder: Path, card: dict[str, Any]) -> list[str]:
+    """Where rank and scale, which no digest of the weights covers, are not those of the card's recipe."""
+    shape = adapter.read_json(folder / "adapter_config.json")
+    recipe = card.get("recipe")
+    lora = recipe.get("lora") if isinstance(recipe, dict) else None
+    lora = lora if isinstance(lora, dict) else {}
+    return [
+        f"adapter_config.json: {key} {str(shape.get(key))[:60]}, by {adapter.CARD} {str(lora[name])[:60]}; restore both"
+        for key, name in (("r", "rank"), ("lora_alpha", "alpha"))
+        if name in lora and shape.get(key) != lora[name]
+    ]
 
 
 def _weights(folder: Path) -> list[str]:
