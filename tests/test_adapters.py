@@ -318,6 +318,22 @@ def test_the_card_that_was_served_comes_back(project: Path) -> None:
     assert adapter.read_json(folder / adapter.CARD)["prior_weight"] == 4.0
 
 
+def test_what_was_fitted_anew_is_rolled_back(project: Path) -> None:
+    """`llmrec train films init_from=films fit.epochs=0`: equal weights under another card."""
+    folder = project / "adapters" / "films"
+    first = str(store.served("films"))
+    second = adapters.add("films", other(project, 0.5))
+    store.serve("films", second)
+    before = adapter.read_json(folder / adapter.CARD)
+    for weight in (4.0, 8.0):
+        with store.rewritten(folder) as copy:
+            adapter.write_json(copy / adapter.CARD, before | {"prior_weight": weight})
+    assert store.back("films") == second
+    assert adapter.read_json(folder / adapter.CARD)["prior_weight"] == 4.0
+    assert adapter.read_json(store.kept("films") / second / adapter.CARD)["prior_weight"] == 8.0  # promote it again
+    assert store.back("films") == first and store.served("films") == first
+
+
 def test_a_recipe_may_be_edited_while_an_adapter_is_written(project: Path) -> None:
     recipe = project / "adapters" / "films" / "recipe.yaml"
     with store.rewritten(recipe.parent) as copy:

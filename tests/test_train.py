@@ -502,6 +502,16 @@ def test_tasks_without_anything_to_learn_and_wordings_that_change_are_no_adapter
     assert not (tmp_path / "out").exists()
 
 
+def test_a_card_says_until_when_choices_were_learned(world: Path) -> None:
+    by_time = config.load_recipe("films", ("split.method=time",))
+    start: Any = SimpleNamespace(card={"learned_until": 7})
+    until = training._learned_until(by_time, None)
+    assert until and training._learned_until(by_time, start) == until
+    texts = config.load_recipe("films", ("split.method=time", "tasks={review_sentiment: {data: {path: x.csv}}}"))
+    assert training._learned_until(texts, start) == 7 and training._learned_until(texts, None) is None
+    assert training._learned_until(config.load_recipe("films"), start) is None  # leave-one-out
+
+
 def test_measuring_notices_another_adapter_and_a_moved_cut(trained: Path, tmp_path: Path) -> None:
     recipe = config.load_recipe("films")
     weights = json.loads((trained / "card.json").read_text())["weights"]

@@ -99,13 +99,25 @@ def serve(domain: str, version: str) -> str | None:
 
 
 def back(domain: str) -> str:
-    """Serves what was served before; what is served now may be damaged.  Returns: its digest.  Raises: AdapterError
-    where there is nothing."""
+    """Serves what was served before; what is served now may be damaged.  Weights that were fitted anew, with another
+    prior, come back as they were.  Returns: its digest.  Raises: AdapterError where there is nothing."""
     past = history(domain)
     try:
         now = served(domain)
+        fitted_anew = now is not None and past[-2:] == [now, now] and _differs(domain, now)
     except AdapterError:  # no card that says so
-        now = past[-1] if past else None
+        now, fitted_anew = past[-1] if past else None, False
+    if fitted_anew:
+        current = config.adapter_folder(domain)
+        with lock(domain):
+            with _copy(domain, kept(domain) / past[-1]) as copy:
+                _keep_served(domain)
+                _own(current, copy)
+                exchange(copy, current)
+            while past[-2:] == [now, now]:
+                past.pop()
+            adapter.write_json(kept(domain) / "history.json", {"served": past})
+        return past[-1]
     while past and past[-1] == now:
         past.pop()
     past = [name for name in past if _is_whole(kept(domain) / name, name)]
@@ -236,6 +248,13 @@ def _keep_served(domain: str) -> str | None:
     except AdapterError:
         return None
     return keep(domain, config.adapter_folder(domain), anew=True) if before else None
+
+
+def _differs(domain: str, version: str) -> bool:
+    """Whether the version that is served is kept whole, with another card than it has now."""
+    now = adapter.read_json(config.adapter_folder(domain) / adapter.CARD)
+    place = kept(domain) / version
+    return _is_whole(place, version) and adapter.read_json(place / adapter.CARD) != now
 
 
 def _is_whole(place: Path, digest: str) -> bool:
