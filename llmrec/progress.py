@@ -70,7 +70,7 @@ class Bar:
             self.total, self.start, self.began = total, now, time.monotonic()
         self.now = now
         self.bar.update(self.task, completed=now, total=total, description=self._line())
-        if self.logged and time.monotonic() - self.said > SAY_EVERY:
+        if self.logged and now != total and time.monotonic() - self.said > SAY_EVERY:
             self.said = time.monotonic()
             self._say(self._line())
 

@@ -20,7 +20,7 @@ def test_lines_of_a_log_file(monkeypatch):
         bar.done(100)
     lines = console.file.getvalue().splitlines()
     assert re.fullmatch(r"lists: 100 of 200 rows, [\d,.]+ users/s, .+ left", lines[0])
-    assert re.fullmatch(r"lists: 200 rows, [\d,.]+ users/s, .+ s", lines[-1]) and len(lines) == 3
+    assert re.fullmatch(r"lists: 200 rows, [\d,.]+ users/s, .+ s", lines[-1]) and len(lines) == 2
 
 
 def test_nothing_is_said_of_work_that_failed_or_was_done_before():
