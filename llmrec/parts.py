@@ -53,14 +53,25 @@ class Parts:
         A part that is missing, damaged or made from something else is made anew.  Raises: DataError where it cannot be
         written.
         """
-        path = self.folder / f"{name}.parquet"
-        wanted = json.dumps(made_from)
-        found = None if self.force else _kept(path, wanted, read)
+        found = None if self.force else _kept(self._path(name), json.dumps(made_from), read)
         if found is None:
             table, seconds = make()
-            write_table(table.replace_schema_metadata({"made_from": wanted, "seconds": json.dumps(seconds)}), path)
+            self.put(name, made_from, table, seconds)
             found = read(table), seconds
         return found
+
+    def kept(self, name: str, made_from: Mapping[str, Any], read: Callable[[pa.Table], T]) -> T | None:
+        """What the part `name` says where it is there: see `get`, of which this is a half."""
+        found = None if self.force else _kept(self._path(name), json.dumps(made_from), read)
+        return found[0] if found else None
+
+    def put(self, name: str, made_from: Mapping[str, Any], table: pa.Table, seconds: Seconds | None = None) -> None:
+        """Writes a part: the other half."""
+        about = {"made_from": json.dumps(made_from), "seconds": json.dumps(seconds or {})}
+        write_table(table.replace_schema_metadata(about), self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
 
     def answers(
         self,

@@ -65,8 +65,8 @@ class Bar:
         self.at(self.now + more, self.total)
 
     def at(self, now: int, total: int | None) -> None:
-        """`now` of `total` are finished; another total is another stretch of the work, with a rate of its own."""
-        if total != self.total:
+        """`now` of `total` are finished; what begins again is another stretch of the work, with a rate of its own."""
+        if total != self.total or now < self.now:
             self.total, self.start, self.began = total, now, time.monotonic()
         self.now = now
         self.bar.update(self.task, completed=now, total=total, description=self._line())

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -298,8 +299,26 @@ def test_what_a_power_cut_has_damaged_is_noticed(tmp_path: Path) -> None:
     assert same(whole, trained(run, cache="disk"))
     [checkpoint] = run.glob("checkpoint-*")
     (checkpoint / "optimizer.safetensors").write_bytes(b"")
-    with pytest.raises(RecipeError, match="not a checkpoint that can be gone on from .*--restart"):
+    with pytest.raises(RecipeError, match=r"checkpoint-00000020: damaged .*--restart"):
         trained(run)
+
+
+def test_best_weights_that_are_gone_are_not_replaced_by_the_last(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"valid_users": 1, "epochs": 1})
+
+    def run() -> None:
+        fit(
+            learner()[0], [ROWS], TRIES, settings, tmp_path, first_layer=1, validate=lambda: {"log_p": 1.0},
+            metric="log_p", accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+
+    run()
+    run()  # finished before
+    spoilt: list[Callable[[Path], object]] = [lambda file: file.write_bytes(b""), Path.unlink]
+    for spoil in spoilt:
+        spoil(tmp_path / "best.safetensors")
+        with pytest.raises(RecipeError, match=r"best\.safetensors: damaged .*--restart"):
+            run()
 
 
 def test_a_checkpoint_that_is_there_is_never_taken_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

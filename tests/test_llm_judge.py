@@ -83,7 +83,8 @@ def serve() -> Iterator[Callable[[Callable[[dict[str, str]], Any]], Server]]:
 def test_ratings_keep_their_order_and_the_key_is_sent(serve, monkeypatch) -> None:
     monkeypatch.setenv(KEY, "secret")
     server = serve(lambda material: f'Well: {{"rating": {material["reply"]}}}.')
-    marks = LLMJudge(server.url + "/v1/", "big").rate(["x"] * 20, [str(i % 5 + 1) for i in range(20)], ["y"] * 20)
+    judge = LLMJudge(server.url + "/v1/", "big")
+    marks = judge.rate(["x"] * 20, [str(i % 5 + 1) for i in range(20)], ["y"] * 20).values
     assert marks.tolist() == [i % 5 + 1 for i in range(20)]
     assert {(one["path"], one["key"]) for one in server.seen} == {("/v1/chat/completions", "Bearer secret")}
     assert all(one["body"]["model"] == "big" and one["body"]["temperature"] == 0 for one in server.seen)
@@ -98,20 +99,19 @@ def test_ratings_keep_their_order_and_the_key_is_sent(serve, monkeypatch) -> Non
      (200, b'{"choices": [{"message": {"content": null}}]}'), (200, b" " * (llm_judge.MAX_ANSWER_BYTES + 1))],
 )  # fmt: skip
 def test_what_is_no_rating_is_none(serve, said: Any) -> None:
-    assert np.isnan(LLMJudge(serve(lambda material: said).url, "m").rate(["x"], ["y"])).all()
+    assert np.isnan(LLMJudge(serve(lambda material: said).url, "m").rate(["x"], ["y"]).values).all()
 
 
 @pytest.mark.parametrize("said", ['{"rating": 4}', '{"rating": 4.0}', '{"rating": "4"}'])
 def test_whole_numbers_are_ratings_however_written(serve, said: str) -> None:
-    assert LLMJudge(serve(lambda material: said).url, "m").rate(["x"], ["y"]).tolist() == [4]
+    assert LLMJudge(serve(lambda material: said).url, "m").rate(["x"], ["y"]).values.tolist() == [4]
 
 
-def reported(judge: LLMJudge, texts: dict[str, list[str]], folder: Path) -> dict[str, Any]:
+def reported(judge: LLMJudge, texts: dict[str, list[str]], folder: Path, **suite: Any) -> dict[str, Any]:
     """What a suite's results say of writers whose replies are marked."""
     count = len(texts["llm"])
-    settings = config.Grounded(
-        task="grounded_summary", domain="d", writers=("llm", "copy"), compare=[("llm", "copy")], samples=50
-    )  # fmt: skip
+    asked = {"compare": [("llm", "copy")], "samples": 50} | suite
+    settings = config.Grounded(task="grounded_summary", domain="d", writers=("llm", "copy"), **asked)
     scored = {name: ({"words": np.ones(count)}, {}) for name in texts}
     results, _ = replies.reported(
         texts, scored, {name: {} for name in texts}, about=[{}] * count, known=["x"] * count, references=["r"] * count,
@@ -142,6 +142,20 @@ def test_opinions_of_writers_are_marks_and_paired_preferences(serve, tmp_path) -
     assert LLMJudge.of(config.Marked()) is None
 
 
+def test_what_was_not_answered_is_asked_again_and_nothing_else(serve, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    down = [True]
+    server = serve(lambda m: (503, b"") if m["reply"] == "b" and down else '{"rating": 3, "better": "first"}')
+    texts = {"llm": ["a", "b", "a"], "copy": ["a"] * 3}
+    suite = {"compare": ()}
+    found = reported(LLMJudge(server.url, "m"), texts, tmp_path, **suite)
+    assert found["notes"][-1].endswith("llm: 1 of 3.") and "1 got no answer (429 or 5xx 3 times" in caplog.text
+    down.clear()
+    asked = len(server.seen)
+    found = reported(LLMJudge(server.url, "m", seconds=1), texts, tmp_path, **suite)
+    assert len(server.seen) == asked + 1 and found["notes"] == ["first", llm_judge.OPINIONS]
+
+
 def test_what_has_no_opinion_is_told_of(serve, tmp_path, caplog) -> None:
     server = serve(lambda m: "?" if m.get("reply") == "b" else '{"rating": 3, "better": "first"}')
     found = reported(LLMJudge(server.url, "m"), {"llm": ["a", "b", "b"], "copy": ["a"] * 3}, tmp_path)
@@ -153,11 +167,11 @@ def test_preferences_are_asked_in_both_orders(serve) -> None:
     judge = LLMJudge(
         serve(lambda m: '{"better": "%s"}' % ("first" if len(m["first"]) > len(m["second"]) else "second")).url, "m"
     )
-    assert judge.prefer(["x", "x"], ["long text", "a"], ["a", "long text"]).tolist() == [1, 0]
+    assert judge.prefer(["x", "x"], ["long text", "a"], ["a", "long text"]).values.tolist() == [1, 0]
     place = LLMJudge(serve(lambda m: '{"better": "first"}').url, "m")
-    assert place.prefer(["x"], ["a"], ["b"]).tolist() == [0.5]  # it likes the first place, not a text
+    assert place.prefer(["x"], ["a"], ["b"]).values.tolist() == [0.5]  # it likes the first place, not a text
     mute = LLMJudge(serve(lambda m: '{"better": "neither"}' if m["first"] == "a" else "?").url, "m")
-    assert np.isnan(mute.prefer(["x"], ["a"], ["b"])).all()
+    assert np.isnan(mute.prefer(["x"], ["a"], ["b"]).values).all()
 
 
 def test_hostile_text_is_quoted(serve) -> None:
@@ -181,7 +195,7 @@ def test_too_many_requests_are_not_begun(serve) -> None:
 def test_time_is_bounded(serve) -> None:
     over = threading.Event()
     server = serve(lambda material: over.wait() and '{"rating": 1}')
-    marks = LLMJudge(server.url, "m", seconds=0.3).rate(["x"] * 40, ["y"] * 40)
+    marks = LLMJudge(server.url, "m", seconds=0.3).rate(["x"] * 40, ["y"] * 40).values
     over.set()
     assert np.isnan(marks).all() and len(server.seen) <= llm_judge.CONNECTIONS
 
@@ -189,15 +203,15 @@ def test_time_is_bounded(serve) -> None:
 def test_an_answer_that_drips_is_given_up(serve) -> None:
     server = serve(lambda material: '{"rating": 1}' + " " * 1000)
     server.slow = True  # the whole answer takes 20 seconds, and would be a rating
-    assert np.isnan(LLMJudge(server.url, "m", seconds=0.3).rate(["x"], ["y"])).all()
+    assert np.isnan(LLMJudge(server.url, "m", seconds=0.3).rate(["x"], ["y"]).values).all()
 
 
 def test_a_busy_server_is_asked_again(serve, monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     answers = iter([(429, b"later"), (503, b""), '{"rating": 4}'])
     server = serve(lambda material: next(answers))
-    assert LLMJudge(server.url, "m").rate(["x"], ["y"]).tolist() == [4] and len(server.seen) == 3
-    assert np.isnan(LLMJudge(serve(lambda material: (500, b"")).url, "m").rate(["x"], ["y"])).all()
+    assert LLMJudge(server.url, "m").rate(["x"], ["y"]).values.tolist() == [4] and len(server.seen) == 3
+    assert np.isnan(LLMJudge(serve(lambda material: (500, b"")).url, "m").rate(["x"], ["y"]).values).all()
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
@@ -210,7 +224,7 @@ def test_a_refusal_says_what_to_check(serve, status: int) -> None:
 
 def test_one_text_that_is_refused_costs_its_mark_alone(serve, caplog) -> None:
     server = serve(lambda m: (400, b"filtered") if m["reply"] == "b" else '{"rating": 3}')
-    marks = LLMJudge(server.url, "m").rate(["x"] * 3, ["a", "b", "c"])
+    marks = LLMJudge(server.url, "m").rate(["x"] * 3, ["a", "b", "c"]).values
     assert marks[[0, 2]].tolist() == [3, 3] and np.isnan(marks[1])
     assert "1 of 3 requests brought nothing: 1 were refused (judge" in caplog.text and "filtered" in caplog.text
 
@@ -219,7 +233,7 @@ def test_a_connection_that_breaks_is_tried_again(serve, monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     answers = iter([None, '{"rating": 4}'])
     server = serve(lambda material: next(answers))
-    assert LLMJudge(server.url, "m").rate(["x"], ["y"]).tolist() == [4] and len(server.seen) == 2
+    assert LLMJudge(server.url, "m").rate(["x"], ["y"]).values.tolist() == [4] and len(server.seen) == 2
 
 
 def test_addresses(serve, monkeypatch) -> None:

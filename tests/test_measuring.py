@@ -23,7 +23,7 @@ from llmrec.follow_up import FollowUp
 from llmrec.measuring.after_list import Person, World, people
 from llmrec.measuring.suites import depends_on, load_suite_as, results_folder
 from llmrec.measuring.texts import Explanations, Summaries
-from llmrec.metrics.llm_judge import LLMJudge
+from llmrec.metrics.llm_judge import LLMJudge, Opinions
 from llmrec.tasks.template import Name
 
 for package in ("rouge_score", "sacrebleu"):
@@ -211,9 +211,9 @@ def test_reviews_can_be_copied(films: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_judge_marks_every_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    def rate(self: LLMJudge, given: list[str], replies: list[str], references: list[str]) -> np.ndarray:
+    def rate(self: LLMJudge, given: list[str], replies: list[str], references: list[str]) -> Opinions:
         seen.append((self.url, self.model, given, replies, references))
-        return np.array([5.0, np.nan, 3.0])
+        return Opinions(np.array([5.0, np.nan, 3.0]), np.ones(3, bool))
 
     monkeypatch.setattr(LLMJudge, "rate", rate)
     asked = suite(tmp_path, task="explanation", writers=["template"], users=3)

@@ -41,7 +41,7 @@ def test_each_stretch_has_a_rate_of_its_own(monkeypatch):
     monkeypatch.setattr(progress, "SAY_EVERY", 1000.0)
     console = log()
     with Bar("sasrec", console=console) as bar:
-        bar.at(60, 60)  # epochs
+        bar.at(40, 40)  # epochs, as many as there are queries
         clock[0] = 100.0
         bar.at(0, 40)  # queries
         clock[0] = 110.0

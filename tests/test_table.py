@@ -213,6 +213,14 @@ def test_what_cannot_be_found_or_read(tmp_path):
             rows(str(tmp_path / name))
 
 
+def test_a_header_of_which_one_name_is_not_utf8(tmp_path):
+    (tmp_path / "a.csv").write_bytes("user_id,pr\xe9nom\n1,Bob\n".encode("latin-1"))
+    Table.find(str(tmp_path / "a.csv")).require(["user_id"])
+    assert [row.values["user_id"] for row in rows(str(tmp_path / "a.csv"))] == ["1"]
+    with pytest.raises(JobError, match="no column 'pr\xe9nom'; not UTF-8"):
+        Table.find(str(tmp_path / "a.csv")).require(["pr\xe9nom"])
+
+
 def test_a_header_behind_blank_lines_and_keys_that_come_later(tmp_path):
     (tmp_path / "a.csv").write_text("\n\nuser_id,x\n1,2\n")
     (tmp_path / "b.jsonl").write_text('{"x": 1}\n{"user_id": 2}\n')

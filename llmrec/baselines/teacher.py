@@ -52,7 +52,7 @@ class Teacher:
                 member = SASRec(len(catalog), recipe.sasrec)
                 member.load_state_dict(load_file(file))
             else:
-                with Bar(f"teacher {seed + 1}/{recipe.teacher.members}", things="epochs at most") as bar:
+                with Bar(f"teacher {seed + 1}/{recipe.teacher.members}", things="epochs") as bar:
                     member = SASRec.fit(
                         histories(dataset, catalog), len(catalog), valid, recipe.sasrec,
                         baskets=recipe.split.baskets, repeats=recipe.split.repeats, seed=seed, tick=bar.at,

@@ -30,7 +30,7 @@ from llmrec.dialogue.words import (
 from llmrec.dialogue.years import BOUND, OPEN_END, RANGE, SPAN, YEAR
 
 LONGEST_NAME = 16  # words of a title that are compared at once
-MAX_LOOKED = 100  # names that a message has looked up
+MAX_LOOKED = 100  # names of a message that are compared with all titles
 TOKEN = re.compile(
     r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
 )
@@ -252,11 +252,14 @@ class Cursor:
         subtitle = self.text[found.end() :].startswith(": ") and further < len(self.tokens)
         return self.run_end(further, named=True) if subtitle else further
 
-    def look_up(self, name: str, *, near: bool = True) -> Found:
-        """What a name may mean; once a message has had `MAX_LOOKED`, nothing: each may be compared with all titles."""
+    def look_up(self, name: str, *, near: bool = True) -> Found | None:
+        """What a name may mean.  None for one that is no title to the letter, once `MAX_LOOKED` of a message's have
+        been compared with all titles."""
+        if plain(name) in self.vocabulary.names:
+            return look_up(name, self.vocabulary.catalog, near=near)
         if (name, near) not in self.looked:
             if len(self.looked) == MAX_LOOKED:
-                return Found(())
+                return None
             self.looked[name, near] = look_up(name, self.vocabulary.catalog, near=near)
         return self.looked[name, near]
 
@@ -264,8 +267,8 @@ class Cursor:
         """Whether a bare number behind a name is its year: "Heat 1995"."""
         if not re.fullmatch(YEAR, text):
             return False
-        found = self.look_up(f"{name} ({text})", near=False).items
-        return any(self.vocabulary.catalog.year[item] == int(text) for item in found)
+        found = self.look_up(f"{name} ({text})", near=False) or Found(())
+        return any(self.vocabulary.catalog.year[item] == int(text) for item in found.items)
 
     def from_year(self, name: str, at: int) -> str:
         """The year of "from 1996" at a token, where it is the named title's own."""

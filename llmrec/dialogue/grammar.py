@@ -195,7 +195,7 @@ class _Reader(Cursor):
         title = self.between(self.at, end)
         same: tuple[int, ...] = ()
         if further := self.sequel_end(title, end):
-            same, end = self.look_up(title).items, further
+            same, end = (self.look_up(title) or Found(())).items, further
         self._mention(title := self.between(self.at, end), end, other_than=same)
         self._series(title)
         return True
@@ -226,11 +226,11 @@ class _Reader(Cursor):
             text, end = f"{text} ({self.tokens[end].text})", end + 1
         elif not self.similar and (year := self.from_year(text, end)):  # "I liked Fargo from 1996"
             text, end = f"{text} ({year})", end + 2
-        if len(self.mentions) >= MAX_MENTIONS:
+        found = self.look_up(text, near=not only_if_found) if len(self.mentions) < MAX_MENTIONS else None
+        if found is None:
             self._not_understood(text)
             self.at = end
             return True
-        found = self.look_up(text, near=not only_if_found)
         if re.fullmatch(r"#?\d{1,3}", text) and text not in self.vocabulary.names:  # "2" is no "Jaws 2"
             found = Found(())
         if other_than:

@@ -28,6 +28,7 @@ READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", 
 MAX_LINE_BYTES = 1_000_000  # longer lines are rejected
 MAX_FILES = 100_000
 BATCH_ROWS = 1024  # of a Parquet file decoded at once
+NOT_UTF8 = "not UTF-8; save it as UTF-8 (CSV UTF-8 in a spreadsheet; iconv in a shell)"
 FIRST_ROWS = 100  # JSON lines whose keys are the columns
 
 
@@ -103,6 +104,8 @@ class Table:
         """Raises JobError unless the first file has all of `columns`."""
         there = self.columns()
         if missing := [name for name in columns if name not in there]:
+            if any("\udc80" <= c <= "\udcff" for name in there for c in name):
+                raise JobError(f"{self.files[0]}: no column '{missing[0]}'; {NOT_UTF8}")
             if mark := separated_by(there):
                 raise JobError(
                     f"{self.files[0]}: columns are separated by {mark}; save it with commas, or as .tsv with tabs"
@@ -304,11 +307,13 @@ def _header(file: str, lines: _Lines, reader: str) -> list[str]:
     try:
         header = next((row for row in csv.reader(lines, delimiter="\t" if reader == "tsv" else ",") if row), [])
     except csv.Error as error:
+        if "NUL" in str(error):  # before Python 3.11
+            raise JobError(f"{file}: {NOT_UTF8}") from None
         raise JobError(f"{file}: no header that can be read: {error}") from None
     if lines.cut:
         raise JobError(f"{file}: the header is longer than {MAX_LINE_BYTES:,} bytes")
-    if any(c == "\0" or "\udc80" <= c <= "\udcff" for name in header for c in name):
-        raise JobError(f"{file}: not UTF-8; save it as UTF-8 (CSV UTF-8 in a spreadsheet; iconv in a shell)")
+    if any("\0" in name for name in header):
+        raise JobError(f"{file}: {NOT_UTF8}")
     return _checked(file, [name.strip() for name in header])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from llmrec import config
-from llmrec.metrics.llm_judge import OPINIONS, LLMJudge
+from llmrec.metrics.llm_judge import OPINIONS, LLMJudge, Opinions
 from llmrec.metrics.significance import bootstrap, compared, difference
 from llmrec.metrics.text import rouge, sentence_bleu
 from llmrec.parts import Parts, Seconds, digest
@@ -90,25 +89,27 @@ def _opinions(
     references: Sequence[str],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
-    """(replies,) marks of each writer, and of each pair whether a's replies are better than b's: a part each, since
-    every answer costs."""
+    """(replies,) marks of each writer, and of each pair whether a's replies are better than b's.  Every answer costs:
+    each is kept, and only what was not answered is asked again."""
 
-    def once(name: str, told: list[Sequence[str]], ask: Callable[[], np.ndarray]) -> np.ndarray:
-        made_from = {"judge": judge.about, "seconds": judge.seconds, "told": digest([list(one) for one in told])}
-        answers, _ = parts.get(
-            f"judge/{name}", made_from, lambda: (pa.table({"answer": ask()}), {}), lambda part: part["answer"]
-        )
-        return answers.to_numpy()
+    def once(name: str, ask: Callable[..., Opinions], *told: Sequence[str]) -> np.ndarray:
+        made_from = {"judge": judge.about, "told": digest([list(one) for one in told])}
+        before = parts.kept(f"judge/{name}", made_from, _answers)
+        values, final = before or Opinions(np.full(len(known), np.nan), np.zeros(len(known), bool))
+        if len(left := np.flatnonzero(~final)):
+            more = ask(*([one[i] for i in left] for one in told))
+            values, final = values.copy(), final.copy()
+            values[left], final[left] = more
+            parts.put(f"judge/{name}", made_from, pa.table({"value": values, "final": final}))
+        return values
 
-    marks = {
-        name: once(name, [known, mine, references], partial(judge.rate, known, mine, references))
-        for name, mine in texts.items()
-    }
-    better = {
-        (a, b): once(f"{a}-or-{b}", [known, texts[a], texts[b]], partial(judge.prefer, known, texts[a], texts[b]))
-        for a, b in pairs
-    }
+    marks = {name: once(name, judge.rate, known, mine, references) for name, mine in texts.items()}
+    better = {(a, b): once(f"{a}-or-{b}", judge.prefer, known, texts[a], texts[b]) for a, b in pairs}
     return marks, better
+
+
+def _answers(part: pa.Table) -> Opinions:
+    return Opinions(part["value"].to_numpy(), part["final"].to_numpy())
 
 
 def _unanswered(marks: Mapping[str, np.ndarray], better: Mapping[tuple[str, str], np.ndarray]) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -58,6 +58,15 @@ _PREFER = (
 )
 
 
+class Opinions(NamedTuple):
+    """What a judge makes of some replies."""
+
+    values: np.ndarray
+    """(replies,) NaN where there is no valid answer."""
+    final: np.ndarray
+    """(replies,) bool: false where nothing was answered, so that another day may bring more."""
+
+
 @dataclass(frozen=True)
 class LLMJudge:
     """Asks one model, with bounds on everything.
@@ -97,27 +106,27 @@ class LLMJudge:
         if (most := replies * (2 if compared else 1)) > self.most:
             raise self._too_many(most)
 
-    def rate(self, given: Sequence[str], replies: Sequence[str], references: Sequence[str] | None = None) -> np.ndarray:
-        """(replies,) marks from 1 to 5, higher is better; NaN where no valid answer came in time."""
+    def rate(self, given: Sequence[str], replies: Sequence[str], references: Sequence[str] | None = None) -> Opinions:
+        """Marks from 1 to 5, higher is better."""
         assert len(given) == len(replies), f"{len(given)} inputs, {len(replies)} replies"
         asked = [{"given": one, "reply": reply} for one, reply in zip(given, replies, strict=True)]
         for one, reference in zip(asked, references or [], strict=references is not None):
             one["reference"] = reference
         return self._ask(_RATE, asked, _rating)
 
-    def prefer(self, given: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
-        """(replies,) 1 where the reply of `a` is better, 0 where that of `b` is, .5 where neither is: the mean of two
-        answers with the texts in either order, since judges favour a place.  NaN where one of them is missing."""
+    def prefer(self, given: Sequence[str], a: Sequence[str], b: Sequence[str]) -> Opinions:
+        """1 where the reply of `a` is better, 0 where that of `b` is, .5 where neither is: the mean of two answers with
+        the texts in either order, since judges favour a place; none where one of them is missing."""
         assert len(given) == len(a) == len(b), f"{len(given)} inputs, {len(a)} and {len(b)} replies"
         asked = [
             {"given": one, "first": first, "second": second}
             for one, left, right in zip(given, a, b, strict=True)
             for first, second in ((left, right), (right, left))
         ]
-        found = self._ask(_PREFER, asked, _better).reshape(-1, 2)
-        return (found[:, 0] + 1 - found[:, 1]) / 2
+        values, final = self._ask(_PREFER, asked, _better)
+        return Opinions((values[::2] + 1 - values[1::2]) / 2, final[::2] & final[1::2])
 
-    def _ask(self, rubric: str, asked: Sequence[dict[str, str]], read: Callable[[str], float]) -> np.ndarray:
+    def _ask(self, rubric: str, asked: Sequence[dict[str, str]], read: Callable[[str], float]) -> Opinions:
         if len(asked) > self.most:
             raise self._too_many(len(asked))
         until = time.monotonic() + self.seconds
@@ -134,17 +143,22 @@ class LLMJudge:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        found = np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
-        if missing := int(np.isnan(found).sum()):
-            late = sum(answer is None for answer in answers)
+        values = np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
+        final = np.array([answer is not None for answer in answers], bool)
+        if missing := int(np.isnan(values).sum()):
+            silent = int((~final).sum())
             refused = [answer for answer in answers if isinstance(answer, EngineError)]
             why = [
                 *([f"{len(refused)} were refused ({refused[0]})"] if refused else []),
-                *([f"{late} were not answered within {self.seconds:.0f} s (judge_seconds)"] if late else []),
-                *([f"{unread} say no mark"] if (unread := missing - late - len(refused)) else []),
+                *([f"{silent} got no answer ({self._bounds}); the same command asks again"] if silent else []),
+                *([f"{unread} say no mark"] if (unread := missing - silent - len(refused)) else []),
             ]
-            LOG.warning("judge: %d of %d requests brought nothing: %s", missing, len(found), "; ".join(why))
-        return found
+            LOG.warning("judge: %d of %d requests brought nothing: %s", missing, len(values), "; ".join(why))
+        return Opinions(values, final)
+
+    @property
+    def _bounds(self) -> str:
+        return f"429 or 5xx {TRIES} times, {PATIENCE:.0f} s without a byte, or judge_seconds={self.seconds:.0f} over"
 
     def _too_many(self, count: int) -> LlmrecError:
         return LlmrecError(

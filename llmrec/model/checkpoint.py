@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from llmrec.errors import RecipeError
 from llmrec.files import unfinished, whole
+
+BEST = "best.safetensors"
 
 
 @dataclass
@@ -69,15 +73,10 @@ def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> 
     found = sorted(run.glob("checkpoint-*"))
     if not found:
         return Progressed()
-    try:
+    with _whole_or_told(found[-1]):
         state = Progressed(**json.loads((found[-1] / "state.json").read_text(encoding="utf-8")))
         moments = load_file(found[-1] / "optimizer.safetensors")
         load_tensors(found[-1] / "trainable.safetensors", trainable)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise RecipeError(
-            f"{found[-1]}: not a checkpoint that can be gone on from ({why}); train from the beginning with --restart"
-        ) from None
     for name, parameter in trainable.items():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             if (value := moments.get(f"{name}|{key}")) is not None:
@@ -85,9 +84,33 @@ def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> 
     return state
 
 
-def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    """Tensors by name as one file of safetensors, whole or not at all."""
-    with whole(file) as partial:
+def save_best(run: Path, trainable: dict[str, Tensor]) -> None:
+    """The weights that validation found best so far."""
+    save_tensors(trainable, run / BEST, synced=True)  # a checkpoint will speak of them
+
+
+def load_best(run: Path, state: Progressed, trainable: dict[str, Tensor]) -> None:
+    """Puts back the best weights, where any validation has found some.  Raises: RecipeError where they are damaged."""
+    if (run / BEST).is_file() or state.best > -math.inf:
+        with _whole_or_told(run / BEST):
+            load_tensors(run / BEST, trainable)
+
+
+@contextmanager
+def _whole_or_told(place: Path) -> Iterator[None]:
+    """Raises RecipeError with the way out where what a run has kept cannot be read."""
+    try:
+        yield
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise RecipeError(f"{place}: damaged ({why}); train from the beginning with --restart") from None
+    except OSError as error:
+        raise RecipeError(f"{place}: cannot be read: {error.strerror or error}; make it readable") from None
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, *, synced: bool = False) -> None:
+    """Tensors by name as one file of safetensors, whole or not at all; see `files.whole`."""
+    with whole(file, synced=synced) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
 
 

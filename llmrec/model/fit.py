@@ -24,7 +24,7 @@ from llmrec.errors import RecipeError, ScoreError
 from llmrec.model.activations import Activations
 from llmrec.model.balance import Balance
 from llmrec.model.batch import Decisions, collate
-from llmrec.model.checkpoint import Progressed, load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from llmrec.model.checkpoint import Progressed, load_best, load_checkpoint, save_best, save_checkpoint
 from llmrec.model.conflict import Separate
 from llmrec.model.loss import Expected, TrieLoss
 from llmrec.model.mixture import micro
@@ -34,7 +34,6 @@ from llmrec.model.rows import Row
 
 METRIC = "ndcg@10"  # what validation maximises, if it says nothing else
 LOGGED = 20  # steps between two notes of the losses
-BEST = "best.safetensors"
 
 Teachers = Mapping[str, Callable[[Sequence[Row]], Tensor]]
 """By task, what is expected at all targets of some rows, (targets, choices) probabilities."""
@@ -163,7 +162,7 @@ def fit(
                     log.note({f"early/{name}": value for name, value in metrics.items()})
                 else:
                     if state.is_best(metrics.get(metric, -math.inf)) and accelerator.is_main_process:
-                        save_tensors(trainable, run / BEST)
+                        save_best(run, trainable)
                     log.note(metrics)
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
                 log.clock()
@@ -175,8 +174,7 @@ def fit(
     if accelerator.is_main_process:
         save_checkpoint(run, state, kept, optimizer)
     accelerator.wait_for_everyone()
-    if (run / BEST).is_file():
-        load_tensors(run / BEST, trainable)
+    load_best(run, state, trainable)
     model.eval()
     return state
 

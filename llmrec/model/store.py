@@ -24,6 +24,7 @@ from llmrec.locks import locked
 from llmrec.model import adapter, verify
 
 RECIPE = "recipe.yaml"
+OF_THE_RUN = {"trained", "seconds", "device", "versions"}  # of a card: they change no answer
 _SWAP = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
 
@@ -251,10 +252,13 @@ def _keep_served(domain: str) -> str | None:
 
 
 def _differs(domain: str, version: str) -> bool:
-    """Whether the version that is served is kept whole, with another card than it has now."""
+    """Whether the version that is served is kept whole, with a card by which it answers otherwise than now."""
     now = adapter.read_json(config.adapter_folder(domain) / adapter.CARD)
     place = kept(domain) / version
-    return _is_whole(place, version) and adapter.read_json(place / adapter.CARD) != now
+    if not _is_whole(place, version):
+        return False
+    before = adapter.read_json(place / adapter.CARD)
+    return any(before.get(key) != now.get(key) for key in {*before, *now} - OF_THE_RUN)
 
 
 def _is_whole(place: Path, digest: str) -> bool:

@@ -214,7 +214,8 @@ def _scale(folder: Path, card: dict[str, Any]) -> list[str]:
     recipe = card.get("recipe")
     lora = recipe.get("lora") if isinstance(recipe, dict) else None
     lora = lora if isinstance(lora, dict) else {}
-    return [
+    rescaled = "adapter_config.json: use_rslora, of which no recipe knows; restore it"
+    return [rescaled] * bool(shape.get("use_rslora")) + [
         f"adapter_config.json: {key} {str(shape.get(key))[:60]}, by {adapter.CARD} {str(lora[name])[:60]}; restore both"
         for key, name in (("r", "rank"), ("lora_alpha", "alpha"))
         if name in lora and shape.get(key) != lora[name]
