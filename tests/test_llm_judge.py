@@ -149,7 +149,10 @@ def test_what_was_not_answered_is_asked_again_and_nothing_else(serve, tmp_path, 
     texts = {"llm": ["a", "b", "a"], "copy": ["a"] * 3}
     suite = {"compare": ()}
     found = reported(LLMJudge(server.url, "m"), texts, tmp_path, **suite)
-    assert found["notes"][-1].endswith("llm: 1 of 3.") and "1 got no answer (429 or 5xx 3 times" in caplog.text
+    assert (
+        found["notes"][-1].endswith("llm: 1 of 3.")
+        and "1 got no answer (429, 5xx or no connection 3 times" in caplog.text
+    )
     down.clear()
     asked = len(server.seen)
     found = reported(LLMJudge(server.url, "m", seconds=1), texts, tmp_path, **suite)
@@ -234,6 +237,13 @@ def test_a_connection_that_breaks_is_tried_again(serve, monkeypatch) -> None:
     answers = iter([None, '{"rating": 4}'])
     server = serve(lambda material: next(answers))
     assert LLMJudge(server.url, "m").rate(["x"], ["y"]).values.tolist() == [4] and len(server.seen) == 2
+
+
+def test_an_endpoint_that_goes_away_costs_what_it_has_not_answered(serve, monkeypatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = serve(lambda material: '{"rating": 4}' if int(material["reply"]) < 10 else None)
+    values, final = LLMJudge(server.url, "m").rate(["x"] * 12, [str(i) for i in range(12)])
+    assert values[:10].tolist() == [4] * 10 and final.tolist() == [True] * 10 + [False] * 2
 
 
 def test_addresses(serve, monkeypatch) -> None:

@@ -58,6 +58,10 @@ _PREFER = (
 )
 
 
+class _Unreached(EngineError):
+    """No connection, which may come back."""
+
+
 class Opinions(NamedTuple):
     """What a judge makes of some replies."""
 
@@ -144,10 +148,10 @@ class LLMJudge:
                 pool.shutdown(cancel_futures=True)
                 raise
         values = np.array([read(answer) if isinstance(answer, str) else np.nan for answer in answers], np.float64)
-        final = np.array([answer is not None for answer in answers], bool)
+        final = np.array([answer is not None and not isinstance(answer, _Unreached) for answer in answers], bool)
         if missing := int(np.isnan(values).sum()):
             silent = int((~final).sum())
-            refused = [answer for answer in answers if isinstance(answer, EngineError)]
+            refused = [one for one in answers if isinstance(one, EngineError) and not isinstance(one, _Unreached)]
             why = [
                 *([f"{len(refused)} were refused ({refused[0]})"] if refused else []),
                 *([f"{silent} got no answer ({self._bounds}); the same command asks again"] if silent else []),
@@ -158,7 +162,8 @@ class LLMJudge:
 
     @property
     def _bounds(self) -> str:
-        return f"429 or 5xx {TRIES} times, {PATIENCE:.0f} s without a byte, or judge_seconds={self.seconds:.0f} over"
+        over = f"judge_seconds={self.seconds:.0f} over"
+        return f"429, 5xx or no connection {TRIES} times, {PATIENCE:.0f} s without a byte, or {over}"
 
     def _too_many(self, count: int) -> LlmrecError:
         return LlmrecError(
@@ -166,7 +171,7 @@ class LLMJudge:
         )
 
     def _one(self, http: urllib3.PoolManager, rubric: str, material: str, until: float) -> str | EngineError | None:
-        """What the model says; None where it says nothing in time, an error where it may refuse this request alone."""
+        """What the model says; None where it says nothing in time, an error where that may be this request's alone."""
         url = self.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
         messages = [{"role": "system", "content": rubric}, {"role": "user", "content": material}]
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 32}
@@ -186,7 +191,7 @@ class LLMJudge:
                 if time.monotonic() >= until:
                     return None
                 if attempt + 1 == TRIES:
-                    raise EngineError(f"judge: {self.url}: no answer ({type(error).__name__})") from None
+                    return _Unreached(f"judge: {self.url}: no answer ({type(error).__name__})")
                 _wait(attempt, until)
                 continue
             if answer.status == 200:
