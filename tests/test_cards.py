@@ -36,7 +36,10 @@ def project(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts").mkdir()
     shutil.copy(ROOT / "prompts" / "next_item.yaml", folder / "prompts")
     shutil.copytree(ROOT / "prompts", root / "prompts")
-    recipe = {"domain": "shop", "base_model": str(served.base), "data": {"path": "none"}, "tasks": {"next_item": {}}}
+    recipe = {
+        "domain": "shop", "base_model": str(served.base), "data": {"path": "none"}, "tasks": {"next_item": {}},
+        "lora": {"rank": 8, "alpha": 8},  # as the weights are
+    }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     base = base_model(str(served.base))
     card = adapter.read_json(folder / adapter.CARD) | {
