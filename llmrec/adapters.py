@@ -137,13 +137,22 @@ def inspect(folder: Path, domain: str | None = None) -> Verdict:
 def add(domain: str, source: Path) -> str:
     """Takes a folder or archive in as a version of `domain`, once it is checked.  Returns: its digest.
 
-    Says which tasks of the domain it has not learned.
+    Says which tasks of the domain it has not learned, and where it replaces a version of equal weights.
 
     Raises: AdapterError naming every problem; then nothing has changed.
     """
     config.adapter_folder(domain)
     with pack.unpacked(source) as copy:
+        if _kept_otherwise(domain, copy):
+            LOG.warning("%s: replaces the kept version of equal weights, which has another card", source)
         return _take(domain, copy, source)
+
+
+def _kept_otherwise(domain: str, copy: Path) -> bool:
+    """Whether an adapter of equal weights is kept, with a card by which it answers otherwise."""
+    card = read_card(copy)
+    place = store.kept(domain) / config.checked_name(str(card.get("weights")), "digest")
+    return place.is_dir() and store.answers_differ(read_card(place), card)
 
 
 def _take(domain: str, copy: Path, source: Path) -> str:
@@ -155,7 +164,10 @@ def _take(domain: str, copy: Path, source: Path) -> str:
 
 
 def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
-    """`add` to the domain that the card names.  Returns: domain and digest."""
+    """`add` to the domain that the card names.  Returns: domain and digest.
+
+    Raises: AdapterError also for equal weights with another card: what somebody else fitted takes nobody's place.
+    """
     with pack.unpacked(source) as copy:
         _demand(Verdict(copy, verify.files(copy)), source)
         name = domain or str(read_card(copy).get("domain"))
@@ -163,6 +175,11 @@ def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
             raise AdapterError(
                 f"no domain '{name}' here: read the recipe.yaml in {source}, copy it to adapters/{name}/recipe.yaml "
                 "with the paths of your data, then import again"
+            )
+        if _kept_otherwise(name, copy):
+            raise AdapterError(
+                f"{source}: {name} keeps these weights with another card (prompts, weight of the prior, temperatures); "
+                f"`llmrec adapters add {name} {source}` replaces it"
             )
         return name, _take(name, copy, source)
 

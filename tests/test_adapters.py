@@ -409,6 +409,37 @@ def test_equal_weights_with_another_card_are_kept_as_they_are_now(project: Path,
     assert {path.name for path in store.kept("films").iterdir()} == {digest, ".lock"}
 
 
+def test_what_somebody_else_fitted_takes_no_kept_version_s_place(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = other(project)
+    digest = adapters.add("films", folder)
+    card = adapter.read_json(folder / adapter.CARD)
+    adapter.write_json(folder / adapter.CARD, card | {"trained": "2027-01-01T00:00:00Z"})
+    assert adapters.import_(folder, "films") == ("films", digest) and not caplog.text
+    adapter.write_json(folder / adapter.CARD, card | {"prior_weight": 99.0})
+    with pytest.raises(AdapterError, match="films keeps these weights with another card .* `llmrec adapters add films"):
+        adapters.import_(folder, "films")
+    assert adapter.read_json(store.kept("films") / digest / adapter.CARD).get("prior_weight") == card.get(
+        "prior_weight"
+    )
+    adapters.add("films", folder)
+    assert "replaces the kept version of equal weights" in caplog.text
+
+
+def test_a_rollback_that_is_killed_is_one_to_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, digest = store.served("films"), adapters.add("films", other(project))
+    store.serve("films", digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.back("films")
+    assert store.served("films") == digest
+    assert store.back("films") == old == store.served("films") and store.history("films") == [old]
+    with pytest.raises(AdapterError, match="nothing was served before"):
+        store.back("films")
+
+
 def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> None:
     old, digest = store.served("films"), adapters.add("films", other(project))
     current = results(tmp_path / "current", old, [5] * 40)

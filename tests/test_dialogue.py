@@ -479,6 +479,8 @@ def test_what_something_is_compared_with_is_neither_liked_nor_left_out(message: 
     query = read(message)
     assert query.unknown == (unknown,) and replace(query, mentions=(), unknown=()) == expected
     assert acts(message) == [("like", "al")] * ("Alien" in message)
+    assert acts("I didn't like Alien as much as Fargo") == [("not", "al")]
+    assert acts("I liked Alien as much as Fargo") == [("like", "al"), ("like", "f")]
 
 
 @pytest.mark.parametrize(
@@ -635,6 +637,8 @@ def test_categories_of_another_catalog():
     ("message", "years"),
     [
         ("from the 90s", (1990, 1999)),
+        ("1990+", (1990, None)),
+        ("comedies of the 90s+", (1990, None)),
         ("a comedy of the nineteen hundreds", None),
         ("eighties", (1980, 1989)),
         ("from the 90's", (1990, 1999)),
@@ -1163,6 +1167,28 @@ def test_a_question_may_be_answered_with_none_or_all():
     assert say("I liked all of them", session=asked)[1].state.liked == ("f", "h95", "h86")
     assert say("not the first", session=asked)[1].state.liked == ("f", "h86")
     assert say("not Heat", "not the first")[1].state.excluded == ("h95",)
+    for answer in ("both", "1, 2", "1 and 2", "the first and the second", "all of them"):
+        assert say(answer, session=asked)[1].state.liked == ("f", "h95", "h86")
+        out = say("not Heat", answer)[1].state
+        assert (out.liked, out.excluded, out.doubt) == ((), ("h95", "h86"), None)
+    assert say("the first, not the second", session=asked)[1].state.liked == ("f", "h95")
+    assert "No question is open" in say("both")[0].text[0]
+
+
+def test_an_answer_beyond_the_options_is_asked_again():
+    _, asked = say("I liked Fargo", "not Heat")
+    for answer in ("5", "1, 2 and 3", "the fourth"):
+        reply, session = say(answer, session=asked)
+        assert session == asked and reply.text[0].startswith("That is none of them") and len(reply.text) == 4
+    fifth = asked.state.shown[4]
+    assert say("not the fifth", session=asked)[1].state.excluded == (fifth,)
+
+
+def test_an_open_question_may_be_about_one_film():
+    _, asked = say("funny")
+    assert asked.state.doubt and len(asked.state.doubt.options) == 1
+    reply, session = say("not the first", session=asked)
+    assert session.state.liked == () and session.state.doubt is None
     reply, session = say("I liked Fargo", "never mind")
     assert "No question is open" in reply.text[0] and session.state.liked == ("f",)
 

@@ -56,6 +56,17 @@ def test_answers_and_rejects_are_all_there(tmp_path, format: str):
     assert manifest["finished"] and manifest["counts"] == {"rows": 11, "answers": 9, "rejected": 2, "unchanged": 0}
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_finished_answers_without_their_lines_are_not_thrown_away(tmp_path, left: int):
+    go_on(tmp_path / "out", 11)
+    lines = (tmp_path / "out" / SHARDS).read_bytes().splitlines(keepends=True)
+    (tmp_path / "out" / SHARDS).write_bytes(b"".join(lines[:left]))
+    with pytest.raises(JobError, match=f"{SHARDS}: missing, or not what was written"), begun(tmp_path / "out"):
+        pass
+    (tmp_path / "out" / SHARDS).write_bytes(b"".join(lines))
+    assert content(tmp_path / "out") == ([1, 2, 3, 4, 6, 7, 8, 9, 11], [5, 10])
+
+
 class Killed(BaseException):
     pass
 

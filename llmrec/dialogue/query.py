@@ -8,7 +8,7 @@ from typing import Literal
 from llmrec.dialogue.years import Years
 
 Act = Literal["like", "not", "forget"]
-Command = Literal["ask", "more", "why", "undo", "yes", "cancel", "reset", "history", "taste", "help", "quit"]
+Command = Literal["ask", "more", "why", "undo", "yes", "all", "cancel", "reset", "history", "taste", "help", "quit"]
 
 
 @dataclass(frozen=True)

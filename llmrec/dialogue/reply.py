@@ -95,7 +95,7 @@ class _Turn:
     def answer(self, query: Query) -> tuple[Reply, Session]:
         acts: dict[str, Callable[[Query], tuple[Reply, Session]]] = {
             "ask": self._ask, "more": self._more, "why": self._why, "undo": self._undo, "reset": self._reset,
-            "cancel": self._cancel, "yes": self._yes,
+            "cancel": self._cancel, "yes": self._yes, "all": self._all,
         }  # fmt: skip
         if query.command in acts:
             return acts[query.command](query)
@@ -119,12 +119,14 @@ class _Turn:
     def _ask(self, query: Query) -> tuple[Reply, Session]:
         if query.corrects and (corrected := self._corrected(query)):
             return corrected
-        if self._state.doubt and Reference("not", None) in query.mentions:
+        if self._declined(query):
             return self._cancel(query)
+        if (doubt := self._state.doubt) and self._beyond(query):
+            return Reply(("That is none of them; `never mind` leaves it open.", *self._asked(doubt))), self.session
         query = self._dated(self._settled(query))
         state, notes = self._filtered(self._without_doubt, query)
         before = {*self._positions(state.excluded)}
-        doubt: Doubt | None = None
+        doubt = None
         understood = query.n is not None or query.filters
         for mention in query.mentions:
             items = self._meant(mention, notes)
@@ -147,17 +149,20 @@ class _Turn:
         if query.points and not understood and not doubt and state.shown and not self._state.doubt:
             doubt = Doubt(act=query.points, text="it", options=state.shown[-state.n :])
         if doubt:
-            state = state.model_copy(update={"doubt": doubt})
-            options = (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
-            asked = f"Which {self.unit} is {readable(doubt.text)!r}?  Answer with its number."
-            if len(doubt.options) == 1:
-                said = readable(doubt.text)
-                asked = f"Do you mean this {self.unit} by {said!r}?  Answer `yes`, or say it in other words."
-            return Reply((*notes, asked, *options)), self.session.then(state)
+            return Reply((*notes, *self._asked(doubt))), self.session.then(state.model_copy(update={"doubt": doubt}))
         if not understood and not (query.wants and not notes):
             hint = f"Name {self.noun} you liked, or say what you are looking for; `help` shows how."
             return Reply((*notes, hint)), self.session
         return self._list(state, notes)
+
+    def _asked(self, doubt: Doubt) -> Iterable[str]:
+        """The question back, with its options."""
+        said = readable(doubt.text)
+        if len(doubt.options) == 1:
+            yield f"Do you mean this {self.unit} by {said!r}?  Answer `yes`, or say it in other words."
+        else:
+            yield f"Which {self.unit} is {said!r}?  Answer with its number."
+        yield from (f"  {i}  {self._label(item)}" for i, item in enumerate(doubt.options, 1))
 
     def _more(self, query: Query) -> tuple[Reply, Session]:
         state, notes = self._filtered(self._without_doubt, query)
@@ -166,6 +171,11 @@ class _Turn:
     def _yes(self, query: Query) -> tuple[Reply, Session]:
         doubt = self._state.doubt
         return self._ask(Query(mentions=(Reference("like", 1),) if doubt and len(doubt.options) == 1 else ()))
+
+    def _all(self, query: Query) -> tuple[Reply, Session]:
+        if not self._state.doubt:
+            return Reply(("No question is open; `I liked all of them` speaks of the list.",)), self.session
+        return self._ask(Query(mentions=(Reference("like", None),)))
 
     def _cancel(self, query: Query) -> tuple[Reply, Session]:
         if not self._state.doubt:
@@ -286,24 +296,44 @@ class _Turn:
         if not doubt:
             return query
         options = self._positions(doubt.options)
+        places = [one for one in query.mentions if isinstance(one, Reference)]
+        if places and len(places) == len(query.mentions):
+            wanted = [one for one in places if one.act != "not"]  # "the first, not the second"
+            if not all(_at(options, one.place) for one in places):
+                return query
+            named = tuple(dict.fromkeys(item for one in wanted or places for item in _at(options, one.place)))
+            if doubt.act == "like" and not wanted:  # "not the first"
+                left = tuple(one for one in options if one not in named)
+                return replace(query, mentions=(Mention("like", doubt.text, left),))
+            return replace(query, mentions=tuple(Mention(doubt.act, doubt.text, (one,)) for one in named))
         chosen: list[int] = []
         if len(query.mentions) == 1:
             [mention] = query.mentions
-            if isinstance(mention, Reference):
-                chosen = _at(options, mention.place)
-                if chosen and mention.act == "not" and doubt.act == "like":  # "not the first"
-                    rest = tuple(one for one in options if one not in chosen)
-                    return replace(query, mentions=(Mention("like", doubt.text, rest),))
-                if mention.place is None:
-                    return replace(query, mentions=tuple(Mention(doubt.act, doubt.text, (one,)) for one in chosen))
-            else:
-                chosen = [item for item in options if item in mention.items]
+            chosen = [item for item in options if isinstance(mention, Mention) and item in mention.items]
         elif query.years and not query.mentions:
             chosen = [item for item in options if (self.catalog.year[item],) * 2 == query.years]
         if len(chosen) != 1:
             return query
-        settled = Mention(doubt.act, doubt.text, (chosen[0],))
-        return replace(query, mentions=(settled,), years=None if not query.mentions else query.years)
+        answer = Mention(doubt.act, doubt.text, (chosen[0],))
+        return replace(query, mentions=(answer,), years=None if not query.mentions else query.years)
+
+    def _declined(self, query: Query) -> bool:
+        """Whether an answer to what was asked back is that none is meant: "none of these", "not the first" of one."""
+        if not (doubt := self._state.doubt):
+            return False
+        out = {item for one in query.mentions if isinstance(one, Reference) and one.act == "not"
+               for item in _at(self._positions(doubt.options), one.place)}  # fmt: skip
+        every = doubt.act == "like" and len(out) == len(doubt.options)
+        return every or Reference("not", None) in query.mentions
+
+    def _beyond(self, query: Query) -> bool:
+        """Whether an answer to what was asked back is none of the options: a place in the list before them may be
+        meant by "not the fifth", and by nothing else that names places alone."""
+        doubt = self._state.doubt
+        answers = [one for one in query.mentions if isinstance(one, Reference) and one.act == "like"]
+        if not doubt or not answers or len(answers) < len(query.mentions):
+            return False
+        return not all(_at(self._positions(doubt.options), one.place) for one in answers)
 
     def _dated(self, query: Query) -> Query:
         """The query with a year that tells which of several titles is meant, "the 1986 Heat", instead of a filter."""

@@ -140,6 +140,7 @@ ASIDE = re.compile(  # "I'd like a comedy", "no, a comedy", "I saw Heat last nig
 _COMMANDS: dict[Command, str] = {
     "undo": r"undo(?: (?:that|it|this))?|(?:i )?(?:take|bring) (?:that|it) back|go back|back",
     "yes": r"yes|yeah|yep|sure|correct|exactly",
+    "all": r"(?:i (?:mean|meant) )?(?:both|all)(?: of (?:them|these|those))?",
     "cancel": r"no|nope|never ?mind|cancel|forget (?:it|that|this)|none|neither(?: (?:one|of (?:them|these|those)))?",
     "reset": r"reset|restart|start (?:over|again|afresh)|(?:start )?(?:a )?new search|clear(?: all| everything)?|"
     r"(?:forget|delete|erase|remove) (?:everything|all|it all)",
@@ -230,7 +231,9 @@ ASKS = re.compile(
     re.I,
 )
 HAVE = re.compile(r"(?:do|have) you (?:have|got|know)\s+", re.I)  # "do you have Heat?", unlike "... any westerns?"
-COMPARES = re.compile(r"(?:(?:more|less|better|worse)\s+)?than\b|(?:to|over)\b", re.I)  # what follows is no liking
+COMPARES = re.compile(  # what follows is no liking
+    r"(?:(?:more|less|better|worse)\s+)?than\b|(?P<as>as (?:much|good|bad) as\b)|(?P<prefers>(?:to|over)\b)", re.I
+)
 _SOMEBODY = (
     r"(?:my|our|his|her|their) (?!fav|taste)[\w-]+(?: and (?:my |our )?(?!i\b|me\b)[\w-]+)?|s?he|they|"
     r"every(?:one|body)|some(?:one|body)|nobody|no one|(?:most |many |some |other )?people|"

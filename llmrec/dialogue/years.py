@@ -26,7 +26,9 @@ BOUND = re.compile(
 )
 SPAN = re.compile(rf"(?:(?:from|in|of) )?(?:the )?(?:{_YEAR}|{_DECADE}){_END}", re.I)
 OPEN_END = re.compile(
-    r"\s+(?:or|and) (?:(?P<later>later|newer|more recent|onwards?|up)|earlier|older)\b(?! than\b)", re.I
+    r"(?P<later>\+(?!\w)|\s+(?:or|and) (?:later|newer|more recent|onwards?|up)\b(?! than\b))|"
+    r"\s+(?:or|and) (?:earlier|older)\b(?! than\b)",
+    re.I,
 )
 
 

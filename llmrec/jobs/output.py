@@ -122,7 +122,7 @@ class Output:
             if why := found.get("spoilt"):
                 raise self._refused(why)
             self.manifest = found
-        self.shards = list(_vouched(self.folder, self.manifest["job"], self.format))
+        self.shards = _whole(self.folder, self.manifest, self.format)
         self._remove_leftovers()
 
     @property
@@ -221,10 +221,7 @@ def answers(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     if manifest is None:
         raise JobError(f"{folder}: no output of `llmrec score`")
     suffix = manifest["made_from"]["format"]
-    shards = list(_vouched(folder, manifest["job"], suffix))
-    if manifest.get("finished") and sum(shard.rows for shard in shards) != manifest["counts"]["rows"]:
-        raise JobError(f"{folder / SHARDS}: missing, or not what was written; put it back, or give --restart")
-    for shard in shards:
+    for shard in _whole(folder, manifest, suffix):
         path = folder / _shard_name(shard.number, suffix)
         if suffix == "parquet":
             for batch in pq.ParquetFile(path).iter_batches(columns=list(columns)):
@@ -238,6 +235,15 @@ def answers(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def _shard_name(number: int, suffix: str) -> str:
     return f"scores-{number:06d}.{suffix}"
+
+
+def _whole(folder: Path, manifest: Mapping[str, Any], suffix: str) -> list[Shard]:
+    """The shards of an output, in order.  Raises: JobError where one is not what was written, or lines of finished ones
+    are gone: nobody would compute them again."""
+    shards = list(_vouched(folder, manifest["job"], suffix))
+    if manifest.get("finished") and sum(shard.rows for shard in shards) != manifest["counts"]["rows"]:
+        raise JobError(f"{folder / SHARDS}: missing, or not what was written; put it back, or give --restart")
+    return shards
 
 
 def _vouched(folder: Path, job: str, suffix: str) -> Iterator[Shard]:

@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from llmrec import config
 from llmrec.errors import AdapterError
@@ -89,12 +90,8 @@ def serve(domain: str, version: str) -> str | None:
 
     The domain's recipe.yaml stays, and whatever else there belongs to no adapter.
     """
-    current = config.adapter_folder(domain)
     with lock(domain):
-        before = _keep_served(domain)
-        with _copy(domain, kept(domain) / version) as copy:
-            _own(current, copy)
-            exchange(copy, current)
+        before = _put(domain, version)
         _note(domain, before, version)
     return before
 
@@ -102,33 +99,27 @@ def serve(domain: str, version: str) -> str | None:
 def back(domain: str) -> str:
     """Serves what was served before; what is served now may be damaged.  Weights that were fitted anew, with another
     prior, come back as they were.  Returns: its digest.  Raises: AdapterError where there is nothing."""
-    past = history(domain)
-    try:
-        now = served(domain)
-        fitted_anew = now is not None and past[-2:] == [now, now] and _differs(domain, now)
-    except AdapterError:  # no card that says so
-        now, fitted_anew = past[-1] if past else None, False
-    if fitted_anew:
-        current = config.adapter_folder(domain)
-        with lock(domain):
-            with _copy(domain, kept(domain) / past[-1]) as copy:
-                _keep_served(domain)
-                _own(current, copy)
-                exchange(copy, current)
+    with lock(domain):
+        past = history(domain)
+        try:
+            now = served(domain)
+            fitted_anew = now is not None and past[-2:] == [now, now] and _differs(domain, now)
+        except AdapterError:  # no card that says so
+            now, fitted_anew = past[-1] if past else None, False
+        if fitted_anew:
             while past[-2:] == [now, now]:
                 past.pop()
-            adapter.write_json(kept(domain) / "history.json", {"served": past})
-        return past[-1]
-    while past and past[-1] == now:
-        past.pop()
-    past = [name for name in past if _is_whole(kept(domain) / name, name)]
-    if not past:
-        raise AdapterError(
-            f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
-        )
-    serve(domain, past[-1])
-    with lock(domain):
+        else:
+            while past and past[-1] == now:
+                past.pop()
+            past = [name for name in past if _is_whole(kept(domain) / name, name)]
+        if not past:
+            raise AdapterError(
+                f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
+            )
+        # First what is served then: killed between the two, the next rollback does the same, and not the opposite.
         adapter.write_json(kept(domain) / "history.json", {"served": past})
+        _put(domain, past[-1])
     return past[-1]
 
 
@@ -240,6 +231,16 @@ def exchange(a: Path, b: Path) -> None:
     between.rename(a)
 
 
+def _put(domain: str, version: str) -> str | None:
+    """Serves a copy of a kept version; the lock is the caller's.  Returns: the digest served before, if whole."""
+    current = config.adapter_folder(domain)
+    with _copy(domain, kept(domain) / version) as copy:  # first: what was served may take its place
+        before = _keep_served(domain)
+        _own(current, copy)
+        exchange(copy, current)
+    return before
+
+
 def _keep_served(domain: str) -> str | None:
     """Keeps what is served; None where that is nothing, or nothing whole.  Returns: its digest."""
     try:
@@ -257,8 +258,12 @@ def _differs(domain: str, version: str) -> bool:
     place = kept(domain) / version
     if not _is_whole(place, version):
         return False
-    before = adapter.read_json(place / adapter.CARD)
-    return any(before.get(key) != now.get(key) for key in {*before, *now} - OF_THE_RUN)
+    return answers_differ(adapter.read_json(place / adapter.CARD), now)
+
+
+def answers_differ(card: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two cards of equal weights differ in what decides answers: prompts, the prior's weight, temperatures."""
+    return any(card.get(key) != other.get(key) for key in {*card, *other} - OF_THE_RUN)
 
 
 def _is_whole(place: Path, digest: str) -> bool:
@@ -287,7 +292,8 @@ def _own(current: Path, copy: Path) -> None:
 
 def _note(domain: str, before: str | None, now: str) -> None:
     """Writes down that `now` is served after `before`."""
-    past = [name for name in history(domain) if name in versions(domain)]
+    there = {*versions(domain)}
+    past = [name for name in history(domain) if name in there]
     if before and past[-1:] != [before]:
         past.append(before)
     adapter.write_json(kept(domain) / "history.json", {"served": [*past, now]})
