@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from llmrec.data import names
 from llmrec.data.catalog import Catalog
 from llmrec.data.dataset import Dataset
 from llmrec.data.names import Found, look_up, match_titles, meant_id, passes, plain, plain_ids, selected
@@ -39,8 +40,8 @@ FILMS = [
 CATALOG = Catalog(*map(list, zip(*FILMS, strict=True)))
 
 
-def ids(*names: str) -> list[str]:
-    return [CATALOG.item_id[i] for i in match_titles(names, CATALOG)]
+def ids(*given: str) -> list[str]:
+    return [CATALOG.item_id[i] for i in match_titles(given, CATALOG)]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,16 @@ def test_what_no_title_tells_apart_is_offered_by_id():
     with pytest.raises(DataError, match=r"one: 'War and Peace \(2010\)', 'War and Peace' \(item:b\), 'WAR AND"):
         match_titles(["war and peace"], books)
     assert match_titles(["War and Peace (2010)", "item:b"], books) == [0, 1]
+
+
+def test_names_are_compared_with_all_titles_so_often_and_no_more():
+    odd = [f"Qx{chr(97 + i % 26)}{chr(97 + i // 26)}zq Fargo" for i in range(names.MAX_LOOKED + 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "MAX_PROBLEMS", 1000)
+        with pytest.raises(DataError, match="more than 100 titles are not as the catalog writes them; .* item:ID"):
+            match_titles(odd, CATALOG)
+    many = ["Fargo", "Fargo (1996)", "fargo"] * 100
+    assert len(match_titles(many, CATALOG)) == 300
 
 
 def test_every_bad_name_is_told_at_once():

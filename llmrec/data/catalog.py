@@ -47,6 +47,11 @@ class Catalog:
         return sorted({name for own in self.categories for name in own})
 
     @cached_property
+    def categories_by_name(self) -> dict[str, str]:
+        """Every category, by its name in small letters."""
+        return {name.casefold(): name for name in self.category_names}
+
+    @cached_property
     def digest(self) -> str:
         """First 12 hex digits of SHA-256 over ids, titles, years and categories, in order."""
         rows = [self.item_id, self.title, self.year, self.categories]

@@ -21,6 +21,7 @@ NEAR = 50.0  # likeness from which a title is worth suggesting
 NEXT_YEAR = 1  # years that two sources may differ by about one title
 SHOWN = 5  # suggestions in a message
 MAX_PROBLEMS = 10  # names in a message
+MAX_LOOKED = 100  # names of one question that are compared with all titles
 ARTICLES = ["the", "a", "an", "le", "la", "les", "l'", "der", "die", "das", "el", "los", "las", "il", "lo", "gli"]
 FILTERS = ("category", "year")
 BY_ID = "item:"  # before an id where a title is expected
@@ -31,11 +32,18 @@ def match_titles(names: Sequence[str], catalog: Catalog) -> list[int]:
 
     A name may carry its year ("Heat (1995)"), be part of one title only ("Shawshank"), or be an id ("item:42").
     Items that look alike to a reader count as one: the first is taken.
-    Raises: DataError with the names that fit none or several, at most MAX_PROBLEMS, and what is near.
+    Raises: DataError with the names that fit none or several, at most MAX_PROBLEMS, and what is near; where more than
+        MAX_LOOKED are written as no title is, nor a part of one.
     """
     positions: dict[str, int] = {}
     problems: list[str] = []
+    looked = 0
     for name in dict.fromkeys(names):
+        looked += _is_compared(name, catalog)
+        if looked > MAX_LOOKED:
+            raise DataError(
+                f"more than {MAX_LOOKED} titles are not as the catalog writes them; name items as {BY_ID}ID"
+            )
         try:
             positions[name] = _match(name, catalog)
         except DataError as error:
@@ -157,13 +165,13 @@ def passes(catalog: Catalog, text: str) -> np.ndarray:
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or key.casefold() not in FILTERS:
-        named = _categories(catalog).get((value if equals else key).casefold())
+        named = catalog.categories_by_name.get((value if equals else key).casefold())
         form = f"category={named}" if named else "category=NAME,NAME or year=FROM..TO"
         raise DataError(f"filter '{text}': write {form}")
     if key.casefold() == "year":
         first, last = _years(text, value)
         return np.array([year is not None and first <= year <= last for year in catalog.year], bool)
-    known = _categories(catalog)
+    known = catalog.categories_by_name
     whole = value.casefold()  # a name may hold commas
     wanted = {whole} if whole in known else {name.strip().casefold() for name in value.split(",")}
     if unknown := sorted(wanted - known.keys()):
@@ -182,9 +190,10 @@ def readable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def _categories(catalog: Catalog) -> dict[str, str]:
-    """Every category, by its name in small letters."""
-    return {name.casefold(): name for names in catalog.categories for name in names}
+def _is_compared(name: str, catalog: Catalog) -> bool:
+    """Whether only a comparison with all titles tells what a name means."""
+    known, key = spellings(catalog), plain(name)
+    return not name.startswith(BY_ID) and bool(key) and key not in known.at and not known.holding(key.split())
 
 
 def _match(name: str, catalog: Catalog) -> int:

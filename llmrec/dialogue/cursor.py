@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llmrec.data.names import Found, look_up, plain
+from llmrec.data.names import MAX_LOOKED, Found, look_up, plain
 from llmrec.dialogue.vocabulary import Vocabulary
 from llmrec.dialogue.words import (
     ABBREVIATED,
@@ -30,7 +30,6 @@ from llmrec.dialogue.words import (
 from llmrec.dialogue.years import BOUND, OPEN_END, RANGE, SPAN, YEAR
 
 LONGEST_NAME = 16  # words of a title that are compared at once
-MAX_LOOKED = 100  # names of a message that are compared with all titles
 TOKEN = re.compile(
     r'["“«](?P<quote>[^"”»]*)["”»]|(?P<dated>\(\s*\d{4}\s*\))|(?P<word>[^\s,;!?()"“”«»]+)|(?P<stop>[,;!?()])'
 )

@@ -694,8 +694,8 @@ class _Reader(Cursor):
         return True
 
     def _compares(self) -> bool:
-        """ "Fargo more than Heat", "I prefer comedies to dramas", "I didn't like Fargo as much as Heat": what follows is
-        neither liked nor unwanted."""
+        """ "Fargo more than Heat", "I prefer comedies to dramas", "I didn't like Fargo as much as Heat": what
+        follows is neither liked nor unwanted."""
         behind = self.at and (self.at in (self.ended, self.described) or self.tokens[self.at - 1].text in ("is", "was"))
         found = behind and self.match(COMPARES)
         if not found or (found["prefers"] and not self.prefers) or (found["as"] and self.act != "not"):

@@ -413,7 +413,7 @@ class _Turn:
     def _help(self) -> Iterable[str]:
         """What can be said, in the catalog's own words."""
         first, second = [readable(title) for title in (self.catalog.title * 2)[:2]]
-        categories = sorted({name for names in self.catalog.categories for name in names})
+        categories = self.catalog.category_names
         yield f"Say which {self.noun} you liked, and what you are looking for:"
         yield f"  I liked {first} and {second}"
         yield f"  something like {first}, but from the 90s"

@@ -121,7 +121,7 @@ def load_session(path: Path, domain: str, catalog: Catalog) -> Session:
 
 def check_session(session: Session, catalog: Catalog, source: Path | str) -> None:
     """Raises: DataError, naming `source`, for items and categories that the catalog lacks."""
-    known = {name for names in catalog.categories for name in names}
+    known = {*catalog.category_names}
     for state in (session.state, *session.past):
         options = state.doubt.options if state.doubt else ()
         for item in (*state.liked, *state.excluded, *state.shown, *options):

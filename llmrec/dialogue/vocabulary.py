@@ -22,9 +22,7 @@ class Vocabulary:
         known = (plain(word) for word in (*things, "items", "titles", "results"))
         self.things = frozenset({"ones", *(form for word in known for form in _forms(word))})
         self.names = spellings(catalog).at.keys()
-        self.categories = {
-            name: plain(name).split() for name in sorted({n for names in catalog.categories for n in names})
-        }
+        self.categories = {name: plain(name).split() for name in catalog.category_names}
         self.category = lru_cache(maxsize=4096)(self._category)
 
     def _category(self, phrase: str) -> str | None:

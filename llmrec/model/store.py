@@ -115,7 +115,8 @@ def back(domain: str) -> str:
             past = [name for name in past if _is_whole(kept(domain) / name, name)]
         if not past:
             raise AdapterError(
-                f"{domain}: nothing was served before; `llmrec adapters promote {domain} VERSION --force` serves another"
+                f"{domain}: nothing was served before; "
+                f"`llmrec adapters promote {domain} VERSION --force` serves another"
             )
         # First what is served then: killed between the two, the next rollback does the same, and not the opposite.
         adapter.write_json(kept(domain) / "history.json", {"served": past})

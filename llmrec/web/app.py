@@ -168,7 +168,6 @@ class Answers:
     def __init__(self, model: Recommender, *, engine: str, prior: bool = True, users: bool = False) -> None:
         """`users`: whether histories of the domain's data are answered for by id."""
         self.model, self.engine = model, engine
-        self.adapter = model.adapter and model.adapter.rpartition("/")[2]  # where it lies is nobody's business
         recipe, catalog = model.recipe, model.catalog
         self.vocabulary = Vocabulary(catalog, (recipe.noun, recipe.unit, recipe.domain))
         self.batcher, self.desk = Batcher(model, prior=prior), Desk()
@@ -189,7 +188,7 @@ class Answers:
         model = self.model
         return {
             "domain": model.recipe.domain, "noun": model.recipe.noun, "items": len(model.catalog),
-            "adapter": self.adapter, "users": self.users is not None,
+            "adapter": model.adapter, "users": self.users is not None,
             "engine": self.engine if "://" not in self.engine else "server",
         }  # fmt: skip
 
@@ -202,7 +201,7 @@ class Answers:
             )
         wanted = replace(wanted, user=asked.user, history=known + wanted.history)
         [ranking] = self.batcher.rank([ListAsked(wanted.history, asked.n, wanted.exclude, wanted.allowed)])
-        return recommendation(self.model, wanted, ranking).as_dict() | {"adapter": self.adapter}
+        return recommendation(self.model, wanted, ranking).as_dict()
 
     def explain(self, asked: ExplanationRequest) -> dict[str, Any]:
         """Raises: Rejected, DataError, Busy."""
@@ -212,7 +211,7 @@ class Answers:
             [item] = match_titles([asked.item], self.model.catalog)
         insight = self.shared.exact.insight
         [found] = self.batcher.call(lambda: insight().explanations([history], [item], [asked.user]))
-        return found.as_dict() | {"adapter": self.adapter}
+        return found.as_dict()
 
     def summarize(self, asked: SummaryRequest) -> dict[str, Any]:
         """Raises: Rejected, DataError, Busy."""
@@ -220,7 +219,7 @@ class Answers:
         history = self._somebody(asked)
         insight = self.shared.exact.insight
         found = self.batcher.call(lambda: summary(insight(), history, asked.user))
-        return found.as_dict() | {"adapter": self.adapter}
+        return found.as_dict()
 
     def chat(self, asked: ChatRequest) -> dict[str, Any]:
         """Raises: DataError, Busy."""
