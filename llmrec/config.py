@@ -294,9 +294,11 @@ class Fit(Section):
     """Of each history only its latest part is learned from, as much as fits into so many rows; 0: all.  One person then
     counts for as much as another, and long histories for the rarer items that they have come to."""
     batch_tokens: int = Field(4096, ge=32)
-    """Tokens per optimiser step over all processes, padding included."""
+    """Tokens per optimiser step over all processes, padding included; a longer row goes alone, and where tasks share a
+    step, each with rows of its own, it may be passed by as much."""
     micro_batch_tokens: int = Field(4096, ge=32)
-    """Tokens per forward pass; smaller needs less memory and gives the same step."""
+    """Tokens per forward pass; smaller needs less memory and gives the same step, but for rounding and for what
+    `lora.dropout` draws."""
     epochs: float = Field(3.0, ge=0)
     """Passes over the training rows.  0 learns nothing: what `init_from` names, such as a merge, keeps its shape and
     weights, and what its card holds of validation (a prior's weight, temperatures) is fitted anew."""

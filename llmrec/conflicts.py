@@ -41,7 +41,8 @@ WHOLE = "all"
 
 @dataclass(frozen=True)
 class Cosine:
-    """Of two tasks in one group of layers; of a task with itself, between its gradients on two different batches."""
+    """Of two tasks in one group of layers; of a task with itself, between its gradients on two batches that are
+    compared once, so that errors hold."""
 
     a: str
     b: str
@@ -74,6 +75,8 @@ class Report:
 
 def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: Path) -> Report:
     """Measures gradients of the recipe's tasks, float32 and without dropout, on training batches; writes JSON and PNG.
+
+    Of lists it is the gradient of what happened, also where a training learns what a teacher expects (`teacher.share`).
 
     Args:
         adapter: domain, domain@version or folder whose weights are measured; None: a fresh adapter.
@@ -123,7 +126,7 @@ def conflicts(recipe: config.Recipe, *, adapter: str | None, batches: int, out: 
             found = by_task(rows, step)
             now = torch.stack([gradient(found[task]) for task in recipe.tasks])
             measured.append(compared(now, before, places))
-            before = now
+            before = now if before is None else None  # pairs that have no batch in common
             bar.done(1)
     report = summed(measured, recipe, start.card["weights"] if start else None, list(places))
     out.mkdir(parents=True, exist_ok=True)
@@ -171,7 +174,7 @@ def groups(trainable: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compared(now: Tensor, before: Tensor | None, places: Mapping[str, Tensor]) -> Measured:
-    """One batch's gradients (tasks, parameters) with each other, and each task's with its own of the batch before."""
+    """One batch's gradients (tasks, parameters) with each other, and each task's with its own of another batch."""
     angles, lengths = [], []
     for place in places.values():
         mine = now[:, place.to(now.device)]

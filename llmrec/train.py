@@ -184,7 +184,7 @@ def run_folder(recipe: config.Recipe, base: BaseModel, *learned: Learner, dtype:
         mode="json", exclude={"fit": unread, "prior": {"kind"}} | dict.fromkeys(("licence", "serve", *NEWCOMERS), True)
     )
     settings["fit"]["precision"] = str(dtype)
-    settings["best"] = "geometric mean"  # what a resumed run goes on to compare
+    settings["best"] = "geometric mean, a file for each step"  # what a resumed run goes on to compare
     settings["cut"] = "before the tasks' factors"  # what a resumed run's moments were made of
     meanings = [template.meaning for template in wordings(recipe).values()]
     start = adapters.weights_digest(transfer.find(recipe.init_from)) if recipe.init_from else None

@@ -153,7 +153,8 @@ def run(asked: config.Recipe, folder: Path, cache: Path) -> dict[str, Any]:
     result = {"recipe": settings, "metrics": metrics, "last": last, "steps": state.step, "seconds": state.seconds}
     adapter.write_json(folder / "result.json", result)
     drop(folder)
-    (folder / "best.safetensors").unlink(missing_ok=True)
+    for best in folder.glob("best-*"):
+        best.unlink()
     for left in folder.glob("checkpoint-*"):
         shutil.rmtree(left)
     return result
@@ -209,7 +210,7 @@ def share(source: Path, target: Path) -> None:
     """The activations in `source` under the same names in `target`, without a copy; which rows are there is kept with
     them, so that one run computes what another left out."""
     target.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.glob("activations-*")):  # .bin before the .rows that vouches for it, whenever killed
+    for file in sorted(source.glob("activations-*")):  # .bin before the .sums that vouches for it, whenever killed
         if not (target / file.name).exists():
             os.link(file, target / file.name)
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.config import Fit, Lora, Task
 from llmrec.errors import AdapterError, RecipeError, ScoreError
 from llmrec.model import adapter
-from llmrec.model.activations import check_split
+from llmrec.model.activations import Activations, check_split
 from llmrec.model.batch import Decisions, collate
+from llmrec.model.checkpoint import Progressed, save_checkpoint
 from llmrec.model.fit import Objective, fit
 from llmrec.model.loss import TrieLoss
 from llmrec.model.plan import Plan, learning_rate
@@ -91,8 +92,11 @@ def trained(run: Path, rows: list[Row] = ROWS, **settings: object) -> dict[str, 
         accelerator=Accelerator(cpu=True),
     )
     losses = [entry["loss"] for entry in state.log if "loss" in entry]
-    weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    return weights | {"loss": torch.tensor(losses)}
+    return weights_of(model) | {"loss": torch.tensor(losses)}
+
+
+def weights_of(model: object) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float = 0.0) -> bool:
@@ -230,7 +234,7 @@ def test_cached_activations_change_nothing(tmp_path: Path, cache: str) -> None:
     plain = trained(tmp_path / "plain")
     assert same(plain, trained(tmp_path / "cached", cache=cache), atol=2e-4)
     if cache == "disk":
-        assert (tmp_path / "cached" / "activations-0.rows").is_file()
+        assert (tmp_path / "cached" / "activations-0.sums").is_file()
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
@@ -288,15 +292,22 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     assert steps[0] == steps[1]
 
 
-def test_what_a_power_cut_has_damaged_is_noticed(tmp_path: Path) -> None:
+def test_what_a_power_cut_has_damaged_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trained(tmp_path / "whole")
     run = tmp_path / "killed"
     killed(run, 7, settings="cache='disk'")
     states = np.memmap(run / "activations-0.bin", np.float32, "r+")
-    assert (states[1100:1200] != 0).all() and np.fromfile(run / "activations-0.rows", np.uint8).all()
+    assert (states[1100:1200] != 0).all() and np.fromfile(run / "activations-0.sums", np.int64).all()
     states[1024:2048] = 0  # a page that had not reached the disk, of rows that count as there
     states.flush()
+    width = len(states) // sum(len(row.tokens) for row in ROWS)
+    ends = np.cumsum([len(row.tokens) * width for row in ROWS])
+    damaged = {i for i, end in enumerate(ends) if end > 1024 and end - len(ROWS[i].tokens) * width < 2048}
+    computed: list[Row] = []
+    real = Activations._compute
+    monkeypatch.setattr(Activations, "_compute", lambda self, rows: (computed.extend(rows), real(self, rows))[1])
     assert same(whole, trained(run, cache="disk"))
+    assert {id(row) for row in computed} == {id(ROWS[i]) for i in damaged}
     [checkpoint] = run.glob("checkpoint-*")
     (checkpoint / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(RecipeError, match=r"checkpoint-00000020: damaged .*--restart"):
@@ -316,9 +327,43 @@ def test_best_weights_that_are_gone_are_not_replaced_by_the_last(tmp_path: Path)
     run()  # finished before
     spoilt: list[Callable[[Path], object]] = [lambda file: file.write_bytes(b""), Path.unlink]
     for spoil in spoilt:
-        spoil(tmp_path / "best.safetensors")
-        with pytest.raises(RecipeError, match=r"best\.safetensors: damaged .*--restart"):
+        [best] = tmp_path.glob("best-*")
+        spoil(best)
+        with pytest.raises(RecipeError, match=r"best-\d{8}\.safetensors: damaged .*--restart"):
             run()
+
+
+def test_best_weights_are_those_that_the_checkpoint_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed may have found better ones than the run that goes on finds: its own are taken."""
+    settings = SETTINGS.model_copy(update={"valid_users": 1, "epochs": 2, "valid_every": 0.5, "checkpoint_minutes": 0})
+    measured: dict[float, dict[str, torch.Tensor]] = {}
+
+    def run(values: Sequence[float]) -> tuple[Progressed, dict[str, torch.Tensor]]:
+        model, left = learner()[0], iter(values)
+
+        def validate() -> dict[str, float]:
+            measured[value := next(left)] = weights_of(model)
+            return {"log_p": value}
+
+        state = fit(
+            model, [ROWS], TRIES, settings, tmp_path, first_layer=1, validate=validate, metric="log_p",
+            accelerator=Accelerator(cpu=True),
+        )  # fmt: skip
+        return state, weights_of(model)
+
+    def dies(run: Path, state: Progressed, *rest: object) -> None:
+        if state.best == 0.2:  # these weights are the last thing that was written
+            raise KeyboardInterrupt
+        save_checkpoint(run, state, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llmrec.model.fit.save_checkpoint", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run([0.1, 0.2, 0.2, 0.2])
+    assert len([*tmp_path.glob("best-*")]) == 2
+    state, found = run([0.09, 0.08, 0.07, 0.06, 0.05])
+    assert state.best == 0.1 and same(found, measured[0.1])
+    assert [*tmp_path.glob("best-*")] == [tmp_path / f"best-{state.best_step:08d}.safetensors"]
 
 
 def test_a_checkpoint_that_is_there_is_never_taken_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,9 @@ def project(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     }  # fmt: skip
     (adapter / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     digest = Template.load(adapter / "prompts" / "next_item.yaml").digest
-    (adapter / "card.json").write_text(json.dumps({"prompts": {"next_item": digest}}))
+    (adapter / "card.json").write_text(
+        json.dumps({"prompts": {"next_item": digest}, "recipe": {"split": {"method": "leave_one_out"}}})
+    )
     monkeypatch.setenv("LLMREC_PROJECT", str(tmp_path))
     return tmp_path
 
@@ -358,6 +360,11 @@ def test_measure(model: Recommender, project: Path):
         assert one.difference.mean == pytest.approx(one.mean.mean - found[0].mean.mean)
     text = printed(prompts.print_measure, found)
     assert "7 users" in text and "What else?" in text
+
+
+def test_measure_asks_nothing_that_the_adapter_may_have_seen(model: Recommender, project: Path):
+    with pytest.raises(AdapterError, match=r"trained with split\.method=leave_one_out, .* 'valid-time'"):
+        prompts.measure("films", ("users=7", "split.method=time"), wordings=[0, 1])
 
 
 def test_measure_of_an_unchanged_wording_is_nothing(model: Recommender, project: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.choices.bonus import Except, without
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Choices, _bounded, log_p_all, rank, score, together
+from llmrec.choices.search import Bonus, Choices, _bounded, log_p_all, rank, score, together
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
@@ -57,6 +57,31 @@ def test_search_equals_brute_force(names: list[str], data: st.DataObject, n: int
         clear = np.diff(total, append=-np.inf, prepend=np.inf)
         for k in np.flatnonzero((clear[:-1] < -1e-3) & (clear[1:] < -1e-3)):  # rounding may swap what is closer
             assert found.items[k] == items[k]
+
+
+def test_bonuses_of_ones_own_are_held_for_some_prompts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog's worth of numbers for each; what is shared is held once, however many prompts share it."""
+    choices, engine = choices_of([f"Film {i}" for i in range(40)]), FakeEngine(group=16)
+    prompts = [Prompt((i,)) for i in range(30)]
+    bonus = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    asked: list[int] = []
+    branch = engine.branch
+    monkeypatch.setattr(
+        engine, "branch", lambda nodes: (asked.append(len({n.prompt for n in nodes})), branch(nodes))[1]
+    )
+
+    def found(of: Bonus) -> tuple[list[tuple[list[int], list[float]]], int]:
+        asked.clear()
+        lists = [(one.items.tolist(), one.score.tolist()) for one in rank(engine, prompts, choices, of, 5)]
+        return lists, max(asked)
+
+    whole, together = found(lambda i: bonus[i])
+    assert together == 16
+    monkeypatch.setattr("llmrec.choices.search.HELD", 4 * len(choices))
+    assert found(lambda i: bonus[i]) == (whole, 4)
+    assert found(lambda i: without(len(choices), [i], bonus[0]))[1] == found(bonus[0])[1] == 16
+    monkeypatch.setattr("llmrec.choices.search.HELD", 1)
+    assert found(lambda i: bonus[i]) == (whole, 1)
 
 
 @given(titles, st.data(), st.integers(1, 12), st.booleans())

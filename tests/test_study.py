@@ -67,7 +67,7 @@ def test_activations_that_are_shared_again_after_a_kill_are_whole(tmp_path: Path
     """The rows that are there are told last, so a kill before leaves nothing that vouches for what is not there."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
-    for name in ("activations-0.rows", "activations-0.bin"):
+    for name in ("activations-0.sums", "activations-0.bin"):
         (source / name).write_bytes(name.encode())
     linked: list[str] = []
     real = os.link
@@ -83,4 +83,4 @@ def test_activations_that_are_shared_again_after_a_kill_are_whole(tmp_path: Path
         STUDY["share"](source, target)
     assert linked == ["activations-0.bin"]
     STUDY["share"](source, target)
-    assert sorted(file.name for file in target.iterdir()) == ["activations-0.bin", "activations-0.rows"]
+    assert sorted(file.name for file in target.iterdir()) == ["activations-0.bin", "activations-0.sums"]

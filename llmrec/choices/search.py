@@ -19,6 +19,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import ChoiceError, ScoreError
 
+HELD = 1 << 26  # values of bonuses, an array of its own for each prompt, that are held at a time: 800 MB
 OPENED = 1 << 26  # decisions of a prompt, squared, times prompts: what an attention mask of all of them grows with
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
 LOOKED_AT = 4  # children of a wide node that are looked at, as a multiple of how many a wave opens
@@ -110,7 +111,15 @@ def rank(
     result: list[Ranking | None] = [None] * len(prompts)
     bases: dict[int, _Bounds] = {}
     shared = None if callable(bonus) else _bounds(choices, bonus, bases)
-    waiting = (run for group in engine.batches(prompts) for run in _bounded(dict.fromkeys(group, _in_a_wave(n))))
+
+    def bounds_of(i: int) -> _Bounds | _Exceptions:
+        return shared or _bounds(choices, bonus(i), bases)  # type: ignore[misc, operator]
+
+    most = len(prompts) if shared else HELD // (engine.groups * len(choices))
+    waiting = (
+        bounds for group in engine.batches(prompts) for run in _bounded(dict.fromkeys(group, _in_a_wave(n)))
+        for bounds in _held(run, bounds_of, most)
+    )  # fmt: skip
     groups: list[dict[int, _Search]] = []
 
     def asked(searches: dict[int, _Search]) -> dict[int, list[tuple[int, int]]]:
@@ -126,8 +135,7 @@ def rank(
         wave = [asked(searches) for searches in groups]
         groups, wave = [one for one in groups if one], [one for one in wave if one]
         while len(groups) < engine.groups and (group := next(waiting, None)) is not None:
-            bounds = {i: shared or _bounds(choices, bonus(i), bases) for i in group}  # type: ignore[misc, operator]
-            searches = {i: _Search(choices, bounds[i], n, part, least[i] if least else -np.inf) for i in group}
+            searches = {i: _Search(choices, one, n, part, least[i] if least else -np.inf) for i, one in group.items()}
             if wanted := asked(searches):
                 groups.append(searches)
                 wave.append(wanted)
@@ -191,6 +199,22 @@ def _bounded(group: Mapping[int, int]) -> Iterator[list[int]]:
         widest = max(widest, nodes)
     if run:
         yield run
+
+
+def _held(
+    run: Sequence[int], of: Callable[[int], _Bounds | _Exceptions], most: int
+) -> Iterator[dict[int, _Bounds | _Exceptions]]:
+    """The bounds of a run's prompts, where at most `most` (at least one) have an array of their own at a time."""
+    bounds: dict[int, _Bounds | _Exceptions] = {}
+    own = 0
+    for i in run:
+        bounds[i] = of(i)
+        own += isinstance(bounds[i], _Bounds)
+        if own >= max(most, 1):
+            yield bounds
+            bounds, own = {}, 0
+    if bounds:
+        yield bounds
 
 
 def listed(rankings: Sequence[Ranking], n: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from llmrec.errors import LlmrecError
 from llmrec.model.head import base_weight, token_rows
 
 ONE_PRODUCT = 64  # children from which nodes that share them are scored in one matrix product
+LIKELY = 32  # tokens that a head in 16 bits ranks first, among which the likeliest is looked for in float32
 GROW = 32  # columns by which the store of keys and values grows
 
 
@@ -117,7 +118,7 @@ class HFEngine(Engine):
             going = group
             for _ in range(max_tokens):
                 hidden = self._hidden([(prompts[i], said[i]) for i in going])
-                tokens = self.head(hidden.to(base_weight(self.head).dtype)).argmax(-1).tolist()
+                tokens = self._likeliest(hidden)
                 ended = set()
                 for i, token in zip(going, tokens, strict=True):
                     said[i] += (token,)
@@ -307,6 +308,16 @@ class HFEngine(Engine):
             for i, scores in zip(narrow, flat, strict=True):
                 result[i] = torch.log_softmax(scores, dim=0).numpy()
         return result
+
+    def _likeliest(self, hidden: Tensor) -> list[int]:
+        """The likeliest next token under each row of `hidden`.  A head in 16 bits tells near ones not apart, so the
+        best of its scores are computed once more as `branch` scores them."""
+        scores = self.head(hidden.to(base_weight(self.head).dtype))
+        if scores.dtype == torch.float32:
+            return scores.argmax(-1).tolist()
+        near = scores.topk(min(LIKELY, scores.shape[1])).indices.sort(dim=-1).values.cpu().numpy()
+        best = self._scores(hidden, [*near])
+        return [int(tokens[log_p.argmax()]) for tokens, log_p in zip(near, best, strict=True)]
 
     def _weight(self, tokens: np.ndarray) -> Tensor:
         return token_rows(self.head, torch.from_numpy(np.asarray(tokens, np.int64)).to(self.device))

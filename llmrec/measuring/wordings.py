@@ -17,7 +17,7 @@ from llmrec.engine import Engine, Prompt
 from llmrec.errors import DataError, PromptError, did_you_mean
 from llmrec.measuring import interest as interests
 from llmrec.measuring.after_list import Person, World, in_blocks
-from llmrec.measuring.suites import check_unseen
+from llmrec.measuring.suites import adapter_of, check_cut, check_unseen
 from llmrec.measuring.texts import KINDS, Explanations
 from llmrec.metrics import interest as interest_metrics
 from llmrec.metrics.ranking import by_user, ndcg, ranks
@@ -64,7 +64,7 @@ def trial(task: str, recipe: config.Recipe, edited: Template, settings: config.W
 
 
 def _next_item(recipe: config.Recipe, edited: Template, settings: config.Wordings, prior: bool) -> Trial:
-    model = recommender(recipe, edited)
+    model = _unseen(recipe, edited)
     asked = of_users(model.queries("valid"), settings.users, settings.seed)
     if not asked:
         raise DataError(f"{recipe.domain}: no validation interactions; prepare it with other shares")
@@ -189,10 +189,19 @@ def recommender(recipe: config.Recipe, edited: Template) -> Recommender:
     return model
 
 
+def _unseen(recipe: config.Recipe, edited: Template) -> Recommender:
+    """`recommender`, to be asked about validation.  Raises: AdapterError where its adapter may have learned that."""
+    protocol = config.Asked(split="valid").of(recipe.split)
+    folder = adapter_of(recipe, protocol)
+    model = recommender(recipe, edited)
+    check_cut(folder, model.dataset, protocol)
+    return model
+
+
 def _after_list(recipe: config.Recipe, edited: Template) -> tuple[World, FollowUp]:
     from llmrec.follow_up import FollowUp
 
-    task = FollowUp.load(recommender(recipe, edited), edited.task, measured=True)
+    task = FollowUp.load(_unseen(recipe, edited), edited.task, measured=True)
     settings = config.AfterList(domain=recipe.domain, split="valid")
     model = task.recommender
     return World(settings, recipe, model.dataset, model.catalog, None), task

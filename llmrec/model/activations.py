@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -45,25 +45,27 @@ class Activations:
         hidden, there, offsets = self.variants[variant]
         sound = self.sound.setdefault(variant, set())
         looked = [row for row in part if row not in sound]
-        if missing := [r for r in looked if not there[r] or _lost(hidden[offsets[r] : offsets[r + 1]])]:
+        if missing := [r for r in looked if not there[r] or there[r] != _sum(hidden[offsets[r] : offsets[r + 1]])]:
             for row, states in zip(missing, self._compute([rows[row] for row in missing]), strict=True):
                 hidden[offsets[row] : offsets[row + 1]] = states
-                there[row] = 1  # last: a row counts once all of it lies there
+                there[row] = _sum(states)  # last: a row counts once all of it lies there
         sound.update(looked)
         return nn.utils.rnn.pad_sequence([hidden[offsets[r] : offsets[r + 1]] for r in part], batch_first=True)
 
     def _kept(self, variant: int, rows: Sequence[Row]) -> tuple[Tensor, Tensor, np.ndarray]:
-        """States (tokens, width) of all rows one after the other, which rows are there, and where each begins."""
+        """States (tokens, width) of all rows one after the other, the sum of each row that is there, and where each
+        begins."""
         offsets = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])])
         weight = self.decoder.get_input_embeddings().weight
         shape, dtype = (int(offsets[-1]), weight.shape[1]), self._dtype(weight)
         if self.settings.cache == "memory":
-            return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.uint8), offsets
-        # New files are full of zeros; processes share them, and where two compute one row they write the same.
+            return torch.empty(shape, dtype=dtype), torch.zeros(len(rows), dtype=torch.int64), offsets
+        # New files are full of zeros; processes share them, and where two compute one row they write the same, to
+        # rounding: it depends on the rows beside it.
         file = str(self.run / f"activations-{variant}")
         _check_room(Path(f"{file}.bin"), shape[0] * shape[1] * dtype.itemsize)
         hidden = torch.from_file(f"{file}.bin", shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
-        return hidden, torch.from_file(f"{file}.rows", shared=True, size=len(rows), dtype=torch.uint8), offsets
+        return hidden, torch.from_file(f"{file}.sums", shared=True, size=len(rows), dtype=torch.int64), offsets
 
     def _compute(self, rows: Sequence[Row]) -> list[Tensor]:
         """States (tokens, width) of each of some rows."""
@@ -78,10 +80,10 @@ class Activations:
         return torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else weight.dtype
 
 
-def _lost(states: Tensor) -> bool:
-    """Whether (tokens, width) states have a stretch of zeros, which no layer puts out: a page of a mapped file that had
-    not reached the disk when the machine lost its power, though the mark of its row had."""
-    return not bool(states.reshape(-1, math.gcd(states.shape[1], 32)).any(dim=1).all())
+def _sum(states: Tensor) -> int:
+    """A checksum of (tokens, width) states, above 0: a page of a mapped file may not have reached the disk when the
+    machine lost its power, though the mark of its row had."""
+    return zlib.crc32(states.contiguous().view(torch.uint8).numpy()) + 1
 
 
 def drop(run: Path) -> None:

@@ -19,8 +19,6 @@ from torch import Tensor
 from llmrec.errors import RecipeError
 from llmrec.files import unfinished, whole
 
-BEST = "best.safetensors"
-
 
 @dataclass
 class Progressed:
@@ -29,6 +27,8 @@ class Progressed:
     step: int = 0
     seconds: float = 0.0
     best: float = -math.inf
+    best_step: int = -1
+    """After which step the best weights were measured."""
     since_best: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
     """One entry per logged step (loss in nats per choice) and per validation."""
@@ -40,7 +40,8 @@ class Progressed:
     def is_best(self, value: float) -> bool:
         """Takes in what validation maximises; whether it is better than ever before."""
         better = value > self.best
-        self.best = max(self.best, value)
+        if better:
+            self.best, self.best_step = value, self.step
         self.since_best = 0 if better else self.since_best + 1
         return better
 
@@ -61,6 +62,8 @@ def save_checkpoint(run: Path, state: Progressed, trainable: dict[str, Tensor], 
             (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     for old in sorted(run.glob("checkpoint-*"))[:-1]:
         shutil.rmtree(old)
+    for other in {*run.glob("best-*")} - {best_file(run, state)}:  # which this checkpoint does not speak of
+        other.unlink()
     for left in [path for path in run.iterdir() if unfinished(path)]:  # by a process that was killed
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -84,16 +87,22 @@ def load_checkpoint(run: Path, trainable: dict[str, Tensor], optimizer: Any) -> 
     return state
 
 
-def save_best(run: Path, trainable: dict[str, Tensor]) -> None:
+def best_file(run: Path, state: Progressed) -> Path:
+    """Where the weights lie that validation found best.  Each step's have a file of their own: one that a killed
+    process had measured, and a resumed run measures otherwise, must not stand for those that its checkpoint means."""
+    return run / f"best-{state.best_step:08d}.safetensors"
+
+
+def save_best(run: Path, state: Progressed, trainable: dict[str, Tensor]) -> None:
     """The weights that validation found best so far."""
-    save_tensors(trainable, run / BEST, synced=True)  # a checkpoint will speak of them
+    save_tensors(trainable, best_file(run, state), synced=True)  # a checkpoint will speak of them
 
 
 def load_best(run: Path, state: Progressed, trainable: dict[str, Tensor]) -> None:
     """Puts back the best weights, where any validation has found some.  Raises: RecipeError where they are damaged."""
-    if (run / BEST).is_file() or state.best > -math.inf:
-        with _whole_or_told(run / BEST):
-            load_tensors(run / BEST, trainable)
+    if state.best_step >= 0:
+        with _whole_or_told(file := best_file(run, state)):
+            load_tensors(file, trainable)
 
 
 @contextmanager

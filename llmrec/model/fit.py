@@ -88,7 +88,8 @@ def fit(
         tries: what targets are chosen from, by task.
         tasks: weights, their schedules, learning rates and budgets, where they are not the usual ones.
         mixture: how tasks share an epoch, how their losses are weighed against each other, and what conflicts cost.
-        run: folder of checkpoints, log and activations; a run that lies there is resumed, on processors exactly.
+        run: folder of checkpoints, log and activations; a run that lies there is resumed, on processors exactly (to
+            rounding where activations are kept in memory, which a resumed run computes in other company).
         first_layer: trainable parameters lie in this layer and above; used with `settings.cache`.
         validate: returns metrics of the model as it is, `metric` among them.
         metric: what validation maximises.
@@ -162,7 +163,7 @@ def fit(
                     log.note({f"early/{name}": value for name, value in metrics.items()})
                 else:
                     if state.is_best(metrics.get(metric, -math.inf)) and accelerator.is_main_process:
-                        save_best(run, trainable)
+                        save_best(run, state, trainable)
                     log.note(metrics)
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
                 log.clock()

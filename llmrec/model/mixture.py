@@ -56,8 +56,9 @@ def steps(
     tasks: Mapping[str, Task] | None = None,
     mixture: Mixture | None = None,
 ) -> list[list[int]]:
-    """One epoch's optimiser steps: rows of near lengths together, padded size within `batch_tokens`; every group of
-    tasks spread evenly over all steps, and every task over those of its group."""
+    """One epoch's optimiser steps: rows of near lengths together; every group of tasks spread evenly over all steps,
+    and every task over those of its group.  The padded size is within `batch_tokens` for one task alone; of several in
+    a step each is within its share, or one row."""
     tasks, mixture = tasks or {}, mixture or Mixture()
     ordered = {}
     for name, mine in taken(rows, tasks, mixture, rng).items():
