@@ -64,8 +64,7 @@ class DataSource(Section):
     or Parquet with a column map."""
     path: str
     """Folder or file of the interactions (relative paths lie in the working directory); `asset:NAME` is a named
-    download; `hub:OWNER/NAME[@REVISION][:SPLIT]` a hub's
-    data set (extra `hub`)."""
+    download; `hub:OWNER/NAME[/CONFIG][@REVISION][:SPLIT]` a hub's data set (extra `hub`)."""
     items: str | None = None
     """`table` only: the file with one row per item (item_id, title, …)."""
     users: str | None = None
@@ -86,7 +85,7 @@ class ChoiceSource(Section):
     """Who chose what, and nothing more."""
 
     path: str
-    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
+    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` and `hub:…` as for interactions."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name → the file's, where they differ: user_id, item_id."""
 
@@ -95,7 +94,7 @@ class ReviewSource(Section):
     """Where people's texts come from: rated ones, where nobody has to be named, or texts of somebody on some item."""
 
     path: str
-    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` is a named download."""
+    """A CSV, JSON lines or Parquet file, or a folder with one; `asset:NAME` and `hub:…` as for interactions."""
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """Our column name → the file's, where they differ: review, rating, headline, item_id, category (which may stand in
     several, broad to narrow: `category: [Department, Class]`), user_id (for `leave_out`); of grounded tasks user_id,

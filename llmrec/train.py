@@ -79,7 +79,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         transfer.put(start, model)
     templates = wordings(recipe)
     learned = learners(recipe, encoder, HFEngine(model, encoder.tokenizer))
-    until = _learned_until(recipe, start)  # of the data as it is now, not of what there is in some hours
+    seen = _seen(recipe, start)  # of the data as it is now, not of what there is in some hours
     texts = {name: {"split": one.split} for name, one in learned.items()}
     if start:
         today = transfer.sources({"recipe": recipe.model_dump(mode="json"), **texts})
@@ -113,8 +113,7 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         )  # fmt: skip
         if accelerator.is_main_process:
             known: dict[str, Any] = {"init_from": start.note} if start else {}
-            if until:
-                known["learned_until"] = until
+            known |= seen
             known["licence"] = transfer.licence(recipe.licence, start)
             known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
 
@@ -231,17 +230,20 @@ def _rows(learned: Mapping[str, Learner], variant: int, settings: config.Fit) ->
     return found
 
 
-def _learned_until(recipe: config.Recipe, start: transfer.Start | None) -> int | None:
-    """When, of a split by time, the latest choice was made that this adapter, or what it started from, has learned;
-    None where neither has learned from choices."""
-    before = start.card.get("learned_until") if start else None
-    before = before if isinstance(before, int) else None
-    if recipe.split.method != "time":
-        return None
-    if all(task.data for task in recipe.tasks.values()):
+def _seen(recipe: config.Recipe, start: transfer.Start | None) -> dict[str, Any]:
+    """Which of a domain's choices this adapter, or what it started from, has learned, for `suites.check_cut`: under a
+    split by time until when (`learned_until`), else which it has not (`held_out`, a digest); empty where neither has
+    learned from choices."""
+    by_time = recipe.split.method == "time"
+    key = "learned_until" if by_time else "held_out"
+    before = {key: start.card[key]} if start and isinstance(start.card.get(key), int if by_time else str) else {}
+    if all(task.data for task in recipe.tasks.values()) or (start and not recipe.fit.epochs):
         return before
-    events = prepare.load(recipe).interactions
-    return max(int(events.loc[events["split"] == "train", "timestamp"].max()), before or 0)
+    data = prepare.load(recipe)
+    if not by_time:
+        return {key: data.held_out}
+    events = data.interactions
+    return {key: max(int(events.loc[events["split"] == "train", "timestamp"].max()), before.get(key, 0))}
 
 
 def _card(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -148,6 +149,21 @@ def test_sasrec_repeats_with_its_seed_and_leaves_the_global_one_alone():
     assert torch.equal(torch.rand(1), expected)
     assert (a.scores([(1,)]) == b.scores([(1,)])).all()
     assert (a.scores([(1,)]) != other.scores([(1,)])).any()
+
+
+def test_sasrec_learns_of_a_wide_catalog_in_parts_as_in_one(monkeypatch):
+    windows = [np.arange(i, i + 5) for i in range(6)]
+    found = []
+    for most in (1 << 26, 100):
+        monkeypatch.setattr("llmrec.baselines.sasrec.LOGITS", most)
+        torch.manual_seed(0)
+        model = SASRec(12, config.SASRec(dropout=0)).train()
+        loss = model.loss(windows)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 5
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_sasrec_answers_alone_as_together_and_nothing_too():

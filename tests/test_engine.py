@@ -224,3 +224,13 @@ def test_groups_stay_within_memory(hf: HFEngine) -> None:
 def test_what_cannot_be_asked_is_an_error(hf: HFEngine, prompt: Prompt, message: str) -> None:
     with pytest.raises(LlmrecError, match=message):
         hf.branch([Node(prompt, (), np.array([5, 9], np.int32))])
+
+
+def test_in_16_bits_a_reply_takes_the_token_that_is_likeliest_in_float32() -> None:
+    """The head's own scores tie where it has 256 numbers between 16 and 32: the first would be taken."""
+    engine = HFEngine(tiny.model(vocabulary=5000, width=128).to(torch.bfloat16), tiny.tokenizer("gpt2"))
+    hidden = 3 * torch.randn((400, 128), generator=torch.Generator().manual_seed(0))
+    [*exact] = np.stack(engine._scores(hidden, [np.arange(5000, dtype=np.int32)] * 400)).argmax(1)
+    rounded = engine.head(hidden.to(torch.bfloat16)).argmax(-1).tolist()
+    assert engine._likeliest(hidden) == exact and rounded != exact
+    assert len(engine.generate([Prompt((10, 11, 12))], max_tokens=5)) == 1

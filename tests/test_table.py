@@ -196,6 +196,8 @@ def test_what_cannot_be_found_or_read(tmp_path):
         (write(tmp_path, "e.csv", "user_id,user_id\n1,2\n"), "column 'user_id' appears twice"),
         (write(tmp_path, "f.csv", "user,x\n1,2\n"), "no column 'user_id'; did you mean 'user'?"),
         (write(tmp_path, "g.csv", ""), "no column 'user_id'; it is empty"),
+        (str(tmp_path / "b.jsonl"), "no column 'user_id'; it is empty"),
+        (write(tmp_path, "c.jsonl", "[1]\n"), "its first row: a JSON object is expected, not list"),
     ]:
         with pytest.raises(JobError, match=message.replace("?", r"\?")):
             Table.find(place).require(["user_id"])

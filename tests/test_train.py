@@ -26,7 +26,7 @@ from conftest import PATIENCE
 from safetensors.torch import load_file, save_file
 from transformers import PhiConfig, PhiForCausalLM
 
-from llmrec import config
+from llmrec import config, prepare
 from llmrec import train as training
 from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.teacher import read as read_teacher
@@ -502,14 +502,33 @@ def test_tasks_without_anything_to_learn_and_wordings_that_change_are_no_adapter
     assert not (tmp_path / "out").exists()
 
 
-def test_a_card_says_until_when_choices_were_learned(world: Path) -> None:
+def test_a_card_says_which_choices_were_learned(world: Path) -> None:
     by_time = config.load_recipe("films", ("split.method=time",))
-    start: Any = SimpleNamespace(card={"learned_until": 7})
-    until = training._learned_until(by_time, None)
-    assert until and training._learned_until(by_time, start) == until
+    start: Any = SimpleNamespace(card={"learned_until": 7, "held_out": "abc"})
+    seen = training._seen(by_time, None)
+    assert seen["learned_until"] > 7 and training._seen(by_time, start) == seen
     texts = config.load_recipe("films", ("split.method=time", "tasks={review_sentiment: {data: {path: x.csv}}}"))
-    assert training._learned_until(texts, start) == 7 and training._learned_until(texts, None) is None
-    assert training._learned_until(config.load_recipe("films"), start) is None  # leave-one-out
+    assert training._seen(texts, start) == {"learned_until": 7} and training._seen(texts, None) == {}
+    one_out = config.load_recipe("films")
+    held_out = prepare.load(one_out).held_out
+    assert training._seen(one_out, None) == training._seen(one_out, start) == {"held_out": held_out}
+    anew = config.load_recipe("films", ("fit.epochs=0", "init_from=films"))
+    assert training._seen(anew, start) == {"held_out": "abc"}  # nothing was learned since
+
+
+def test_measuring_says_where_other_choices_are_held_out(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset, asked = prepare.load(config.load_recipe("films")), config.Asked(method="leave_one_out")
+    assert json.loads((trained / "card.json").read_text())["held_out"] == dataset.held_out
+    suites.check_cut(trained, dataset, asked)
+    events = dataset.interactions
+    order = np.random.default_rng(0).permutation(len(events))
+    assert replace(dataset, interactions=events.iloc[order]).held_out == dataset.held_out
+    assert not caplog.records
+    later = events.assign(split=events["split"].where(events.index > 9, "train"))
+    suites.check_cut(trained, replace(dataset, interactions=later), asked)
+    assert "trained when other choices were held out than today" in caplog.text
 
 
 def test_measuring_notices_another_adapter_and_a_moved_cut(trained: Path, tmp_path: Path) -> None:

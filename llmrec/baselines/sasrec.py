@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from llmrec import config
 from llmrec.baselines import ScoreRanker
@@ -23,6 +24,7 @@ from llmrec.data.split import History, Query
 from llmrec.errors import RecipeError
 from llmrec.metrics.ranking import by_user, ndcg, ranks
 
+LOGITS = 1 << 26  # scores of items that a pass of training holds at a time: 256 MB, several times
 _ROWS = 256  # histories scored at once
 
 
@@ -101,7 +103,15 @@ class SASRec(nn.Module):
         there = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.bias.device)
         targets = torch.from_numpy(np.concatenate([window[1:] for window in windows])).to(self.bias.device)
         states = self(self._padded([window[:-1] for window in windows]), lengths)[there]  # (targets, size)
-        return functional.cross_entropy(self.logits(states), targets)
+        most = max(1, LOGITS // self.items)
+        if len(states) <= most:
+            return functional.cross_entropy(self.logits(states), targets)
+        parts = zip(states.split(most), targets.split(most), strict=True)
+        return torch.stack([checkpoint(self._nats, *part, use_reentrant=False) for part in parts]).sum() / len(states)
+
+    def _nats(self, states: Tensor, targets: Tensor) -> Tensor:
+        """In all, of some targets."""
+        return functional.cross_entropy(self.logits(states), targets, reduction="sum")
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """(rows, time, size) states of items (rows, time), padded on the right, where no real state looks."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,13 @@ class Dataset:
             per_split = self.interactions["split"].value_counts()
             counts |= {name: int(per_split.get(name, 0)) for name in ("train", "valid", "test")}
         return counts
+
+    @cached_property
+    def held_out(self) -> str:
+        """First 12 hex digits of SHA-256 over what is kept from training, in whatever order."""
+        rows = self.interactions[self.interactions["split"] != "train"]
+        lines = sorted(zip(rows["user_id"], rows["item_id"], rows["split"], strict=True))
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
 
     def ties(self) -> float:
         """Share of interactions with the same user and time as the one before; 0 without interactions."""

@@ -85,6 +85,15 @@ def is_exact(dtype: torch.dtype, settings: Serve, *, on_cpu: bool) -> bool:
 
 
 def rank_for(folders: Mapping[str, Path], settings: Serve) -> int:
-    """The rank to start vLLM for: the setting, else the largest of the adapters, else 64."""
-    ranks = [int(adapter.read_json(folder / "adapter_config.json").get("r", 0)) for folder in folders.values()]
-    return settings.max_rank or max(ranks, default=64)
+    """The rank to start vLLM for: the setting, else the largest of the adapters, else 64.
+
+    Raises: EngineError where an adapter has a larger one than the setting.
+    """
+    read = {name: adapter.read_json(folder / "adapter_config.json") for name, folder in folders.items()}
+    ranks = {name: int(found.get("r", 0)) for name, found in read.items()}
+    for name, rank in ranks.items():
+        if settings.max_rank and rank > settings.max_rank:
+            raise EngineError(
+                f"serve.max_rank={settings.max_rank}: adapter '{name}' has rank {rank}; leave the setting out"
+            )
+    return settings.max_rank or max(ranks.values(), default=64)

@@ -110,8 +110,16 @@ class Table:
                 raise JobError(
                     f"{self.files[0]}: columns are separated by {mark}; save it with commas, or as .tsv with tabs"
                 )
-            hint = f"{did_you_mean(missing[0], there)}; rename the one that is meant" if there else "; it is empty"
+            hint = (
+                f"{did_you_mean(missing[0], there)}; rename the one that is meant" if there else f"; {self._unread()}"
+            )
             raise JobError(f"{self.files[0]}: no column '{missing[0]}'{hint}")
+
+    def _unread(self) -> str:
+        """Why the first file has no columns at all."""
+        with self._opened(self.files[0]) as raw:
+            first = next(_json_rows(_Lines(raw)), None) if self.reader == "jsonl" else None
+        return f"its first row: {first}" if isinstance(first, str) else "it is empty"
 
     def misspelt(self, columns: Sequence[str]) -> Iterator[str]:
         """What is said of columns of the first file that nobody reads, and that are nearly called like one of `columns`

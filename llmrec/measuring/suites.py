@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from llmrec.tasks.saved import CARD, read_card
 if TYPE_CHECKING:  # it imports torch
     from llmrec.recommender import Recommender
 
+LOG = logging.getLogger("llmrec")
 RESULTS = "results.json"
 RECORDS = "records.parquet"
 PARTS = "parts"
@@ -105,8 +107,14 @@ def adapter_of(recipe: config.Recipe, asked: config.Asked) -> Path:
 
 def check_cut(folder: Path, dataset: Dataset, asked: config.Asked) -> None:
     """Raises: AdapterError where what the adapter learned from reaches beyond today's cut by time: data that came or
-    went since has moved it."""
-    until = read_card(folder).get("learned_until")
+    went since has moved it.  Under leave-one-out it says where other choices are held out than were then."""
+    card = read_card(folder)
+    until, held_out = card.get("learned_until"), card.get("held_out")
+    if asked.method == "leave_one_out" and held_out not in (None, dataset.held_out):
+        LOG.warning(
+            "%s: trained when other choices were held out than today; right where choices were added since, but where "
+            "the data was sorted anew or has lost some, it may have seen answers: train it again", folder
+        )  # fmt: skip
     later = dataset.interactions.loc[dataset.interactions["split"] != "train", "timestamp"]
     if asked.method == "time" and isinstance(until, int) and len(later) and until >= later.min():
         raise AdapterError(

@@ -40,8 +40,9 @@ class TrieLoss(nn.Module):
     def expected(self, p: Tensor, target: Tensor) -> Expected:
         """Probabilities of choices (targets, choices) for decisions of `target` (decisions,); where all are 0, as for
         somebody who has chosen everything, nothing is taught."""
-        below = p.double()[:, self.order].cumsum(1)
-        return Expected(nn.functional.pad(below / below[:, -1:].clamp(min=1e-300), (1, 0)), target)
+        below = p.new_zeros((len(p), len(self.order) + 1), dtype=torch.float64)  # a catalog wide: few copies of it
+        torch.cumsum(p[:, self.order], 1, dtype=torch.float64, out=below[:, 1:])
+        return Expected(below.div_(below[:, -1:].clamp(min=1e-300)), target)
 
     def forward(self, hidden: Tensor, children: Tensor, expected: Expected | None = None) -> tuple[Tensor, Tensor]:
         """Nats of each decision, (decisions,) float32: of what happened, and of what was expected (the same where

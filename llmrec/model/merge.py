@@ -132,5 +132,7 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
     }
     if until := [part.card["learned_until"] for part in parts if isinstance(part.card.get("learned_until"), int)]:
         card["learned_until"] = max(until)
+    if len(held_out := {part.card["held_out"] for part in parts if isinstance(part.card.get("held_out"), str)}) == 1:
+        card["held_out"] = held_out.pop()
     transfer.recipe_of(card)  # what cannot be read is not written
     return card
