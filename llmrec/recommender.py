@@ -16,7 +16,7 @@ from llmrec.baselines.teacher import Teacher
 from llmrec.baselines.transitions import Transitions
 from llmrec.choices import bonus as terms
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Choices, Ranking, rank, together
+from llmrec.choices.search import Choices, Ranking, merged, rank
 from llmrec.choices.search import score as log_p_of
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.codes import Coding, of_adapter
@@ -274,7 +274,7 @@ class Recommender:
         least = [float(one.score[-1]) if len(one.score) == n else -np.inf for one in known]
         base = self._prompts(histories, wording, of_base=True)
         new = rank(self.engine, base, *asked[1:], part=1, least=least)
-        return [together(*pair, n) for pair in zip(known, new, strict=True)]
+        return [merged(*pair, n) for pair in zip(known, new, strict=True)]
 
     def score(
         self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]], *, prior: bool = True

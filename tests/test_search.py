@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmrec.choices.bonus import Except, without
 from llmrec.choices.identifiers import identifiers
-from llmrec.choices.search import Bonus, Choices, _bounded, log_p_all, rank, score, together
+from llmrec.choices.search import Bonus, Choices, _bounded, log_p_all, merged, rank, score
 from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Node, Prompt
 from llmrec.engine.fake import FakeEngine
@@ -129,7 +129,7 @@ def test_two_searches_of_the_parts_are_one_of_the_whole(
     least = [float(one.score[-1]) if len(one.score) == n else -np.inf for one in known]
     newcomers = rank(engine, prompts, choices, bonus, n, part=1, least=least)
     for one, *parts in zip(whole, known, newcomers, strict=True):
-        both = together(*parts, n)
+        both = merged(*parts, n)
         assert both.items.tolist() == one.items.tolist() and both.exact == one.exact
         np.testing.assert_array_equal(both.log_p, one.log_p)
         np.testing.assert_array_equal(both.score, one.score)

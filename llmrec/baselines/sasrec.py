@@ -147,6 +147,7 @@ class SASRec(nn.Module):
         return float(by_user(ndcg(found, 10), [query.user_id for query in asked]).mean())
 
     def _padded(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """(rows, longest) items; the number behind the last item pads the others on the right."""
         padded = np.full((len(rows), max(map(len, rows))), self.items, np.int64)
         for row, line in zip(rows, padded, strict=True):
             line[: len(row)] = row

@@ -147,7 +147,7 @@ def rank(
             open_now[i].open(trie, node, log_p)
 
 
-def together(a: Ranking, b: Ranking, n: int) -> Ranking:
+def merged(a: Ranking, b: Ranking, n: int) -> Ranking:
     """The top `n` of two rankings that have no choice in common, each the top `n` of its own."""
     items, log_p, score = (
         np.concatenate(pair) for pair in ((a.items, b.items), (a.log_p, b.log_p), (a.score, b.score))
@@ -180,7 +180,7 @@ def _asked(
     return [choices.trusted(part, node, log_p) for (_, part, node), log_p in found]
 
 
-def _together(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+def _in_calls(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
     """Indexes of prompts that are asked about once, in one call: as many groups as the engine takes."""
     waiting = iter(engine.batches(prompts))
     while some := [*islice(waiting, engine.groups)]:
@@ -230,7 +230,7 @@ def log_p_all(engine: Engine, prompts: Sequence[Prompt], choices: Choices) -> np
     prompts = engine.pinned(prompts)
     result = np.empty((len(prompts), len(choices)), np.float32)
     nodes = max(len(trie.node_lo) for trie, _, _ in choices.parts())
-    for group in (run for some in _together(engine, prompts) for run in _bounded(dict.fromkeys(some, nodes))):
+    for group in (run for some in _in_calls(engine, prompts) for run in _bounded(dict.fromkeys(some, nodes))):
         for part, (trie, first, share) in enumerate(choices.parts()):
             places = ((i, part, node) for i in group for node in range(len(trie.node_lo)))
             below = _asked(engine, prompts, choices, places)
@@ -252,7 +252,7 @@ def score(
     prompts = engine.pinned(prompts)
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
     parts = choices.parts()
-    for some in _together(engine, prompts):
+    for some in _in_calls(engine, prompts):
         paths = {i: [_path(parts, choice) for choice in candidates[i]] for i in some}
         opened = {i: dict.fromkeys(node for _, path in paths[i] for node, _ in path) for i in some}
         for group in _bounded({i: len(opened[i]) for i in some}):
@@ -292,6 +292,7 @@ class _Bounds:
                 )
             _check(bonus)
         self.bonus = bonus  # held, so that its identity stays its own
+        # For each part (leaves,) nats, or None where all are 0.
         self.leaves = [
             None if bonus is None else bonus[first + trie.order.astype(np.int64)].astype(np.float64)
             for trie, first, _ in choices.parts()
@@ -410,7 +411,7 @@ class _Search:
         none = np.empty(0, np.int32)
         self.opened = [_Nodes(none, none, np.empty(0), np.empty(0))]
         self.wide: list[_Wide] = []
-        self.found_item = np.empty(0, np.int64)
+        self.found_item = np.empty(0, np.int64)  # (found,) each: choices, log p, scores
         self.found_log_p = np.empty(0)
         self.found_score = np.empty(0)
         for part, (trie, first, share) in enumerate(self.parts):

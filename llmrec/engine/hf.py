@@ -242,7 +242,7 @@ class HFEngine(Engine):
             return
         active = sorted(slots)
         width, most = max(flight.used[row] for row in active), max(map(len, slots.values()))
-        sees = torch.full((len(active), most, width), -torch.inf)
+        sees = torch.full((len(active), most, width), -torch.inf)  # (rows, new tokens of one, columns), 0 where seen
         sees[:, :, 0] = 0  # padding sees something, or its softmax is NaN
         source = torch.zeros((len(active), most), dtype=torch.long)
         place, rows = torch.empty(len(new), dtype=torch.long), torch.empty(len(new), dtype=torch.long)
@@ -386,6 +386,8 @@ class _Columns(CacheLayerMixin):
         self.place, self.active, self.width = (rows, columns), active, width
 
     def update(self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Takes in keys and values of the one row of new tokens, (1, heads, tokens, width), and returns those that they
+        may see, (active rows, heads, columns, width); at first, of prompts, (prompts, heads, columns, width)."""
         if self.keys is None:
             self.lazy_initialization(key, value)
             return self.keys, self.values

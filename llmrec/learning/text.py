@@ -27,7 +27,7 @@ class TextLearner:
         self.metric = f"{self.task}_p"
 
     def questions(self) -> tuple[list[Prompt], list[list[int]]]:
-        """Prompts, and the replies that are right."""
+        """Prompts, and of each the tokens of the reply that is right."""
         raise NotImplementedError
 
     def teacher(self, run: Path) -> Callable[[Sequence[Row]], Tensor] | None:
