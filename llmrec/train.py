@@ -8,8 +8,9 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -95,9 +96,9 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
         if accelerator.is_main_process:  # now: what is edited while it trains was not trained on
             adapters.copy_prompts(config.project() / "prompts", templates, run)
         prompts = {name: template.digest for name, template in templates.items()}
+        made_of = {task: (made, [*wordings(made)]) for task, made in (apart or {"": recipe}).items()}
         if edited := [name for name, template in wordings(recipe).items() if template.digest != prompts[name]]:
             raise RecipeError(f"prompts/{edited[0]}.yaml was edited meanwhile; the same command trains on what is new")
-        read = {task: [*wordings(made)] for task, made in (apart or {"": recipe}).items()}
         variants = [_rows(learned, number, recipe.fit) for number in range(recipe.fit.variants)]
         if recipe.fit.cache != "none" and variants[0]:
             check_split(model.get_base_model().get_decoder(), recipe.lora.first_layer, variants[0][0].tokens.tolist())
@@ -116,33 +117,56 @@ def train(recipe: config.Recipe, *, out: Path | None = None, resume: bool = True
             known |= seen
             known["licence"] = transfer.licence(recipe.licence, start)
             known["tokenizer"] = tokenizer_digest(encoder.tokenizer)
-
-            def write(folder: Path, task: str, made: config.Recipe) -> None:
-                adapters.forget(folder)
-                fitted: dict[str, Any] = {}
-                for name in [task] if apart else made.tasks:  # what others have learned is not all in it
-                    fitted |= learned[name].finish(folder)
-                fitted |= known | {"prompts": {name: prompts[name] for name in read[task]}}
-                digest = own.fold(model, task, recipe.lora, folder) if apart else adapters.save(model, folder)
-                adapters.copy_prompts(run / "prompts", fitted["prompts"], folder)
-                curve(state, metric, folder / "curve.png", title=f"{made.domain}: {base.name}")
-                shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
-                card = _card(made, base, state, metric, digest, fitted, accelerator)
-                if apart:
-                    shown = {"users", learned[task].metric}  # the rest was measured with the parts of other tasks
-                    card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
-                    card["part_of"] = own.note(recipe, texts)
-                    own.write_recipe(made, recipe, folder)
-                adapters.write_json(folder / adapters.CARD, card)
-
-            for task, made in (apart or {"": recipe}).items():
+            result = _Trained(recipe, base, model, learned, state, metric, run, known, prompts, texts, accelerator)
+            for task, (made, read) in made_of.items():
                 with store.rewritten(places[task]) as folder:
-                    write(folder, task, made)
+                    result.write(folder, made, read, task)
             drop(run)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # alone, a process group would be somebody else's: vLLM's in the same process
         accelerator.end_training()
     return out
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a training has come to, for the adapters that are made of it."""
+
+    recipe: config.Recipe
+    base: BaseModel
+    model: Any
+    learned: dict[str, Learner]
+    state: Progressed
+    metric: str
+    run: Path
+    known: dict[str, Any]
+    """Of the cards of all adapters."""
+    prompts: dict[str, str]
+    """Digests of the wordings that it read, by name."""
+    texts: dict[str, Any]
+    """How the texts of each task were split."""
+    accelerator: Accelerator
+
+    def write(self, folder: Path, made: config.Recipe, read: Sequence[str], task: str) -> None:
+        """The adapter that `made` describes and that reads these wordings: of all tasks, or of `task` alone where each
+        has a part of its own."""
+        adapters.forget(folder)
+        fitted: dict[str, Any] = {}
+        for name in [task] if task else made.tasks:  # what others have learned is not all in it
+            fitted |= self.learned[name].finish(folder)
+        fitted |= self.known | {"prompts": {name: self.prompts[name] for name in read}}
+        lora = self.recipe.lora
+        digest = own.fold(self.model, task, lora, folder) if task else adapters.save(self.model, folder)
+        adapters.copy_prompts(self.run / "prompts", fitted["prompts"], folder)
+        curve(self.state, self.metric, folder / "curve.png", title=f"{made.domain}: {self.base.name}")
+        shutil.copyfile(self.run / "log.jsonl", folder / "log.jsonl")
+        card = _card(made, self.base, self.state, self.metric, digest, fitted, self.accelerator)
+        if task:
+            shown = {"users", self.learned[task].metric}  # the rest was measured with the parts of other tasks
+            card["validation"] = {key: value for key, value in card["validation"].items() if key in shown}
+            card["part_of"] = own.note(self.recipe, self.texts)
+            own.write_recipe(made, self.recipe, folder)
+        adapters.write_json(folder / adapters.CARD, card)
 
 
 def main_metric(validated: Mapping[str, Learner]) -> str:

@@ -99,85 +99,137 @@ def fit(
     accelerator = accelerator or Accelerator()
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    mixture = mixture or Mixture()
     if alone := [task for task, trie in tries.items() if len(trie) < 2]:
         raise RecipeError(f"tasks.{alone[0]}: one choice only, so there is nothing to learn; take it out of the recipe")
-    plan = Plan(variants, settings, tasks, mixture)
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if settings.gradient_checkpointing:
-        model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # transformers lets gradients reach the embedding, which only reentrant checkpoints need: layers below the
-        # first trained one would be kept and computed again for nothing.
-        model.get_base_model().disable_input_require_grads()
-    window = plan.steps_in(mixture.dwa_every)
-    balance = Balance([*tries], tasks, mixture, settings.epochs, window, accelerator, plan.groups())
-    separate = Separate(mixture, trainable, accelerator, seed=settings.seed) if mixture.conflict != "none" else None
-    optimizer = torch.optim.AdamW(
-        [{"params": [*trainable.values()]}, *balance.group],
-        lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False,
+    training = _Training(
+        model, variants, tries, settings, run, tasks or {}, mixture or Mixture(), first_layer, teachers, share,
+        accelerator,
     )  # fmt: skip
-    kept = trainable | balance.parameters
-    state = load_checkpoint(run, kept, optimizer)
-    if len({*gather_object([(run.name, state.step, plan.steps)])}) > 1:
-        raise RecipeError(
-            f"{run}: the processes of this training are not at one step of one run; give all of them the same data and "
-            "fit.precision, and one LLMREC_HOME"
-        )
-    balance.state = state.balance
-    if not accelerator.is_main_process:
-        state.recent.clear()  # what lies there is the main process's
-    lower = Activations(model.get_base_model().get_decoder(), first_layer, settings, run, accelerator)
-    passes = Passes(model, tries, settings, lower, balance, separate, teachers, share, accelerator)
-    # Its state lies where it belongs; moved to a GPU, the step counts of a resumed run cost a wait for each parameter.
-    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
-    log = Log(run, plan, state, shown=accelerator.is_main_process)
-    last_start = max((task.start for task in (tasks or {}).values()), default=0.0)
-    due, saved = plan.validations(), time.monotonic()
+    state, plan, log = training.state, training.plan, training.log
+    due = plan.validations() if validate else frozenset()
     model.train()
     with log.bar, log.stops():
         while state.step < plan.steps and state.since_best < settings.patience:
-            variant, chosen = plan.step(state.step)
-            epoch = plan.epoch_of(state.step)
-            weights = balance.weights(epoch)
-            chosen = [row for row in chosen if weights[variants[variant][row].task] > 0]
-            factors, rate = passes.step(variant, variants[variant], chosen, weights, state)
-            # What its tasks' gradients are without their factors is cut: else all steps would be cut to one length.
-            own = fmean(factors.values()) if factors else 1.0
-            norm = accelerator.clip_grad_norm_(trainable.values(), own * settings.max_grad_norm) / own
-            group = optimizer.param_groups[0]
-            group["lr"] = rate * learning_rate(state.step, plan.steps, settings)
-            balance.learn(state.step + 1, epoch, [*factors])
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            state.step += 1
-            log.advance()
-            if state.step % LOGGED == 0 or state.step == plan.steps:
-                everyone = gather_object(state.recent)
-                told = {f"weight/{task}": weight for task, weight in weights.items()} if balance.changes else {}
-                told |= separate.cosines if separate else {}
-                log.note({**_mean_losses(everyone, weights), **told, "grad_norm": float(norm), "lr": group["lr"]})
-                state.recent.clear()
-            if state.step in due and validate is not None:
-                metrics = _validated(model, validate, metric, accelerator)
-                if plan.epoch_of(state.step) <= last_start:  # these weights know nothing yet of some task
-                    log.note({f"early/{name}": value for name, value in metrics.items()})
-                else:
-                    if state.is_best(metrics.get(metric, -math.inf)) and accelerator.is_main_process:
-                        save_best(run, state, trainable)
-                    log.note(metrics)
-            if time.monotonic() - saved > 60 * settings.checkpoint_minutes and accelerator.is_main_process:
-                log.clock()
-                save_checkpoint(run, state, kept, optimizer)
-                log.kept, saved = state.step, time.monotonic()
-        if not plan.steps and not state.log and validate is not None:
+            training.step()
+            if validate and state.step in due:
+                training.validate(validate, metric)
+            training.keep_by_the_clock()
+        if validate and not plan.steps and not state.log:
             log.note(_validated(model, validate, metric, accelerator))
     log.clock()
-    if accelerator.is_main_process:
-        save_checkpoint(run, state, kept, optimizer)
+    training.keep()
     accelerator.wait_for_everyone()
-    load_best(run, state, trainable)
+    load_best(run, state, training.trainable)
     model.eval()
     return state
+
+
+class _Training:
+    """What a run of `fit` consists of, as its newest checkpoint left it, and what it does again and again."""
+
+    def __init__(
+        self,
+        model: Any,
+        variants: Sequence[Sequence[Row]],
+        tries: Mapping[str, ChoiceTrie],
+        settings: Fit,
+        run: Path,
+        tasks: Mapping[str, Task],
+        mixture: Mixture,
+        first_layer: int,
+        teachers: Teachers | None,
+        share: float,
+        accelerator: Accelerator,
+    ):
+        self.model, self.variants, self.settings = model, variants, settings
+        self.run, self.accelerator = run, accelerator
+        self.plan = Plan(variants, settings, tasks, mixture)
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if settings.gradient_checkpointing:
+            base = model.get_base_model()
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers lets gradients reach the embedding, which only reentrant checkpoints need: layers below the
+            # first trained one would be kept and computed again for nothing.
+            base.disable_input_require_grads()
+        self.balance = Balance(
+            [*tries], tasks, mixture, settings.epochs, self.plan.steps_in(mixture.dwa_every), accelerator,
+            self.plan.groups(),
+        )  # fmt: skip
+        self.separate = (
+            None if mixture.conflict == "none" else Separate(mixture, self.trainable, accelerator, seed=settings.seed)
+        )
+        optimizer = torch.optim.AdamW(
+            [{"params": [*self.trainable.values()]}, *self.balance.group],
+            lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=False,
+        )  # fmt: skip
+        self.kept = self.trainable | self.balance.parameters
+        self.state = load_checkpoint(run, self.kept, optimizer)
+        if len({*gather_object([(run.name, self.state.step, self.plan.steps)])}) > 1:
+            raise RecipeError(
+                f"{run}: the processes of this training are not at one step of one run; give all of them the same data "
+                "and fit.precision, and one LLMREC_HOME"
+            )
+        self.balance.state = self.state.balance
+        if not accelerator.is_main_process:
+            self.state.recent.clear()  # what lies there is the main process's
+        lower = Activations(model.get_base_model().get_decoder(), first_layer, settings, run, accelerator)
+        self.passes = Passes(
+            model, tries, settings, lower, self.balance, self.separate, teachers, share, accelerator
+        )  # fmt: skip
+        # Its state lies where it belongs; on a GPU step counts of a resumed run would cost a wait for each parameter.
+        self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.log = Log(run, self.plan, self.state, shown=accelerator.is_main_process)
+        self.last_start = max((task.start for task in tasks.values()), default=0.0)
+        self.saved = time.monotonic()
+
+    def step(self) -> None:
+        """One step of the optimizer, and every `LOGGED` steps a note of the losses."""
+        state, settings = self.state, self.settings
+        variant, chosen = self.plan.step(state.step)
+        epoch = self.plan.epoch_of(state.step)
+        weights = self.balance.weights(epoch)
+        rows = self.variants[variant]
+        chosen = [row for row in chosen if weights[rows[row].task] > 0]
+        factors, rate = self.passes.step(variant, rows, chosen, weights, state)
+        # What its tasks' gradients are without their factors is cut: else all steps would be cut to one length.
+        own = fmean(factors.values()) if factors else 1.0
+        norm = self.accelerator.clip_grad_norm_(self.trainable.values(), own * settings.max_grad_norm) / own
+        group = self.optimizer.param_groups[0]
+        group["lr"] = rate * learning_rate(state.step, self.plan.steps, settings)
+        self.balance.learn(state.step + 1, epoch, [*factors])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        self.log.advance()
+        if state.step % LOGGED == 0 or state.step == self.plan.steps:
+            everyone = gather_object(state.recent)
+            told = {f"weight/{task}": weight for task, weight in weights.items()} if self.balance.changes else {}
+            told |= self.separate.cosines if self.separate else {}
+            self.log.note({**_mean_losses(everyone, weights), **told, "grad_norm": float(norm), "lr": group["lr"]})
+            state.recent.clear()
+
+    def validate(self, validate: Callable[[], dict[str, float]], metric: str) -> None:
+        """Notes what `validate` measures, and keeps the weights where `metric` is the best so far."""
+        metrics = _validated(self.model, validate, metric, self.accelerator)
+        if self.plan.epoch_of(self.state.step) <= self.last_start:  # these weights know nothing yet of some task
+            self.log.note({f"early/{name}": value for name, value in metrics.items()})
+            return
+        if self.state.is_best(metrics.get(metric, -math.inf)) and self.accelerator.is_main_process:
+            save_best(self.run, self.state, self.trainable)
+        self.log.note(metrics)
+
+    def keep_by_the_clock(self) -> None:
+        """A checkpoint where the last one is long ago."""
+        if time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
+            self.log.clock()
+            self.keep()
+
+    def keep(self) -> None:
+        """A checkpoint, by the main process."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.run, self.state, self.kept, self.optimizer)
+            self.log.kept = self.state.step
+        self.saved = time.monotonic()
 
 
 class Passes:
