@@ -143,23 +143,22 @@ def add(domain: str, source: Path) -> str:
     """
     config.adapter_folder(domain)
     with pack.unpacked(source) as copy:
-        if _kept_otherwise(domain, copy):
-            LOG.warning("%s: replaces the kept version of equal weights, which has another card", source)
-        return _take(domain, copy, source)
+        return _take(domain, copy, source, replaces=True)
 
 
-def _kept_otherwise(domain: str, copy: Path) -> bool:
-    """Whether an adapter of equal weights is kept, with a card by which it answers otherwise."""
-    card = read_card(copy)
-    place = store.kept(domain) / config.checked_name(str(card.get("weights")), "digest")
-    return place.is_dir() and store.answers_differ(read_card(place), card)
-
-
-def _take(domain: str, copy: Path, source: Path) -> str:
+def _take(domain: str, copy: Path, source: Path, *, replaces: bool) -> str:
+    """`replaces`: equal weights that are kept with another card make room."""
     _demand(inspect(copy, domain), source)
     if lacks := _missing(config.load_recipe(domain).tasks, read_card(copy)):
         LOG.warning("%s: not trained on %s, which the recipe of %s lists", source, ", ".join(lacks), domain)
     with store.lock(domain):
+        if store.kept_otherwise(domain, read_card(copy)):
+            if not replaces:
+                raise AdapterError(
+                    f"{source}: {domain} keeps these weights with another card (prompts, weight of the prior, "
+                    f"temperatures); `llmrec adapters add {domain} {source}` replaces it"
+                )
+            LOG.warning("%s: replaces the kept version of equal weights, which has another card", source)
         return store.keep(domain, copy, anew=True)
 
 
@@ -176,12 +175,7 @@ def import_(source: Path, domain: str | None = None) -> tuple[str, str]:
                 f"no domain '{name}' here: read the recipe.yaml in {source}, copy it to adapters/{name}/recipe.yaml "
                 "with the paths of your data, then import again"
             )
-        if _kept_otherwise(name, copy):
-            raise AdapterError(
-                f"{source}: {name} keeps these weights with another card (prompts, weight of the prior, temperatures); "
-                f"`llmrec adapters add {name} {source}` replaces it"
-            )
-        return name, _take(name, copy, source)
+        return name, _take(name, copy, source, replaces=False)
 
 
 def promote(domain: str, version: str, results: Sequence[Path], *, force: bool = False) -> tuple[str, str | None]:

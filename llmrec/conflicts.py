@@ -49,7 +49,7 @@ class Cosine:
     group: str
     mean: float
     error: float
-    """Standard error of the mean over batches; 0 for one batch."""
+    """Standard error of the mean over batches, or over pairs of them; 0 for one."""
     negative: float
     """Share of the batches in which the two point against each other."""
 
@@ -253,7 +253,8 @@ def print_table(report: Report) -> None:
 
     def cell(pair: tuple[str, str], group: str) -> str:
         c = report.of(*pair, group)
-        return f"{c.mean:+.3f} ±{c.error:.3f}{'*' if c.negative > 0.5 else ''}" if c else ""
+        error = f" ±{c.error:.3f}" if c and c.error else ""
+        return f"{c.mean:+.3f}{error}{'*' if c.negative > 0.5 else ''}" if c else ""
 
     if len(pairs) > WIDE:  # no terminal is as wide; layers stand in the picture and the JSON
         table.add_column("all layers", justify="right")

@@ -264,8 +264,11 @@ def _seen(recipe: config.Recipe, start: transfer.Start | None) -> dict[str, Any]
     if all(task.data for task in recipe.tasks.values()) or (start and not recipe.fit.epochs):
         return before
     data = prepare.load(recipe)
-    if not by_time:
-        return {key: data.held_out}
+    if not by_time:  # of what a start learned from the same data it has not seen what was held out then
+        same = (
+            start and recipe.data and (start.card.get("recipe", {}).get("data") or {}).get("path") == recipe.data.path
+        )
+        return before if before and same else {key: data.held_out}
     events = data.interactions
     return {key: max(int(events.loc[events["split"] == "train", "timestamp"].max()), before.get(key, 0))}
 

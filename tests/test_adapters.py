@@ -425,6 +425,10 @@ def test_what_somebody_else_fitted_takes_no_kept_version_s_place(
     )
     adapters.add("films", folder)
     assert "replaces the kept version of equal weights" in caplog.text
+    caplog.clear()
+    (store.kept("films") / digest / adapter.CARD).write_text("{")  # damaged: whoever has it whole repairs it
+    assert adapters.import_(folder, "films") == ("films", digest) and not caplog.text
+    assert adapter.read_json(store.kept("films") / digest / adapter.CARD)["prior_weight"] == 99.0
 
 
 def test_a_rollback_that_is_killed_is_one_to_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,6 +442,19 @@ def test_a_rollback_that_is_killed_is_one_to_the_same(project: Path, monkeypatch
     assert store.back("films") == old == store.served("films") and store.history("films") == [old]
     with pytest.raises(AdapterError, match="nothing was served before"):
         store.back("films")
+
+
+def test_a_rollback_of_a_fit_anew_that_is_killed_loses_no_card(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project / "adapters" / "films"
+    before = adapter.read_json(folder / adapter.CARD)
+    with store.rewritten(folder) as copy:
+        adapter.write_json(copy / adapter.CARD, before | {"prior_weight": 99.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.back("films")
+    store.back("films")
+    assert adapter.read_json(folder / adapter.CARD) == before
 
 
 def test_promotion_needs_a_better_candidate(project: Path, tmp_path: Path) -> None:

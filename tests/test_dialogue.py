@@ -1173,6 +1173,9 @@ def test_a_question_may_be_answered_with_none_or_all():
         assert (out.liked, out.excluded, out.doubt) == ((), ("h95", "h86"), None)
     assert say("the first, not the second", session=asked)[1].state.liked == ("f", "h95")
     assert "No question is open" in say("both")[0].text[0]
+    assert say("not the first and not the second, I liked Alien", session=asked)[1].state.liked == ("f", "al")
+    reply, session = say("I liked Fargo", "never mind")
+    assert "No question is open" in reply.text[0] and session.state.liked == ("f",)
 
 
 def test_an_answer_beyond_the_options_is_asked_again():
@@ -1188,9 +1191,10 @@ def test_an_open_question_may_be_about_one_film():
     _, asked = say("funny")
     assert asked.state.doubt and len(asked.state.doubt.options) == 1
     reply, session = say("not the first", session=asked)
-    assert session.state.liked == () and session.state.doubt is None
-    reply, session = say("I liked Fargo", "never mind")
-    assert "No question is open" in reply.text[0] and session.state.liked == ("f",)
+    assert reply.text == ("None of them, then.",) and session.state.liked == () and session.state.doubt is None
+    assert say("not the first but Alien", session=asked)[1].state.liked == ("al",)
+    filtered = say("not the first, a comedy", session=asked)[1].state
+    assert (filtered.liked, filtered.doubt, filtered.only) == ((), None, (("Comedy",),))
 
 
 def test_what_is_shown_may_be_meant_as_a_whole():

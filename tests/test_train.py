@@ -512,6 +512,8 @@ def test_a_card_says_which_choices_were_learned(world: Path) -> None:
     one_out = config.load_recipe("films")
     held_out = prepare.load(one_out).held_out
     assert training._seen(one_out, None) == training._seen(one_out, start) == {"held_out": held_out}
+    same: Any = SimpleNamespace(card={"held_out": "abc", "recipe": {"data": {"path": one_out.data.path}}})
+    assert training._seen(one_out, same) == {"held_out": "abc"}  # it may have learned what is held out today
     anew = config.load_recipe("films", ("fit.epochs=0", "init_from=films"))
     assert training._seen(anew, start) == {"held_out": "abc"}  # nothing was learned since
 

@@ -297,19 +297,18 @@ class _Turn:
             return query
         options = self._positions(doubt.options)
         places = [one for one in query.mentions if isinstance(one, Reference)]
-        if places and len(places) == len(query.mentions):
+        if places and all(_at(options, one.place) for one in places):
             wanted = [one for one in places if one.act != "not"]  # "the first, not the second"
-            if not all(_at(options, one.place) for one in places):
-                return query
             named = tuple(dict.fromkeys(item for one in wanted or places for item in _at(options, one.place)))
+            others = tuple(one for one in query.mentions if isinstance(one, Mention))
             if doubt.act == "like" and not wanted:  # "not the first"
                 left = tuple(one for one in options if one not in named)
-                return replace(query, mentions=(Mention("like", doubt.text, left),))
-            return replace(query, mentions=tuple(Mention(doubt.act, doubt.text, (one,)) for one in named))
+                return replace(query, mentions=(*([Mention("like", doubt.text, left)] if left else []), *others))
+            if not others:
+                return replace(query, mentions=tuple(Mention(doubt.act, doubt.text, (one,)) for one in named))
         chosen: list[int] = []
-        if len(query.mentions) == 1:
-            [mention] = query.mentions
-            chosen = [item for item in options if isinstance(mention, Mention) and item in mention.items]
+        if len(query.mentions) == 1 and isinstance(mention := query.mentions[0], Mention):
+            chosen = [item for item in options if item in mention.items]
         elif query.years and not query.mentions:
             chosen = [item for item in options if (self.catalog.year[item],) * 2 == query.years]
         if len(chosen) != 1:
@@ -323,7 +322,8 @@ class _Turn:
             return False
         out = {item for one in query.mentions if isinstance(one, Reference) and one.act == "not"
                for item in _at(self._positions(doubt.options), one.place)}  # fmt: skip
-        every = doubt.act == "like" and len(out) == len(doubt.options)
+        alone = not query.filters and all(isinstance(one, Reference) and one.act == "not" for one in query.mentions)
+        every = doubt.act == "like" and alone and len(out) == len(doubt.options)
         return every or Reference("not", None) in query.mentions
 
     def _beyond(self, query: Query) -> bool:

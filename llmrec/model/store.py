@@ -106,21 +106,20 @@ def back(domain: str) -> str:
             fitted_anew = now is not None and past[-2:] == [now, now] and _differs(domain, now)
         except AdapterError:  # no card that says so
             now, fitted_anew = past[-1] if past else None, False
-        if fitted_anew:
-            while past[-2:] == [now, now]:
-                past.pop()
-        else:
-            while past and past[-1] == now:
-                past.pop()
+        while past[-2:] == [now, now] if fitted_anew else past[-1:] == [now]:
+            past.pop()
+        if not fitted_anew:
             past = [name for name in past if _is_whole(kept(domain) / name, name)]
         if not past:
             raise AdapterError(
                 f"{domain}: nothing was served before; "
                 f"`llmrec adapters promote {domain} VERSION --force` serves another"
             )
-        # First what is served then: killed between the two, the next rollback does the same, and not the opposite.
+        if fitted_anew:  # the history says that there is such a fit: killed before it is written, neither card is lost
+            _put(domain, past[-1])
         adapter.write_json(kept(domain) / "history.json", {"served": past})
-        _put(domain, past[-1])
+        if not fitted_anew:  # killed before, the next rollback does the same, and not the opposite
+            _put(domain, past[-1])
     return past[-1]
 
 
@@ -260,6 +259,12 @@ def _differs(domain: str, version: str) -> bool:
     if not _is_whole(place, version):
         return False
     return answers_differ(adapter.read_json(place / adapter.CARD), now)
+
+
+def kept_otherwise(domain: str, card: Mapping[str, Any]) -> bool:
+    """Whether weights like those of a card are kept, whole, with another one by which they answer otherwise."""
+    place = kept(domain) / config.checked_name(str(card.get("weights")), "digest")
+    return _is_whole(place, place.name) and answers_differ(adapter.read_json(place / adapter.CARD), card)
 
 
 def answers_differ(card: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
