@@ -19,9 +19,7 @@ from llmrec.choices.trie import ChoiceTrie
 from llmrec.engine import Engine, Node, Prompt
 from llmrec.errors import ChoiceError, ScoreError
 
-HELD = (
-    1 << 25
-)  # values of bonuses, an array of its own for each prompt, in flight at a time, and as many coming: 800 MB
+HELD = 1 << 25  # values of bonuses of prompts' own in flight at a time, and as many again of the next: 800 MB
 OPENED = 1 << 26  # decisions of a prompt, squared, times prompts: what an attention mask of all of them grows with
 WIDER = 1.25  # how many of the best bounds a wave opens, as a multiple of n
 LOOKED_AT = 4  # children of a wide node that are looked at, as a multiple of how many a wave opens

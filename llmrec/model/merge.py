@@ -132,7 +132,8 @@ def merged_card(parts: Sequence[Part]) -> dict[str, Any]:
     }
     if until := [part.card["learned_until"] for part in parts if isinstance(part.card.get("learned_until"), int)]:
         card["learned_until"] = max(until)
-    if all(held_out := [part.card.get("held_out") for part in parts if "items" in part.card]):
-        card["held_out"] = held_out[0] if len({*held_out}) == 1 else "not the same"
+    held_out = {part.card.get("held_out") for part in parts if "items" in part.card}
+    if held_out and None not in held_out:
+        card["held_out"] = held_out.pop() if len(held_out) == 1 else "not the same"
     transfer.recipe_of(card)  # what cannot be read is not written
     return card
